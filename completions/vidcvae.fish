@@ -1,0 +1,1 @@
+complete --command vidcvae --no-files --arguments "(env _VIDCVAE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) vidcvae)" --condition "env _VIDCVAE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) vidcvae"

@@ -1,0 +1,337 @@
+"""``evaluate``, ``generate``, ``export`` and ``plot``: what a person types once a model is trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from vidcvae import config as settings
+from vidcvae.cli import evaluate, export, generate, plot
+from vidcvae.data import images, open_dataset
+from vidcvae.errors import VidcvaeError
+from vidcvae.evaluation.score import score_split
+from vidcvae.models import build_model
+from vidcvae.models.loading import load_model
+from vidcvae.output import media
+from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.course_import import from_course_names
+from vidcvae.storage.run import RunFolder
+
+H, W, FRAMES = 8, 16, 7
+MODEL = {"frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}
+
+app = typer.Typer()
+app.command("evaluate")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("export")(export.export)
+app.add_typer(plot.app, name="plot")
+runner = CliRunner()
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error, as ``vidcvae.cli.app.main`` makes them of errors."""
+    result = runner.invoke(app, [str(a) for a in arguments])
+    if isinstance(result.exception, VidcvaeError):
+        return result.exception.exit_code, result.stdout, result.stderr + str(result.exception)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def _write_images(folder: Path, count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        frame = random.integers(0, 256, (3, H, W), dtype=np.uint8)
+        durable.write_bytes(folder / f"{index}.png", images.encode_png(frame))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset (``data``) and a run that was trained on it (``runs/tiny-001``)."""
+    place = tmp_path_factory.mktemp("place")
+    for split, seed in (("train", 0), ("val", 2)):
+        _write_images(place / f"data/{split}/{split}_img", FRAMES, seed)
+        _write_images(place / f"data/{split}/{split}_label", FRAMES, seed + 1)
+    for name in ("0", "1", "10"):
+        _write_images(place / f"data/test/test_img/{name}", 1, int(name) + 10)
+        _write_images(place / f"data/test/test_label/{name}", FRAMES + (name == "1"), int(name) + 20)
+    run_folder = RunFolder(place / "runs/tiny-001")
+    config = settings.resolve(
+        {"model": MODEL, "data": {"size": [H, W], "path": str(place / "data")}, "training": {"epochs": 2}}
+    )
+    durable.write_text(run_folder.config, settings.to_toml(config))
+    torch.manual_seed(0)
+    weights = {f"model.{name}": tensor for name, tensor in build_model(config).state_dict().items()}
+    meta = {"config": settings.to_table(config), "step": 8, "epoch": 2, "scores": {}}
+    run_folder.checkpoints.mkdir()
+    checkpoint.commit(run_folder.checkpoints, weights, meta, step=8, best=True, keep=1)
+    terms = {"total": 3.0, "reconstruction": 2.0, "kl": 1.0, "beta": 0.1, "teacher_forcing": 0.0, "forced": 0.0}
+    lines: list[dict[str, Any]] = []
+    for step in range(1, 9):
+        record = {"step": step, "epoch": (step - 1) // 4, "lr": 1e-3, **terms}
+        lines.append({"kind": "step", **record})
+        if step % 4 == 0:
+            lines.append({"kind": "epoch", **record})
+    scores = {f"psnr_{z}{part}": v for z in ("zero", "prior") for part, v in (("", 9.0), ("_per_frame", [9.5, 8.5]))}
+    lines.append({"kind": "validation", "step": 8, "epoch": 1, "baseline_copy_first_psnr": 7.5, **scores})
+    durable.write_text(run_folder.history, "".join(json.dumps(line) + "\n" for line in lines))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def _poses(name: str = "0") -> tuple[str, ...]:
+    return ("--first-frame", f"data/test/test_img/{name}/0.png", "--poses", f"data/test/test_label/{name}")
+
+
+# --- evaluate --------------------------------------------------------------------------------------
+
+
+def test_evaluate_without_a_run_scores_the_newest_on_its_own_data(place: Path, tmp_path: Path) -> None:
+    code, out, err = run("evaluate", "--json", "-o", tmp_path / "score.json", "--latent", "prior", "--seed", "5")
+    assert code == 0
+    score = json.loads(out)
+    assert json.loads((tmp_path / "score.json").read_text()) == score
+    assert {
+        "psnr_mean",
+        "psnr_per_frame",
+        "ssim_mean",
+        "mse_mean",
+        "baseline_copy_first_psnr",
+        "protocol",
+    } <= score.keys()
+    loaded = load_model(place / "runs/tiny-001")
+    expected = score_split(loaded, open_dataset(place / "data", (H, W)), "val", "prior", seed=5)
+    assert score["psnr_per_frame"] == pytest.approx(expected["psnr_per_frame"], abs=1e-4)
+    assert score["protocol"]["checkpoint"] == loaded.digest
+    assert "using the newest, runs/tiny-001" in err
+    assert "which the model was trained on" in err
+
+
+def test_evaluate_for_a_person(place: Path) -> None:
+    code, out, _ = run("evaluate", "runs/tiny-001", "--data", "data", "--frames", "4")
+    assert code == 0
+    assert "PSNR, mean of frames (dB)" in out
+    assert "data val, 1 given -> 3 predicted, z: zero, seed 0" in out
+
+
+# --- generate --------------------------------------------------------------------------------------
+
+
+def test_generate_into_a_folder_begins_with_the_given_frame(tmp_path: Path) -> None:
+    code, out, _ = run("generate", *_poses(), "-o", tmp_path / "out")
+    assert code == 0
+    assert f"{FRAMES} frames, z: zero" in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(FRAMES)]
+    given = images.read_image(Path("data/test/test_img/0/0.png"), (H, W))
+    assert np.array_equal(images.read_image(tmp_path / "out" / "000000.png", (H, W)), given)
+
+
+def test_samples_are_files_of_their_own_or_columns_of_one_picture(tmp_path: Path) -> None:
+    assert run("generate", *_poses(), "-o", tmp_path / "a", "--samples", "3", "--seed", "1")[0] == 0
+    made = [media.read_poses(tmp_path / "a" / f"sample-{k}", (H, W)) for k in range(3)]
+    assert np.array_equal(made[0][0], made[1][0])
+    assert not np.array_equal(made[0], made[1])
+    assert run("generate", *_poses(), "-o", tmp_path / "b", "--latent", "prior", "--seed", "1")[0] == 0
+    alone = media.read_poses(tmp_path / "b", (H, W)).astype(int)
+    assert np.abs(alone - made[0]).max() <= 1  # the first sample is the single video of the same seed
+    code, out, _ = run("generate", *_poses(), "-o", tmp_path / "c.gif", "--samples", "3", "--side-by-side")
+    assert (code, out.count(".gif")) == (0, 1)
+    with Image.open(tmp_path / "c.gif") as image:
+        assert image.n_frames == FRAMES  # type: ignore[attr-defined]
+        assert image.width == 4 * W * 16 + 3 * 6  # pose and three samples, 8 rows made 128, three gaps
+    assert run("generate", *_poses(), "-o", tmp_path / "d.gif", "--samples", "2")[0] == 0
+    assert {p.name for p in tmp_path.glob("d*")} == {"d-0.gif", "d-1.gif"}
+
+
+def test_any_number_of_poses(tmp_path: Path) -> None:
+    assert run("generate", *_poses("1"), "-o", tmp_path / "out")[0] == 0
+    assert len(list((tmp_path / "out").iterdir())) == FRAMES + 1
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("options", "tensor"),
+    [
+        (("--latents", "LATENTS"), "frames_running_stats"),
+        (("--latents", "LATENTS", "--batch-stats"), "frames_batch_stats"),
+        (("--latent", "zero"), "frames_zero_z_running_stats"),
+    ],
+)
+def test_generate_makes_the_courses_frames(shared: Path, tmp_path: Path, options: tuple[str, ...], tensor: str) -> None:
+    golden = load_file(shared / "golden" / "pose_rollout.safetensors")
+    names = from_course_names(load_file(shared / "golden" / "pose_weights.safetensors"))
+    meta = {"config": settings.to_table(settings.Config()), "step": 0, "epoch": 0, "scores": {}}
+    checkpoint.save(tmp_path / "course.safetensors", {f"model.{name}": t for name, t in names.items()}, meta)
+    durable.write_bytes(tmp_path / "first.png", images.encode_png(media.to_bytes(golden["first_frame"])))
+    for index, pose in enumerate(golden["poses"][:6]):
+        durable.write_bytes(tmp_path / "poses" / f"{index}.png", images.encode_png(media.to_bytes(pose)))
+    save_file({"eps": golden["eps"][:5].contiguous()}, tmp_path / "eps.safetensors")
+    arguments = [str(tmp_path / "eps.safetensors") if o == "LATENTS" else o for o in options]
+    paths = ("--first-frame", tmp_path / "first.png", "--poses", tmp_path / "poses", "-o", tmp_path / "out")
+    assert run("generate", tmp_path / "course.safetensors", *paths, *arguments)[0] == 0
+    made = media.read_poses(tmp_path / "out", (32, 64)).astype(int)
+    assert np.abs(made - media.to_bytes(golden[tensor][:6]).astype(int)).max() <= 1
+
+
+# --- export ----------------------------------------------------------------------------------------
+
+
+def test_export_is_the_kaggle_file_of_all_sequences_in_order(tmp_path: Path) -> None:
+    code, out, _ = run("export", "--data", "data", "-o", tmp_path / "s.csv", "--gifs", tmp_path / "gifs")
+    assert code == 0
+    assert f"{3 * FRAMES + 1} rows of 3 sequences (0, 1, 10)" in out
+    rows = []
+    for name in ("0", "1", "10"):  # one has a pose more than the others
+        assert run("generate", *_poses(name), "-o", tmp_path / name)[0] == 0
+        rows += [frame.flatten() for frame in media.read_poses(tmp_path / name, (H, W))]
+        with Image.open(tmp_path / "gifs" / f"{name}.gif") as image:
+            assert image.n_frames == FRAMES + (name == "1")  # type: ignore[attr-defined]
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert list(table.columns) == ["id", *map(str, range(3 * H * W))]
+    assert list(table["id"]) == list(range(3 * FRAMES + 1))
+    assert np.abs(table.to_numpy()[:, 1:] - np.array(rows).astype(int)).max() <= 1
+    assert (tmp_path / "s.csv").read_bytes() == table.to_csv(header=True, index=False).encode()
+
+
+# --- plot ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["loss", "psnr", "schedule", "lr", "kl"])
+def test_every_plot_draws_the_newest_run(tmp_path: Path, kind: str) -> None:
+    code, out, err = run("plot", kind, "-o", tmp_path / f"{kind}.png")
+    assert (code, out.strip()) == (0, str(tmp_path / f"{kind}.png"))
+    assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    assert "using the newest, runs/tiny-001" in err
+
+
+def test_a_plot_in_the_terminal_needs_no_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, _ = run("plot", "loss", "runs/tiny-001", "--terminal")
+    assert code == 0
+    assert "* total   o reconstruction" in out
+    assert not Path("loss.png").exists()
+
+
+def test_the_schedule_of_a_file_or_preset_warns_of_a_beta_that_never_arrives(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[kl]\ntype = "cyclical"\nratio = 1.0\n[training]\nepochs = 70\n')
+    code, out, err = run("plot", "schedule", "--config", tmp_path / "x.toml", "--terminal")
+    assert code == 0
+    assert "beta (KL weight)" in out
+    assert "peaks at 0.94" in err  # 17 of 18 epochs up, from 0.01
+    assert run("plot", "schedule", "--preset", "course", "-o", tmp_path / "s.svg")[0] == 0
+
+
+def test_a_checkpoint_stands_for_its_run(place: Path, tmp_path: Path) -> None:
+    best = place / "runs/tiny-001/checkpoints/best.safetensors"
+    assert run("plot", "lr", best, "-o", tmp_path / "a.png")[0] == 0
+    (tmp_path / "lone.safetensors").write_bytes(best.read_bytes())
+    code, _, err = run("plot", "lr", tmp_path / "lone.safetensors")
+    assert code == 4
+    assert "lone.safetensors lies outside its run" in err
+
+
+# --- bad input -------------------------------------------------------------------------------------
+
+
+def _damage(place: Path, tmp_path: Path) -> None:
+    """Files of every wrong kind, for the table below."""
+    whole = (place / "data/test/test_img/0/0.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    media.save(tmp_path / "video.gif", np.zeros((3, 3, H, W), np.uint8), 25)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "0.png").write_bytes(whole)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    save_file({"eps": torch.zeros(3, 4, H, W)}, tmp_path / "short.safetensors")
+    save_file({"z": torch.zeros(6, 4, H, W)}, tmp_path / "z.safetensors")
+    save_file({"eps": torch.full((6, 4, H, W), float("nan"))}, tmp_path / "nan.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    best = (place / "runs/tiny-001/checkpoints/best.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(best[:-100])
+
+
+GENERATE = ("generate", "--poses", "data/test/test_label/0", "--first-frame")
+FRAME = "data/test/test_img/0/0.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((*GENERATE, "nowhere.png"), 4, "nowhere.png"),
+        ((*GENERATE, "TMP/cut.png"), 4, "cut.png is damaged or cut off"),
+        ((*GENERATE, "TMP/video.gif"), 4, "video.gif is a GIF, not a PNG"),
+        ((*GENERATE, FRAME, "--latent", "priro"), 2, "Did you mean 'prior'"),
+        ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 poses"),
+        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors"), 4, "no tensor named eps, only z"),
+        ((*GENERATE, FRAME, "--latents", "TMP/nan.safetensors"), 4, "eps[0]"),
+        ((*GENERATE, FRAME, "--latents", "TMP/text.safetensors"), 4, "text.safetensors is not a readable"),
+        ((*GENERATE, FRAME, "--latents", "TMP/none.safetensors"), 4, "there is no file"),
+        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--latent", "zero"), 2, "--latent zero contradicts"),
+        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--samples", "2"), 2, "--samples contradicts"),
+        ((*GENERATE, FRAME, "--samples", "2", "--latent", "zero"), 2, "would be the same"),
+        ((*GENERATE, FRAME, "-o", "TMP/full"), 2, "full is not empty"),
+        ((*GENERATE, FRAME, "-o", "TMP/a.avi"), 2, "a.avi is no kind of video"),
+        ((*GENERATE, FRAME, "--fps", "0"), 2, "0 frames a second"),
+        ((*GENERATE, FRAME, "--weights", "ema"), 2, "no moving average"),
+        ((*GENERATE, FRAME, "--device", "tpu"), 2, "tpu"),
+        (("generate", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "has one pose only"),
+        (("generate", "--first-frame", FRAME, "--poses", FRAME), 4, "is one image"),
+        (("generate", "--first-frame", FRAME, "--poses", "TMP/full"), 4, "full has no PNG images"),
+        (("generate", "TMP/cut.safetensors", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "cut.safetensors"),
+        (("evaluate", "--latent", "prior_mean"), 2, "Did you mean 'prior-mean'"),
+        (("evaluate", "--split", "test"), 4, "nothing is left to score"),
+        (("evaluate", "--data", "TMP/video.gif"), 4, "video.gif is a GIF, but a dataset is a folder"),
+        (("evaluate", "--data", "nowhere"), 4, "there is no dataset nowhere"),
+        (("evaluate", "--frames", "99"), 2, "cannot score 99 frames"),
+        (("evaluate", "-o", "TMP/full"), 2, "full is a folder"),
+        (("evaluate", "nowhere"), 4, "nowhere is not a run folder"),
+        (("export", "--split", "tset"), 4, "Did you mean 'test'"),
+        (("export", "-o", "TMP/full"), 2, "full is a folder"),
+        (("export", "--gifs", "TMP/cut.png"), 2, "cut.png is a file"),
+        (("plot", "loss", "runs/tiny-01"), 4, "Did you mean 'tiny-001'"),
+        (("plot", "kl", "-o", "TMP/a.jpg"), 2, "a.jpg is no kind of figure"),
+        (("plot", "schedule", "--config", "nowhere.toml"), 2, "there is no config file nowhere.toml"),
+        (("plot", "schedule", "--preset", "corse"), 2, "Did you mean 'course'"),
+        (("plot", "schedule", "runs/tiny-001", "--preset", "course"), 2, "excludes"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence_and_changes_nothing(
+    place: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    _damage(place, tmp_path)
+    if "-o" not in arguments and arguments[0] != "evaluate" and "schedule" not in arguments:
+        arguments = (*arguments, "-o", "TMP/result.csv" if arguments[0] == "export" else "TMP/result.gif")
+    if arguments[0] == "plot":
+        arguments = tuple(a.replace("result.gif", "result.png") for a in arguments)
+    before = {p: p.stat().st_mtime_ns for p in (place / "runs/tiny-001").rglob("*")}
+    found, _, err = run(*(a.replace("TMP", str(tmp_path)) for a in arguments))
+    assert (found, words in err) == (code, True), err
+    assert {p: p.stat().st_mtime_ns for p in (place / "runs/tiny-001").rglob("*")} == before
+    assert not list(tmp_path.glob("result*"))
+    assert not list(place.glob("*.gif"))
+
+
+def test_the_commands_load_neither_torch_nor_numpy_until_they_run() -> None:
+    code = (
+        "import sys; from vidcvae.cli import evaluate, export, generate, plot; "
+        "sys.exit(', '.join(m for m in ('torch', 'numpy', 'PIL', 'matplotlib') if m in sys.modules) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,97 @@
+"""Metrics against closed forms and scikit-image."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from vidcvae.evaluation import metrics
+
+
+def _pairs(dance: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three real frames and three later ones: (3, 3, 32, 64) in 0..1."""
+
+    def read(index: int) -> torch.Tensor:
+        with Image.open(dance / "val" / "val_img" / f"{index}.png") as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+
+    return torch.stack([read(i) for i in (0, 10, 20)]), torch.stack([read(i) for i in (1, 200, 600)])
+
+
+def test_psnr_equals_scikit_image_for_each_frame(dance: Path) -> None:
+    a, b = _pairs(dance)
+    expected = [peak_signal_noise_ratio(x.numpy(), y.numpy(), data_range=1) for x, y in zip(a, b, strict=True)]
+    assert metrics.psnr(a, b).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_psnr_has_one_value_a_frame_and_its_mean_is_not_that_of_the_mean_error() -> None:
+    truth = torch.zeros(2, 3, 3, 8, 8)
+    guess = torch.zeros(2, 3, 3, 8, 8)
+    guess[0] = 0.1  # 20 dB
+    guess[1] = 0.001  # 60 dB
+    assert metrics.psnr(guess, truth) == pytest.approx(torch.tensor([[20.0] * 3, [60.0] * 3]), abs=1e-3)
+    assert metrics.psnr(guess, truth).mean().item() == pytest.approx(40, abs=1e-3)
+    assert -10 * math.log10(metrics.mse(guess, truth).mean().item()) < 24
+
+
+def test_identical_frames_score_100_decibels() -> None:
+    frame = torch.rand(3, 8, 8)
+    assert metrics.psnr(frame, frame).item() == pytest.approx(100)
+
+
+def test_per_channel_psnr_is_the_mean_of_three(dance: Path) -> None:
+    truth, guess = torch.zeros(3, 8, 8), torch.tensor([0.1, 0.01, 0.001])[:, None, None].expand(3, 8, 8)
+    assert metrics.psnr_per_channel(guess, truth).item() == pytest.approx((20 + 40 + 60) / 3, abs=1e-3)
+    a, b = _pairs(dance)
+    expected = [
+        np.mean([peak_signal_noise_ratio(x[c].numpy(), y[c].numpy(), data_range=1) for c in range(3)])
+        for x, y in zip(a, b, strict=True)
+    ]
+    assert metrics.psnr_per_channel(a, b).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_ssim_equals_scikit_image(dance: Path, flat: bool) -> None:
+    a, b = _pairs(dance)
+    if flat:  # no variance at all, where rounding shows most
+        a, b = torch.full_like(a, 0.7), torch.full_like(b, 0.7003)
+    expected = [
+        structural_similarity(
+            x.double().numpy(),
+            y.double().numpy(),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=0,
+        )
+        for x, y in zip(a, b, strict=True)
+    ]
+    assert metrics.ssim(a, b).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_keeps_leading_axes_and_broadcasts_them() -> None:
+    a, b = torch.rand(2, 5, 3, 16, 24), torch.rand(1, 5, 3, 16, 24)
+    got = metrics.ssim(a, b)
+    assert got.shape == (2, 5)
+    assert got[1, 3].item() == pytest.approx(metrics.ssim(a[1, 3], b[0, 3]).item(), abs=1e-6)
+    assert metrics.ssim(a, a).flatten().tolist() == pytest.approx([1.0] * 10)
+
+
+def test_ssim_of_frames_smaller_than_the_window() -> None:
+    assert metrics.ssim(torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), 0.2)).item() == pytest.approx(1)
+    # flat images have no variance, so only the luminance term is left
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert metrics.ssim(torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), 0.6)).item() == pytest.approx(expected)
+
+
+def test_temporal_difference_sees_flicker_but_not_a_constant_offset() -> None:
+    before, after = torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), 0.3)
+    assert metrics.temporal_difference_error(after + 0.1, before + 0.1, after, before).item() == pytest.approx(0)
+    assert metrics.temporal_difference_error(before, before, after, before).item() == pytest.approx(0.01)

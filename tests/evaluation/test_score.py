@@ -1,0 +1,216 @@
+"""Free-run scores against a slow reference, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vidcvae import rng
+from vidcvae.config import Config, Data
+from vidcvae.data.clips import Sequence, VideoData
+from vidcvae.errors import DataError, UsageError
+from vidcvae.evaluation.score import score_rollout, score_split, sequence_noise
+from vidcvae.models.loading import Loaded
+from vidcvae.models.pose_cvae import PoseCvae
+from vidcvae.storage.course_import import from_course_names
+
+H, W = 8, 16
+CONFIG = replace(Config(), data=Data(size=(H, W)))
+
+
+class Average(nn.Module):
+    """The next frame is the mean of the previous one and the pose, plus a tenth of z; the posterior is 5 everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.5))
+        self.made: weakref.WeakSet[Tensor] = weakref.WeakSet()
+        self.most_alive = 0
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return 1, height, width
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        return frames
+
+    def encode_condition(self, condition: Tensor, like: Tensor) -> Tensor:
+        return condition
+
+    def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        mu = torch.full_like(frames[:, :, :1], 5)
+        return mu, torch.full_like(mu, -40)
+
+    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> tuple[()]:
+        return ()
+
+    def prior(self, state: tuple[()], previous: Tensor, condition: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
+        zero = torch.zeros_like(previous[:, :1])
+        return (zero, zero), state
+
+    def step(self, state: tuple[()], previous: Tensor, condition: Tensor, z: Tensor) -> tuple[Tensor, tuple[()]]:
+        frame = self.share * (previous + condition) + z / 10
+        self.made.add(frame)
+        self.most_alive = max(self.most_alive, len(self.made))
+        return frame, state
+
+
+def _sequence(name: str, length: int, seed: int) -> Sequence:
+    random = np.random.default_rng(seed)
+    frames = random.integers(0, 256, (length, 3, H, W), dtype=np.uint8)
+    poses = random.integers(0, 256, (length, 3, H, W), dtype=np.uint8)
+    return Sequence(name, frames, {"pose": poses})
+
+
+def _data(*sequences: Sequence) -> VideoData:
+    return VideoData("tiny", "dance", 25, Path("tiny"), {"val": sequences, "test": (_sequence("test/0", 1, 9),)})
+
+
+def _loaded(model: nn.Module, config: Config = CONFIG) -> Loaded:
+    return Loaded(model.eval(), config, {"step": 7}, Path("x.safetensors"), "abc", None, "ema", True)
+
+
+def _decibels(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(float(((a - b) ** 2).mean()))
+
+
+def _reference(sequence: Sequence, eps: list[np.ndarray] | None = None) -> list[float]:
+    """PSNR per frame of ``Average``'s free run, written out."""
+    frames, poses = sequence.frames / 255, sequence.tracks["pose"] / 255
+    previous, scores = frames[0], []
+    for t in range(1, len(frames)):
+        previous = 0.5 * (previous + poses[t]) + (eps[t - 1] / 10 if eps else 0)
+        scores.append(_decibels(previous, frames[t]))
+    return scores
+
+
+def test_the_free_run_is_scored_frame_by_frame() -> None:
+    sequence = _sequence("val/0", 6, 0)
+    scores = score_split(_loaded(Average()), _data(sequence), "val", "zero")
+    frames = sequence.frames / 255
+    assert scores["psnr_per_frame"] == pytest.approx(_reference(sequence), abs=1e-3)
+    assert scores["psnr_mean"] == pytest.approx(np.mean(_reference(sequence)), abs=1e-3)
+    assert scores["mse_mean"] == pytest.approx(np.mean([10 ** (-p / 10) for p in _reference(sequence)]), abs=1e-6)
+    copy_first = np.mean([_decibels(frames[0], frames[t]) for t in range(1, 6)])
+    assert scores["baseline_copy_first_psnr"] == pytest.approx(copy_first, abs=1e-3)
+    copy_previous = np.mean([_decibels(frames[t - 1], frames[t]) for t in range(1, 6)])
+    assert scores["baseline_copy_previous_truth_psnr"] == pytest.approx(copy_previous, abs=1e-3)
+    json.dumps(scores, allow_nan=False)
+
+
+def test_the_protocol_says_how() -> None:
+    scores = score_split(_loaded(Average()), _data(_sequence("val/0", 6, 0)), "val", "prior", seed=3, frames=4)
+    assert len(scores["psnr_per_frame"]) == 3
+    expected = {
+        "dataset": "tiny",
+        "split": "val",
+        "sequences": ("val/0",),
+        "past": 1,
+        "future": 3,
+        "size": "8x16",
+        "condition": "pose",
+        "latent": "prior",
+        "samples": 1,
+        "seed": 3,
+        "weights": "ema",
+        "batch_norm": "batch",
+        "checkpoint": "abc",
+        "step": 7,
+        "given_frames_counted": False,
+        "data_range": "0..1",
+        "quantised": False,
+    }
+    assert {key: scores["protocol"][key] for key in expected} == expected
+
+
+def test_z_from_the_prior_is_the_noise_of_that_sequence_and_step() -> None:
+    sequences = [_sequence("val/0", 5, 0), _sequence("val/1", 5, 1)]
+    scores = score_split(_loaded(Average()), _data(*sequences), "val", "prior", seed=4)
+    for index, sequence in enumerate(sequences):
+        eps = [rng.normal((1, H, W), 4, "rollout", index, t).numpy() for t in range(1, 5)]
+        assert scores["sequences"][index]["psnr_per_frame"] == pytest.approx(_reference(sequence, eps), abs=1e-3)
+
+
+def test_latents_side_by_side_score_as_each_alone() -> None:
+    sequences = (_sequence("val/0", 5, 0), _sequence("val/1", 5, 1))
+    latents = ("zero", "prior", "posterior", "prior-mean")
+    together = score_rollout(Average(), sequences, CONFIG, latents, seed=2)
+    for latent in latents:
+        alone = score_rollout(Average(), sequences, CONFIG, (latent,), seed=2)[latent]
+        assert together[latent]["psnr_per_frame"] == pytest.approx(alone["psnr_per_frame"], abs=1e-4)
+    assert together["zero"]["psnr_mean"] == together["prior-mean"]["psnr_mean"]
+    assert len({together[latent]["psnr_mean"] for latent in ("zero", "prior", "posterior")}) == 3
+
+
+def test_sequences_of_unequal_length_are_averaged_over_frames() -> None:
+    sequences = [_sequence("a", 3, 0), _sequence("b", 6, 1), _sequence("c", 3, 2)]
+    scores = score_split(_loaded(Average()), _data(*sequences))
+    curves = [_reference(s) for s in sequences]
+    assert [s["name"] for s in scores["sequences"]] == ["a", "b", "c"]
+    assert scores["psnr_mean"] == pytest.approx(np.mean(np.concatenate(curves)), abs=1e-3)
+    assert scores["psnr_per_frame"][0] == pytest.approx(np.mean([c[0] for c in curves]), abs=1e-3)
+    assert scores["psnr_per_frame"][4] == pytest.approx(curves[1][4], abs=1e-3)
+    assert scores["protocol"]["future"] == (2, 5, 2)
+
+
+def test_frames_are_forgotten_once_scored() -> None:
+    model = Average()
+    score_rollout(model, (_sequence("val/0", 200, 0),), CONFIG, ("zero", "prior"))
+    assert model.most_alive <= 4
+
+
+def test_progress_counts_every_predicted_frame() -> None:
+    seen: list[tuple[int, int]] = []
+    score_rollout(
+        Average(), (_sequence("a", 4, 0), _sequence("b", 6, 1)), CONFIG, progress=lambda *now: seen.append(now)
+    )
+    assert seen == [(i, 8) for i in range(1, 9)]
+
+
+def test_noise_of_a_row_does_not_depend_on_its_company() -> None:
+    together, alone = sequence_noise((2, 4), 5, [0, 3]), sequence_noise((2, 4), 5, [3])
+    assert torch.equal(together(7)[1], alone(7)[0])
+    assert not torch.equal(together(7)[0], together(7)[1])
+    assert not torch.equal(alone(7), alone(8))
+
+
+@pytest.mark.golden
+def test_a_golden_rollout_scored_against_itself_loses_only_the_rounding(shared: Path) -> None:
+    golden = load_file(shared / "golden" / "pose_rollout.safetensors")
+    frames, poses = ((golden[k][:9] * 255).round().byte().numpy() for k in ("frames_zero_z_running_stats", "poses"))
+    sequence = Sequence("golden", frames, {"pose": poses})
+    model = PoseCvae(Config().model)  # type: ignore[arg-type]
+    model.load_state_dict(from_course_names(load_file(shared / "golden" / "pose_weights.safetensors")))
+    scores = score_rollout(model.eval(), (sequence,), Config(), ("zero",))["zero"]
+    assert min(scores["psnr_per_frame"]) > 55  # rounding to 8 bits alone costs 58.9 dB
+
+
+def test_what_cannot_be_scored_is_refused_with_the_way_out() -> None:
+    data = _data(_sequence("val/0", 6, 0))
+    with pytest.raises(UsageError, match=r"no latent 'priro'.* Did you mean 'prior'"):
+        score_split(_loaded(Average()), data, "val", "priro")
+    with pytest.raises(DataError, match=r"test/0 has 1 frame with truth.*nothing is left to score"):
+        score_split(_loaded(Average()), data, "test")
+    with pytest.raises(DataError, match=r"tiny has no 'vall' split. Did you mean 'val'"):
+        score_split(_loaded(Average()), data, "vall")
+    with pytest.raises(UsageError, match="cannot score 7 frames of sequence val/0: it has 6, of which 1 is given"):
+        score_split(_loaded(Average()), data, frames=7)
+    with pytest.raises(UsageError, match="cannot score 1 frames"):
+        score_split(_loaded(Average()), data, frames=1)
+    with pytest.raises(DataError, match="frames of tiny are 8x16, but this model makes 32x64"):
+        score_split(_loaded(Average(), Config()), data)
+
+
+def test_weights_that_are_not_numbers_are_no_score() -> None:
+    model = Average()
+    model.share.data.fill_(math.nan)
+    with pytest.raises(DataError, match=r"x.safetensors make frames that are not finite"):
+        score_split(_loaded(model), _data(_sequence("val/0", 4, 0)))

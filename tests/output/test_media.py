@@ -1,0 +1,185 @@
+"""Videos out and poses in: nothing is lost on the way, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidcvae.errors import DataError, UsageError
+from vidcvae.output import media
+
+SIZE = (8, 16)
+
+
+def _frames(count: int, colours: int = 256) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, colours, (count, 3, *SIZE), dtype=np.uint8)
+
+
+def _with_duplicates() -> np.ndarray:
+    """Twelve frames of which eight equal the one before, in three well-separated levels."""
+    return np.repeat(_frames(4, 3) * 100, [1, 3, 2, 6], axis=0)
+
+
+def test_quantising_rounds_to_the_nearest_and_clips() -> None:
+    x = torch.tensor([-0.1, 0.0, 0.5 / 255, 1.5 / 255, 0.3, 1.0, 1.1])
+    assert media.to_bytes(x).tolist() == [0, 0, 0, 2, 76, 255, 255]
+
+
+def test_a_gif_keeps_equal_neighbours_as_frames_of_their_own(tmp_path: Path) -> None:
+    media.save(tmp_path / "a.gif", _with_duplicates(), 25)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 12  # type: ignore[attr-defined]
+        assert image.info["loop"] == 0
+        durations = []
+        for index in range(12):
+            image.seek(index)
+            durations.append(image.info["duration"])
+            assert np.array_equal(np.array(image.convert("RGB")).transpose(2, 0, 1), _with_duplicates()[index])
+    assert durations == [40] * 12
+
+
+def test_gif_times_add_up_at_a_rate_that_centiseconds_cannot_hold(tmp_path: Path) -> None:
+    media.save(tmp_path / "a.gif", _frames(30), 30)
+    with Image.open(tmp_path / "a.gif") as image:
+        durations = []
+        for index in range(30):
+            image.seek(index)
+            durations.append(image.info["duration"])
+    assert set(durations) == {30, 40}
+    assert sum(durations) == 1000
+
+
+def test_a_gif_of_real_frames_is_near_them(dance: Path, tmp_path: Path) -> None:
+    frames = media.read_poses(dance / "val" / "val_img", (32, 64))[:40]
+    poses = media.read_poses(dance / "val" / "val_label", (32, 64))[:40]
+    media.save(tmp_path / "a.gif", np.concatenate([frames, poses], axis=-1), 25)
+    again = media.read_poses(tmp_path / "a.gif", (32, 128))
+    assert again.shape == (40, 3, 32, 128)
+    for part, original in ((again[..., :64], frames), (again[..., 64:], poses)):
+        assert 10 * np.log10(255**2 / ((part.astype(float) - original) ** 2).mean()) > 35
+
+
+def test_a_folder_is_exact_and_numbered(tmp_path: Path) -> None:
+    frames = _frames(11)
+    media.save(tmp_path / "out", frames, 25)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(11)]
+    with Image.open(tmp_path / "out" / "000010.png") as image:
+        assert np.array_equal(np.array(image).transpose(2, 0, 1), frames[10])
+    assert np.array_equal(media.read_poses(tmp_path / "out", SIZE), frames)
+
+
+@pytest.mark.parametrize("name", ["out", "out.gif"])
+def test_a_video_that_breaks_off_leaves_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KeyboardInterrupt), media.recording(tmp_path / name, 25) as add:
+        add(_frames(1)[0])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mp4_is_h264_that_every_player_shows(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    frames = np.repeat(np.repeat(_frames(10), 8, axis=2), 8, axis=3)[:, :, :-1, :-1]  # 63 x 127
+    media.save(tmp_path / "a.mp4", frames, 25)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.height, stream.width, stream.average_rate) == (64, 128, 25)
+        decoded = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
+    assert len(decoded) == 10
+    grey = frames[3].astype(float).transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
+    assert np.corrcoef(decoded[3][:63, :127].ravel(), grey.ravel())[0, 1] > 0.95
+
+
+def test_mp4_without_pyav_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_av(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "av":
+            raise ImportError
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_av)
+    with pytest.raises(UsageError) as error:
+        media.check_target(tmp_path / "a.mp4", 25)
+    assert "pip install 'vidcvae[video]'" in error.value.hint
+    assert ".gif" in error.value.hint
+
+
+def test_targets_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "plain").write_text("x")
+    for name, fps, words in [
+        ("a.avi", 25, r"a\.avi is no kind of video"),
+        ("a.png", 25, r"a\.png is no kind of video"),
+        ("full", 25, "full is not empty"),
+        ("folder.gif", 25, "is a folder, but a GIF is a file"),
+        ("plain", 25, "plain is a file"),
+        ("a.gif", 0, "0 frames a second"),
+        ("a.gif", float("nan"), "nan frames a second"),
+        ("a.gif", 120, "120 frames a second, only 100"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            media.check_target(tmp_path / name, fps)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_poses_are_ordered_by_number(tmp_path: Path) -> None:
+    frames = _frames(12)
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame.transpose(1, 2, 0)).save(tmp_path / f"{index}.png")
+    seen: list[tuple[int, int]] = []
+    poses = media.read_poses(tmp_path, SIZE, lambda done, total: seen.append((done, total)))
+    assert np.array_equal(poses, frames)
+    assert seen[-1] == (12, 12)
+
+
+def test_poses_from_a_gif_whose_equal_frames_pillow_merged(tmp_path: Path) -> None:
+    frames = [Image.fromarray(f.transpose(1, 2, 0)).quantize(256) for f in _with_duplicates()]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 4  # type: ignore[attr-defined]  # the trap itself
+    assert media.read_poses(tmp_path / "a.gif", SIZE).shape == (12, 3, *SIZE)
+
+
+def test_poses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "named").mkdir()
+    image = Image.fromarray(_frames(1)[0].transpose(1, 2, 0))
+    image.save(tmp_path / "named" / "left.png")
+    (tmp_path / "cut").mkdir()
+    image.save(tmp_path / "cut" / "0.png")
+    whole = (tmp_path / "cut" / "0.png").read_bytes()
+    (tmp_path / "cut" / "1.png").write_bytes(whole[: len(whole) // 2])
+    media.save(tmp_path / "whole.gif", _frames(5), 25)
+    gif = (tmp_path / "whole.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(gif[: len(gif) - 200])
+    (tmp_path / "text.gif").write_text("hello")
+    for name, words in [
+        ("nowhere", "there is no .*nowhere"),
+        ("empty", "empty has no PNG images"),
+        ("named", r"left\.png has a name that is not a number"),
+        ("cut", r"cut.1\.png is damaged or cut off"),
+        ("cut.gif", r"cut\.gif is damaged or cut off"),
+        ("text.gif", r"text\.gif is no GIF"),
+        ("cut/0.png", "is one image"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            media.read_poses(tmp_path / name, SIZE)
+
+
+def test_a_full_disk_is_an_error_with_a_way_out_not_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(media.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(DataError, match=r"cannot keep 12 MB of frames in .*No space left") as error:
+        media.on_disk((2000, 3, 32, 64))
+    assert "TMPDIR" in error.value.hint

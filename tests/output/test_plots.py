@@ -1,0 +1,177 @@
+"""What the figures show: the numbers of the history, under names that tell the runs apart."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vidcvae import config as settings
+from vidcvae.errors import DataError, UsageError
+from vidcvae.output import figures, plots, terminal
+from vidcvae.storage import durable
+from vidcvae.storage.run import RunFolder
+
+
+def _run(name: str = "run-001", epochs: int = 2, **sections: dict[str, Any]) -> plots.Run:
+    """A history of 4 steps an epoch; losses are sums over the 15 predicted frames of a clip."""
+    config = settings.resolve({"training": {"epochs": epochs}}, sections)
+    history: list[plots.Record] = []
+    for step in range(1, 4 * epochs + 1):
+        epoch = (step - 1) // 4
+        record = {
+            "step": step,
+            "epoch": epoch,
+            "total": 15.0 * (20 - step),
+            "reconstruction": 15.0 / step,
+            "kl": 30.0,
+            "beta": 0.25,
+            "teacher_forcing": 0.5,
+            "forced": float(epoch % 2),
+            "lr": 1e-3,
+        }
+        history.append({"kind": "step", **record})
+        if step % 4 == 0:
+            history.append({"kind": "epoch", **record})
+            history.append(
+                {
+                    "kind": "validation",
+                    "step": step,
+                    "epoch": epoch,
+                    # the first epoch is the better one
+                    "psnr_zero": 25.0 - epoch,
+                    "psnr_zero_per_frame": [26.0 - epoch, 24.0 - epoch],
+                    "psnr_prior": 20.0,
+                    "psnr_prior_per_frame": [21.0, 19.0],
+                    "baseline_copy_first_psnr": 16.0,
+                }
+            )
+    return plots.Run(name, config, history)
+
+
+def _line(panel: plots.Panel, label: str) -> plots.Line:
+    return next(line for line in panel.lines if line.label.startswith(label))
+
+
+def test_the_loss_is_drawn_per_frame_over_epochs_with_beta_and_forcing_beneath() -> None:
+    loss, beta, forcing = plots.loss_chart([_run()]).panels
+    total = _line(loss, "total")
+    assert loss.log
+    assert list(total.x) == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert list(total.y) == [19, 18, 17, 16, 15, 14, 13, 12]
+    assert set(beta.lines[0].y) == {0.25}
+    assert set(_line(forcing, "ratio").y) == {0.5}
+    marks = _line(forcing, "share forced")
+    assert (list(marks.x), list(marks.y), marks.style) == ([0.5, 1.5], [0.0, 1.0], "marks")
+
+
+def test_many_epochs_are_drawn_as_means_with_the_steps_faint_behind() -> None:
+    lines = plots.loss_chart([_run(epochs=10)]).panels[0].lines
+    assert [(line.label, line.style, len(line.x)) for line in lines[:2]] == [("", "faint", 40), ("total", "main", 10)]
+    assert lines[1].x[0] == 0.5
+
+
+def test_an_epoch_that_is_not_over_goes_on_at_the_same_pace() -> None:
+    run = _run()
+    cut = plots.Run(run.name, run.config, [r for r in run.history if r["step"] <= 6])
+    assert plots.loss_chart([cut]).panels[0].lines[0].x[-1] == 1.5
+
+
+def test_runs_are_named_by_what_differs_between_them() -> None:
+    a, b = _run("a", kl={"type": "monotonic"}), _run("b", kl={"type": "none"}, data={"path": "elsewhere"})
+    assert plots.labels([a, b]) == ["kl.type = monotonic", "kl.type = none"]
+    assert plots.labels([a, a, b]) == ["kl.type = monotonic (a)", "kl.type = monotonic (a)", "kl.type = none"]
+    assert plots.labels([_run("a"), _run("b")]) == ["a", "b"]
+    many = _run("c", kl={"type": "none", "ratio": 0.1, "cycles": 2, "start": 0.5})
+    assert plots.labels([_run("a"), many]) == ["a", "c"]
+    assert [line.label for line in plots.loss_chart([a, b]).panels[0].lines] == plots.labels([a, b])
+
+
+def test_psnr_is_that_of_the_best_epoch_with_its_mean_and_the_baseline() -> None:
+    chart = plots.psnr_chart([_run()])
+    assert chart.title.endswith("epoch 1")
+    zero = _line(chart.panels[0], "z = 0")
+    assert (zero.label, list(zero.x), list(zero.y)) == ("z = 0: mean 25.00 dB", [1, 2], [26.0, 24.0])
+    assert _line(chart.panels[0], "z from the prior").label.endswith("mean 20.00 dB")
+    assert set(_line(chart.panels[0], "copying the first frame").y) == {16.0}
+
+
+def test_psnr_of_several_runs_is_the_one_that_best_is_chosen_by() -> None:
+    runs = [_run("a"), _run("b", kl={"type": "none"})]
+    chart = plots.psnr_chart(runs)
+    assert [line.label for line in chart.panels[0].lines] == [
+        "kl.type = cyclical: mean 25.00 dB",
+        "kl.type = none: mean 25.00 dB",
+    ]
+    assert chart.title.endswith("z = 0")
+
+
+def test_the_schedule_needs_no_training_and_has_the_courses_values() -> None:
+    course = plots.Run("course", settings.resolve(settings.read_preset("course")), [])
+    beta, forcing, lr = plots.schedule_chart([course]).panels
+    # 70 epochs in 4 cycles of 18: beta climbs over 9 of them from 0.01 to 1
+    values = {int(x): y for x, y in zip(beta.lines[0].x, beta.lines[0].y, strict=True)}
+    assert [values[e] for e in (0, 1, 9, 17, 18)] == pytest.approx([0.01, 0.01 + 0.99 / 9, 1, 1, 0.01])
+    assert set(forcing.lines[0].y) == {0.0}
+    assert sorted(set(lr.lines[0].y)) == pytest.approx([1e-5, 1e-4, 1e-3])
+
+
+@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_figure_is_what_its_suffix_says(tmp_path: Path, kind: str, start: bytes) -> None:
+    target = tmp_path / f"figure.{kind}"
+    figures.save(plots.kl_chart([_run()]), target)
+    content = target.read_bytes()
+    assert content.startswith(start)
+    assert figures.render(plots.kl_chart([_run()]), kind) == content  # the same figure is the same file
+    if kind == "png":
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+            assert image.size[0] == 7 * 150
+    if kind == "svg":
+        assert b"KL per frame (nats)" in content  # texts are named in comments beside their outlines
+        assert b"teacher" in content
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"figure\.jpg is no kind of figure") as error:
+        figures.save(plots.lr_chart([_run()]), tmp_path / "figure.jpg")
+    assert ".png, .svg, .pdf" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_terminal_a_falling_line_falls() -> None:
+    panel = plots.Panel("loss", (plots.Line("a", [0, 10], [8.0, 1.0]), plots.Line("b", [0, 10], [1.0, 1.0], 1)))
+    text = terminal.to_text(plots.Chart("Title", "epoch", (panel,)), width=60)
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 60
+    rows = [line.partition("|")[2] for line in text.splitlines() if "|" in line]
+    firsts = [row.find("*") for row in rows if "*" in row]
+    assert firsts == sorted(firsts)
+    assert firsts[0] == 0
+    assert rows[-1].count("o") > 40  # b lies on the ground
+    assert "* a   o b" in text
+    assert text.splitlines()[-1].split() == ["0", "epoch", "10"]
+
+
+def test_a_chart_with_one_point_or_constant_values_is_drawn() -> None:
+    panel = plots.Panel("loss", (plots.Line("", [1.0], [0.0]),), log=True)
+    assert "loss" in terminal.to_text(plots.Chart("t", "epoch", (panel,)))
+    assert figures.render(plots.Chart("t", "epoch", (panel,)), "png").startswith(b"\x89PNG")
+
+
+def test_a_run_without_losses_or_scores_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "empty-001")
+    durable.write_text(folder.config, settings.to_toml(settings.Config()))
+    with pytest.raises(DataError, match=r"there is no history .*history\.jsonl"):
+        plots.read_run(folder)
+    durable.write_text(folder.history, '{"kind": "start"}\n')
+    with pytest.raises(DataError, match="empty-001 has no losses yet"):
+        plots.read_run(folder)
+    assert plots.read_run(folder, trained=False).config == settings.Config()
+    run = _run()
+    unscored = plots.Run("u", run.config, [r for r in run.history if r["kind"] == "step"])
+    with pytest.raises(DataError, match="u has no validation yet"):
+        plots.psnr_chart([unscored])

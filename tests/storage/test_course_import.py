@@ -1,0 +1,96 @@
+"""The course's checkpoints: the same weights under our names, and never a line of code run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vidcvae.errors import DataError
+from vidcvae.storage.course_import import from_course_names, read_course_checkpoint
+
+
+@pytest.mark.golden
+def test_the_course_s_weights_arrive_unchanged(shared: Path) -> None:
+    found = read_course_checkpoint(shared / "golden" / "course_pose.ckpt")
+    wanted = from_course_names(load_file(shared / "golden" / "pose_weights.safetensors"))
+    assert found.weights.keys() == wanted.keys()
+    assert all(torch.equal(found.weights[name], wanted[name]) for name in wanted)
+    assert (found.model.frame_channels, found.model.pose_channels) == (128, 32)
+    assert (found.model.latent_channels, found.model.decoder_channels) == (12, 192)
+    assert found.epoch == 7
+
+
+class Payload:
+    """What a malicious checkpoint carries: loading it by pickle makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_is_refused_and_not_run(tmp_path: Path, legacy: bool) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "evil.ckpt"
+    torch.save(
+        {"state_dict": {"w": torch.zeros(1)}, "x": Payload(mark)}, path, _use_new_zipfile_serialization=not legacy
+    )
+    with pytest.raises(DataError, match=r"refused; nothing of it was run"):
+        read_course_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    with pytest.raises(DataError, match=r"evil\.pkl"):
+        read_course_checkpoint(path)
+    assert not mark.exists()
+
+
+def test_a_cut_checkpoint_is_named(tmp_path: Path, shared: Path) -> None:
+    whole = (shared / "golden" / "course_pose.ckpt").read_bytes()
+    path = tmp_path / "cut.ckpt"
+    for size in (0, 10, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"cut\.ckpt"):
+            read_course_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"state_dict": {"encoder.weight": torch.zeros(2)}}, "another model: it has no module frame_transformation"),
+        ({"state_dict": [1, 2]}, "no state_dict of tensors"),
+        ([torch.zeros(2)], "no state_dict of tensors"),
+        (
+            {
+                f"{m}.0.x": torch.zeros(1)
+                for m in (
+                    "frame_transformation",
+                    "label_transformation",
+                    "Gaussian_Predictor",
+                    "Decoder_Fusion",
+                    "Generator",
+                )
+            },
+            "another model",
+        ),
+    ],
+)
+def test_other_contents_are_explained(tmp_path: Path, content: object, says: str) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save(content, path)
+    with pytest.raises(DataError, match=says):
+        read_course_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file .*nowhere\.ckpt"):
+        read_course_checkpoint(tmp_path / "nowhere.ckpt")

@@ -1,0 +1,102 @@
+"""The one writer: old or new, never half; and the log beside it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidcvae.errors import DataError
+from vidcvae.storage import durable
+from vidcvae.storage.history import History, read_history
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x"
+    durable.write_bytes(target, b"old")
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(durable, "_write", full)
+    with pytest.raises(DataError, match="No space left") as caught:
+        durable.write_bytes(target, b"new")
+    assert str(target) in caught.value.message
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(durable, "_write", lambda fd, data: real(fd, data[:3]))
+    durable.write_bytes(tmp_path / "x", b"0123456789")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_a_block_that_raises_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mid"), durable.writing(tmp_path / "x") as file:
+        file.write(b"half")
+        raise ValueError("mid")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_link_replaces_and_repeats(tmp_path: Path) -> None:
+    a, b, last = tmp_path / "a", tmp_path / "b", tmp_path / "last"
+    durable.write_bytes(a, b"a")
+    durable.write_bytes(b, b"b")
+    for source in (a, a, b, b):
+        durable.link(source, last)
+        assert last.read_bytes() == source.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "last"]
+
+
+def test_only_leftovers_of_dead_writers_are_removed(tmp_path: Path) -> None:
+    """A real process is killed in the middle of a write; another one is still writing."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from vidcvae.storage import durable
+with durable.writing(Path({str(tmp_path / "dead")!r})) as f:
+    f.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    (tmp_path / ".mine.tmp").write_text("somebody else's")
+    with durable.writing(tmp_path / "living") as file:
+        file.write(b"x")
+        removed = durable.clean_leftovers(tmp_path)
+        assert [p.name.split(".vidcvae")[0] for p in removed] == [".dead"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine.tmp", "living"]
+
+
+def test_history_recovers_from_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    log = History(path)
+    log.append({"step": 1})
+    size = log.size
+    log.append({"step": 2})
+    log.close()
+    with path.open("ab") as file:
+        file.write(b'{"step": 3, "lo')
+    assert [r["step"] for r in read_history(path)] == [1, 2]
+    History(path).append({"step": 4})
+    assert [r["step"] for r in read_history(path)] == [1, 2, 4]
+    rewound = History(path, size)
+    rewound.append({"step": 9})
+    assert [r["step"] for r in read_history(path)] == [1, 9]
+
+
+def test_history_names_a_damaged_line(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"a": 1}\nnot json\n{"a": 2}\n')
+    with pytest.raises(DataError, match="line 2"):
+        read_history(path)
+
+
+def test_history_refuses_what_json_cannot_say(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        History(tmp_path / "h").append({"loss": float("nan")})

@@ -1,0 +1,185 @@
+"""Whole trainings: exact resume at every kind of interruption, what is recorded, and how failures end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vidcvae import config as settings
+from vidcvae.config import Config
+from vidcvae.data.clips import VideoData
+from vidcvae.errors import NonFiniteError, Stopped
+from vidcvae.models.loading import load_model
+from vidcvae.storage import checkpoint
+from vidcvae.storage.history import read_history
+from vidcvae.storage.run import RunFolder
+from vidcvae.training.loop import train
+
+from .conftest import tiny_config
+
+TIMES = ("minutes", "clips_per_second")
+
+
+def new_run(path: Path, config: Config) -> RunFolder:
+    path.mkdir()
+    run = RunFolder(path)
+    run.config.write_text(settings.to_toml(config))
+    return run
+
+
+def last(run: RunFolder) -> checkpoint.Checkpoint:
+    return checkpoint.read(run.checkpoints / checkpoint.LAST)
+
+
+def fingerprint(run: RunFolder) -> dict[str, str]:
+    """Hashes of weights, averages, optimizer and history (without its times)."""
+    found = {
+        n: hashlib.sha256(t.contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        for n, t in last(run).tensors.items()
+    }
+    lines = [{k: v for k, v in line.items() if k not in TIMES} for line in read_history(run.history)]
+    return found | {"history": hashlib.sha256(json.dumps(lines).encode()).hexdigest()}
+
+
+class KillAt:
+    """Sends this process a real signal when training reports a certain event."""
+
+    def __init__(self, kind: str, count: int, number: int = signal.SIGTERM) -> None:
+        self.kind, self.left, self.number = kind, count, number
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["kind"] == self.kind:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("epoch", 3), ("step", 2), ("step", 5), ("validating", 7), ("checkpoint", 2), ("validation", 3)],
+)
+def test_resume_is_exact(tmp_path: Path, squares: VideoData, kind: str, count: int) -> None:
+    """6 epochs equal n + a signal + the rest: weights, averages, optimizer and history, by hash."""
+    config = tiny_config(
+        training={"epochs": 6, "ema": 0.9, "log_every": 2},
+        teacher_forcing={"ratio": 0.6, "draw": "frame", "decay_start": 2},
+        optimizer={"name": "adamw", "weight_decay": 0.01},
+        lr_schedule={"type": "cosine"},
+        kl={"per": "iteration"},
+    )
+    whole = new_run(tmp_path / "whole", config)
+    train(whole, config, squares)
+    broken = new_run(tmp_path / "broken", config)
+    with pytest.raises(Stopped) as stopped:
+        train(broken, config, squares, report=KillAt(kind, count))
+    assert stopped.value.exit_code == 143
+    assert f"vidcvae resume {broken.path}" in stopped.value.hint
+    assert last(broken).meta["step"] < last(whole).meta["step"]
+    train(broken, config, squares, resume=last(broken))
+    assert fingerprint(broken) == fingerprint(whole)
+
+
+def test_fast_train_resumes_exactly_over_its_boundary(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 4, "log_every": 1}, data={"fast_train": True, "fast_train_epochs": 2})
+    whole = new_run(tmp_path / "whole", config)
+    assert train(whole, config, squares).steps == 2 * 1 + 2 * 3  # windows: 5 in all, 2 while fast
+    broken = new_run(tmp_path / "broken", config)
+    with pytest.raises(Stopped):
+        train(broken, config, squares, report=KillAt("step", 3, signal.SIGINT))
+    train(broken, config, squares, resume=last(broken))
+    assert fingerprint(broken) == fingerprint(whole)
+
+
+def test_history_has_every_number(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config()
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    lines = read_history(run.history)
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == [2, 4, 6, 8]
+    wanted = {"reconstruction", "kl", "smoothing", "total", "beta", "teacher_forcing", "forced", "lr", "grad_norm"}
+    assert wanted | {"clips_per_second", "epoch"} <= set(steps[0])
+    for line in steps:
+        parts = line["reconstruction"] + line["beta"] * line["kl"] + 0.3 * line["smoothing"]
+        if line["step"] != 4:  # over two epochs the mean of beta x KL is not the product of the means
+            assert line["total"] == pytest.approx(parts, rel=1e-5)
+    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [0, 1, 2]
+    (score, *_) = [line for line in lines if line["kind"] == "validation"]
+    assert len(score["psnr_zero_per_frame"]) == 5
+    assert score["psnr_zero"] == pytest.approx(sum(score["psnr_zero_per_frame"]) / 5, rel=1e-4)
+
+
+def test_best_is_the_highest_of_its_metric(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 6}, optimizer={"lr": 0.01}, validation={"metric": "ssim_prior"})
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    scores = [line["ssim_prior"] for line in read_history(run.history) if line["kind"] == "validation"]
+    best = checkpoint.read(run.checkpoints / checkpoint.BEST)
+    assert best.meta["scores"]["ssim_prior"] == max(scores)
+    assert best.meta["epoch"] == scores.index(max(scores)) + 1
+
+
+def test_only_the_newest_steps_are_kept(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 5}, checkpoint={"keep": 2})
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    assert [p.name for p in checkpoint.steps(run.checkpoints)] == [
+        "step-00000012.safetensors",
+        "step-00000015.safetensors",
+    ]
+    assert {"last.safetensors", "best.safetensors"} <= {p.name for p in run.checkpoints.iterdir()}
+
+
+def test_training_learns_the_squares(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(
+        training={"epochs": 60}, optimizer={"lr": 0.01}, validation={"every": 0}, kl={"stop": 1e-4, "start": 1e-4}
+    )
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    losses = [line["reconstruction"] for line in read_history(run.history) if line["kind"] == "epoch"]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_a_nan_stops_before_it_does_harm(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 3}, optimizer={"lr": 1e-3})
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    before = last(run)
+    huge = settings.resolve(settings.to_table(config), {"optimizer": {"lr": 1e30}, "training": {"epochs": 9}})
+    with pytest.raises(NonFiniteError) as caught:
+        train(run, huge, squares, resume=before)
+    assert caught.value.exit_code == 3
+    assert "became" in caught.value.message and "last.safetensors is intact" in caught.value.message
+    assert "lower learning rate" in caught.value.hint
+    batch = json.loads((run.path / "non-finite.json").read_text())["clips"]
+    assert len(batch) == 2 and batch[0]["sequence"].startswith("square-")
+    for name, tensor in last(run).tensors.items():
+        assert torch.isfinite(tensor.float()).all(), name
+
+
+def test_a_time_budget_ends_the_run_with_everything_saved(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(
+        training={"epochs": 100000, "max_minutes": 0.02}, lr_schedule={"type": "cosine"}, validation={"every": 0}
+    )
+    run = new_run(tmp_path / "run", config)
+    outcome = train(run, config, squares)
+    assert 0.02 <= outcome.minutes < 0.2
+    assert last(run).meta["step"] == outcome.steps
+    rates = [line["lr"] for line in read_history(run.history) if line["kind"] == "step"]
+    assert rates[-1] < 0.2 * rates[0], "the learning rate follows the time"
+
+
+def test_a_trained_run_loads_with_either_weights(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"ema": 0.9})
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares)
+    raw, ema = load_model(run.path, weights="raw"), load_model(run.path)
+    assert (raw.weights, ema.weights) == ("raw", "ema")
+    assert any(not torch.equal(a, b) for a, b in zip(raw.model.parameters(), ema.model.parameters(), strict=True))

@@ -1,0 +1,97 @@
+"""Schedules against the papers' formulas, written out independently."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vidcvae import config as settings
+from vidcvae.config import Kl, TeacherForcing
+from vidcvae.training import schedules
+from vidcvae.training.schedules import Length
+
+
+def betas(kl: Kl, epochs: int, steps_per_epoch: int = 3) -> list[float]:
+    length = Length(epochs, steps_per_epoch)
+    return [schedules.beta(kl, length, step) for step in range(length.steps)]
+
+
+@pytest.mark.parametrize(("epochs", "cycles", "ratio"), [(70, 4, 0.5), (70, 10, 1.0), (13, 3, 0.25), (8, 4, 0.5)])
+def test_cyclical_is_fu_et_al(epochs: int, cycles: int, ratio: float) -> None:
+    """beta = f(tau) with tau = mod(t - 1, ceil(T / M)) / (T / M), t from 1; f(tau) = tau / R up to R, then 1."""
+    period = math.ceil(epochs / cycles)
+    expected = []
+    for t in range(1, epochs + 1):
+        tau = ((t - 1) % period) / period
+        expected.append(tau / ratio if tau <= ratio else 1.0)
+    kl = Kl(type="cyclical", cycles=cycles, ratio=ratio, start=0.0, stop=1.0)
+    assert betas(kl, epochs)[::3] == pytest.approx(expected)
+
+
+def test_beta_moves_once_an_epoch_or_every_iteration() -> None:
+    per_epoch = betas(Kl(start=0.0, cycles=1), epochs=4)
+    assert [len(set(per_epoch[i : i + 3])) for i in range(0, 12, 3)] == [1, 1, 1, 1]
+    per_iteration = betas(Kl(start=0.0, cycles=1, per="iteration"), epochs=4)
+    assert per_iteration == pytest.approx([min(1.0, i / 6) for i in range(12)])
+
+
+def test_start_and_stop_bound_the_climb() -> None:
+    values = betas(Kl(type="monotonic", start=0.1, stop=0.3, ratio=0.5), epochs=10)[::3]
+    assert values[0] == pytest.approx(0.1)
+    assert values[5:] == pytest.approx([0.3] * 5)
+    assert values == sorted(values)
+
+
+def test_monotonic_climbs_once_and_none_stands_still() -> None:
+    assert betas(Kl(type="monotonic", start=0.0), 10)[::3] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1])
+    assert set(betas(Kl(type="none", start=0.0, stop=0.7), 10)) == {0.7}
+
+
+def test_a_climb_of_one_epoch_is_finite() -> None:
+    """The course's formula divides by zero here: 8 epochs, 4 cycles, ratio 0.5."""
+    assert betas(Kl(cycles=4, ratio=0.5, start=0.0), 8)[::3] == pytest.approx([0, 1] * 4)
+
+
+def test_a_beta_that_never_arrives_is_warned_of() -> None:
+    config = settings.resolve({"kl": {"cycles": 10, "ratio": 1.0, "start": 0.0}})
+    (text, zero) = schedules.warnings(config, Length(70, 3))
+    assert "peaks at 0.857" in text
+    assert "starts at exactly 0" in zero
+    assert schedules.warnings(settings.resolve(), Length(70, 3)) == []
+
+
+def test_teacher_forcing_falls_from_its_first_epoch_to_its_floor() -> None:
+    forcing = TeacherForcing(ratio=1.0, decay_start=10, decay_step=0.1, floor=0.25)
+    ratios = [schedules.teacher_forcing_ratio(forcing, epoch) for epoch in range(30)]
+    assert ratios[:10] == [1.0] * 10
+    assert ratios[10:14] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert ratios[-1] == 0.25
+
+
+def test_learning_rate_stairs_cosine_and_warmup() -> None:
+    length = Length(8, 10)
+    stairs = settings.resolve({"lr_schedule": {"type": "multistep", "milestones": [2, 5], "factor": 0.1}})
+    rates = [schedules.learning_rate(stairs, length, length.begin(e)) for e in range(8)]
+    assert rates == pytest.approx([1e-3] * 2 + [1e-4] * 3 + [1e-5] * 3)
+    cosine = settings.resolve({"lr_schedule": {"type": "cosine", "final": 1e-6, "warmup": 4}})
+    first = [schedules.learning_rate(cosine, length, step) for step in range(4)]
+    assert first == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3], rel=1e-2)
+    assert schedules.learning_rate(cosine, length, length.steps - 1) == pytest.approx(1e-6)
+    middle = schedules.learning_rate(cosine, Length(1, 81), 40)
+    assert middle == pytest.approx((1e-3 + 1e-6) / 2)
+
+
+def test_short_first_epochs_are_counted() -> None:
+    length = Length(epochs=7, steps_per_epoch=10, short_epochs=5, short_steps=4)
+    assert length.steps == 5 * 4 + 2 * 10
+    assert [length.epoch(step) for step in (0, 3, 4, 19, 20, 29, 30, 39, 99)] == [0, 0, 1, 4, 5, 5, 6, 6, 6]
+    assert [length.begin(e) for e in (0, 1, 5, 6, 7)] == [0, 4, 20, 30, 40]
+
+
+def test_a_time_budget_moves_the_schedule_on() -> None:
+    length = Length(10, 100)
+    assert schedules.scheduled_step(50, length, minutes=5, budget=0) == 50
+    assert schedules.scheduled_step(50, length, minutes=5, budget=10) == 500
+    assert schedules.scheduled_step(700, length, minutes=5, budget=10) == 700
+    assert schedules.scheduled_step(50, length, minutes=99, budget=10) == 999

@@ -1,0 +1,34 @@
+"""Conditional variational autoencoders for video: train them, roll them out, and score them honestly.
+
+The library offers what the command line does; names are imported when they are first used, so that
+``import vidcvae`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_API = {
+    "Config": "vidcvae.config",
+    "resolve": "vidcvae.config",
+    "VidcvaeError": "vidcvae.errors",
+    "open_dataset": "vidcvae.data",
+    "build_model": "vidcvae.models",
+    "rollout": "vidcvae.models.rollout",
+    "load_model": "vidcvae.models.loading",
+    "train": "vidcvae.training.loop",
+    "score_split": "vidcvae.evaluation.score",
+}
+
+__all__ = ["__version__", *_API]  # noqa: PLE0604 - the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module 'vidcvae' has no attribute {name!r}")
+    return getattr(import_module(_API[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,3 @@
+from vidcvae.cli.app import main
+
+main()

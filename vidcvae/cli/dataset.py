@@ -1,0 +1,187 @@
+"""``vidcvae dataset inspect | synth | pack``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidcvae.cli import ui
+from vidcvae.errors import DataError, UsageError
+
+app = typer.Typer(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
+synth = typer.Typer(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
+app.add_typer(synth, name="synth")
+
+Root = Annotated[Path, typer.Argument(help="The dataset: a folder of images, or a packed one.", show_default=False)]
+Out = Annotated[Path, typer.Argument(help="The folder to make; it must be new or empty.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", metavar="HxW", help="Frame height and width; 32x64 for dance, 64x64 for pushing."),
+]
+
+_SHOWN_FAULTS = 40
+
+
+@app.command()
+def inspect(
+    root: Root,
+    json: Annotated[bool, typer.Option("--json", help="Everything as one JSON document.")] = False,
+    preview: Annotated[
+        Path | None, typer.Option("--preview", metavar="OUT.png", help="Write a contact sheet of frames and poses.")
+    ] = None,
+    size: Size = None,
+) -> None:
+    """Count, check and measure a dataset. Damaged or missing files are named, and end with exit code 4."""
+    from vidcvae.data import images, inspection
+    from vidcvae.storage import durable
+
+    with ui.progress("reading", quiet=json) as advance:
+        found = inspection.inspect(root, _read_size(size), advance)
+    faults = found.report["faults"]
+    if preview and not faults:
+        durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(found.rows)))
+    if json:
+        ui.emit(found.report)
+    else:
+        _show(found.report)
+        if preview and not faults:
+            ui.say(f"contact sheet: {preview}")
+    if faults:
+        count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
+        raise DataError(f"{root} has {count}; the first: {faults[0]}", "Mend or remove the files that are named.")
+
+
+@app.command()
+def pack(root: Root, out: Out, size: Size = None) -> None:
+    """Decode every image once, into one memory-mapped file with checksums. Every command takes either form."""
+    from vidcvae.data import DEFAULT_SIZES, layout, open_stream, packed
+
+    with ui.progress("packing") as advance:
+        wanted = _read_size(size) or DEFAULT_SIZES.get(layout(root), (0, 0))
+        packed.write(open_stream(root, wanted, advance), out)
+    data = packed.open_packed(out)
+    _tell_counts(out, data)
+
+
+@synth.command("dance")
+def synth_dance(
+    out: Out,
+    frames: Annotated[int, typer.Option(min=2, help="Training frames.")] = 1600,
+    val: Annotated[int, typer.Option(min=2, help="Validation frames, and poses of a test sequence.")] = 400,
+    test: Annotated[int, typer.Option(min=0, help="Test sequences.")] = 2,
+    seed: Seed = 0,
+    size: Size = None,
+) -> None:
+    """A drawn dancer and its skeleton: walking, turning, waving and bending in a room."""
+    from vidcvae.data import DEFAULT_SIZES, pose_folder, synthetic
+
+    _demand_new(out)
+    with ui.progress("drawing") as advance:
+        data = synthetic.dance(frames, val, test, seed, _read_size(size) or DEFAULT_SIZES["dance"], advance)
+    with ui.progress("writing") as advance:
+        pose_folder.write_folder(data, out, advance)
+    _tell_counts(out, data)
+
+
+@synth.command("push")
+def synth_push(
+    out: Out,
+    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 256,
+    val: Annotated[int, typer.Option(min=0, help="Validation clips.")] = 32,
+    test: Annotated[int, typer.Option(min=0, help="Test clips.")] = 32,
+    frames: Annotated[int, typer.Option(min=3, help="Frames of a clip.")] = 30,
+    seed: Seed = 0,
+) -> None:
+    """A robot arm that pushes things over a table, 64x64, with its actions and positions."""
+    from vidcvae.data import synthetic_push
+
+    _demand_new(out)
+    with ui.progress("drawing") as advance:
+        data = synthetic_push.push(clips, val, test, frames, seed, advance)
+    with ui.progress("writing") as advance:
+        synthetic_push.write_folder(data, out, advance)
+    _tell_counts(out, data)
+
+
+def _demand_new(out: Path) -> None:
+    """Before the work, not after it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
+
+
+def _read_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isascii() and height.isdecimal() and width.isascii() and width.isdecimal()):
+        raise UsageError(f"--size {text} is no frame size.", "Write height x width, such as --size 32x64")
+    size = int(height), int(width)
+    if any(side % 8 or not 8 <= side <= 4096 for side in size):
+        raise UsageError(
+            f"--size {text}: height and width must be multiples of 8, from 8 to 4096.", "The usual size is --size 32x64"
+        )
+    return size
+
+
+def _tell_counts(out: Path, data: Any) -> None:
+    parts = [
+        f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
+        for split, found in data.splits.items()
+    ]
+    ui.say(f"{out}: {'; '.join(parts)}")
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The report for a person."""
+    if "kind" in report:
+        form = "packed" if report["layout"] == "packed" else "image files"
+        height, width = report["size"]
+        ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames a second")
+        ui.table("\nmeasures (copy: the PSNR in dB of repeating a frame)", *_measures(report))
+    if any("files" in split for split in report["splits"].values()):
+        ui.table("\nfiles", *_files(report))
+    for split, found in report["splits"].items():
+        for name, (low, high) in found.get("ranges", {}).items():
+            ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
+            ui.say(f"{split} {name}: {ranges}")
+        if "stretches" in found:
+            spans = [f"{s['name']} ({s['frames']} frames, {s['poses']} poses)" for s in found["stretches"]]
+            more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
+            ui.say(f"{split} sequences: {', '.join(spans[:8])}{more}")
+    for note in report["notes"][:_SHOWN_FAULTS]:
+        ui.say(f"note: {note}")
+    for fault in report["faults"][:_SHOWN_FAULTS]:
+        ui.say(f"fault: {fault}")
+    hidden = max(0, len(report["faults"]) - _SHOWN_FAULTS) + max(0, len(report["notes"]) - _SHOWN_FAULTS)
+    if hidden:
+        ui.say(f"and {hidden} more; all of them: --json")
+
+
+def _measures(report: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+    push = report["kind"] == "push"
+    columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
+    columns += ["copy last"] if push else ["copy first", "copy previous"]
+    rows: list[list[object]] = []
+    for split, found in report["splits"].items():
+        counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
+        conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
+        scores = [found["copy_last_past"]["psnr"]] if push else [found["copy_first_psnr"], found["copy_previous_psnr"]]
+        numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
+        rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
+    return columns, rows
+
+
+def _files(report: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+    rows: list[list[object]] = []
+    for split, found in report["splits"].items():
+        for side, files in found["files"].items():
+            kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
+            rows.append([f"{split}_{side}", files["count"], *kinds])
+    return ["folder", "readable", "sizes", "modes"], rows
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,68 @@
+"""``vidcvae export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidcvae.cli import trained, ui
+from vidcvae.errors import UsageError
+
+LATENTS = ("zero", "prior")
+
+
+def export(
+    run: trained.Run = None,
+    data: trained.Data = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The CSV file.")] = Path("submission.csv"),
+    gifs: Annotated[
+        Path | None, typer.Option("--gifs", help="Also write the video of each sequence as a GIF into this folder.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "test",
+    latent: Annotated[
+        str,
+        typer.Option(
+            "--latent",
+            help="zero, or prior: z drawn from it, as in the course.",
+            autocompletion=trained.choices(*LATENTS),
+        ),
+    ] = "zero",
+    seed: trained.Seed = 0,
+    device: trained.Device = "auto",
+    batch_stats: trained.BatchStats = False,
+    weights: trained.Weights = "auto",
+) -> None:
+    """Write the course's Kaggle file: every frame of every test sequence, the given first one included."""
+    trained.check_choice("--latent", latent, LATENTS)
+    trained.check_file(output)
+    if gifs and gifs.is_file():
+        raise UsageError(f"{gifs} is a file, but --gifs names a folder.", "Choose another name.")
+    from vidcvae.output import generation, media, submission
+
+    loaded = trained.load(run, device, batch_stats, weights)
+    dataset = trained.open_data(loaded, data, quiet=False)
+    sequences = dataset.split(split)
+    names = [s.name.replace("/", "-") for s in sequences]
+    targets = [gifs / f"{name}.gif" for name in names] if gifs else []
+    for target in targets:
+        media.check_target(target, dataset.fps)
+    with ui.progress("free run") as advance:
+        videos = generation.export_frames(
+            loaded,
+            sequences,
+            latent=latent,
+            seed=seed,
+            device=str(next(loaded.model.parameters()).device),
+            progress=advance,
+        )
+    with submission.writing(output) as add:
+        for video in videos:
+            for frame in video:
+                add(frame)
+    for target, video in zip(targets, videos, strict=False):
+        media.save(target, video, dataset.fps)
+    ui.say(f"{output}: {sum(map(len, videos))} rows of {len(videos)} sequences ({', '.join(names)}), z: {latent}")
+    for target in targets:
+        ui.say(str(target))

@@ -1,0 +1,84 @@
+"""What the commands on a trained model share: their options, the model, and the data it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidcvae.cli import ui
+from vidcvae.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from vidcvae.data.clips import VideoData
+    from vidcvae.models.loading import Loaded
+
+WEIGHTS = ("auto", "raw", "ema")
+
+Run = Annotated[
+    Path | None,
+    typer.Argument(help="Run folder or checkpoint file; the newest run if left out.", show_default=False),
+]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Dataset; the one of the run's training if left out.", show_default=False)
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise that z is drawn with.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+BatchStats = Annotated[
+    bool, typer.Option("--batch-stats", help="Normalise each image by its own statistics, as the course's code does.")
+]
+
+
+def choices(*names: str) -> Callable[[], list[str]]:
+    """What completion offers for an option."""
+    return lambda: list(names)
+
+
+def check_choice(option: str, value: str, names: Iterable[str]) -> None:
+    """Raise ``UsageError`` unless ``value`` is one of ``names``."""
+    names = list(names)
+    if value not in names:
+        raise UsageError(f"{option} is {value!r}.{did_you_mean(value, names)}", f"Choose one of {', '.join(names)}.")
+
+
+def check_file(path: Path) -> None:
+    """Raise ``UsageError``, before any work, if ``path`` cannot become a file."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, but -o names a file.", f"Such as {path / 'result'}.")
+
+
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="raw, ema (their moving average), or auto: ema where there is one.",
+        autocompletion=choices(*WEIGHTS),
+    ),
+]
+
+
+def load(run: Path | None, device: str, batch_stats: bool, weights: str) -> Loaded:
+    """The model that RUN means, and a word on which it is where the user did not say."""
+    check_choice("--weights", weights, WEIGHTS)
+    from vidcvae.models.loading import load_model, pick_device
+
+    loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
+    if run is None:
+        ui.note(f"no RUN given: using the newest, {loaded.path}")
+    return loaded
+
+
+def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
+    """The dataset ``given``, or the one that the model was trained on, at the model's frame size."""
+    from vidcvae.data import open_dataset
+
+    path = given or loaded.config.data.path
+    if not path:
+        raise UsageError(f"{loaded.path} does not say on what data it was trained.", "Name a dataset: --data FOLDER")
+    if given is None:
+        ui.note(f"no --data given: using {path}, which the model was trained on")
+    cache = loaded.run.cache if loaded.run else None
+    with ui.progress("reading the data", quiet) as advance:
+        return open_dataset(path, loaded.config.data.size, cache, advance)

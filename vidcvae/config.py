@@ -1,0 +1,300 @@
+"""What a run is made of: the dataclasses of ``vidcvae.schema``, read strictly from TOML and overrides.
+
+Unknown keys and wrong values are errors, reported all at once; a resolved config is saved with its run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.schema import (
+    MODELS,
+    SECTION_CLASSES,
+    Checkpoint,
+    Config,
+    Data,
+    Kl,
+    Loss,
+    LrSchedule,
+    Model,
+    Optimizer,
+    PoseCvae,
+    Svg,
+    TeacherForcing,
+    Training,
+    Validation,
+)
+
+__all__ = [
+    "MODELS",
+    "SECTION_CLASSES",
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Kl",
+    "Loss",
+    "LrSchedule",
+    "Model",
+    "Optimizer",
+    "PoseCvae",
+    "Svg",
+    "TeacherForcing",
+    "Training",
+    "Validation",
+    "builtin_data",
+    "differences",
+    "preset_names",
+    "read_override",
+    "read_preset",
+    "read_toml",
+    "resolve",
+    "resolve_with_preset",
+    "to_table",
+    "to_toml",
+    "with_values",
+]
+
+Table = dict[str, Any]
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def resolve(*layers: Mapping[str, Any]) -> Config:
+    """Merge tables, later ones over earlier ones, into a checked ``Config``.
+
+    Raises ``UsageError`` that lists every problem found: unknown keys (with the nearest right one), wrong
+    types, values out of range, and settings that contradict each other.
+    """
+    merged: dict[str, Table] = {}
+    problems: list[str] = []
+    sections = {f.name: f for f in fields(Config)}
+    for layer in layers:
+        for section, table in layer.items():
+            if section not in sections:
+                problems.append(f"unknown section [{section}].{did_you_mean(section, sections)}")
+            elif not isinstance(table, Mapping):
+                problems.append(f"{section} is a section: write [{section}] and its keys below it.")
+            else:
+                merged.setdefault(section, {}).update(table)
+
+    name = merged.get("model", {}).get("name", "pose-cvae")
+    model_class = MODELS.get(name) if isinstance(name, str) else None
+    if model_class is None:
+        problems.append(
+            f"model.name is {name!r}, which is none of {', '.join(MODELS)}.{did_you_mean(str(name), MODELS)}"
+        )
+        model_class = PoseCvae
+        merged.pop("model", None)
+
+    built: dict[str, Any] = {}
+    for section in sections:
+        cls = model_class if section == "model" else SECTION_CLASSES[section]
+        built[section] = _read_section(section, cls, merged.get(section, {}), problems)
+    if not problems:
+        config = Config(**built)
+        problems += _contradictions(config)
+        if not problems:
+            return config
+    raise UsageError(
+        "the configuration has "
+        + (f"{len(problems)} problems:" if len(problems) > 1 else "a problem:")
+        + "".join(f"\n  - {p}" for p in problems),
+        "Every key with its default: vidcvae train --dry-run",
+    )
+
+
+def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: list[str]) -> Any:
+    types_of = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    values: Table = {}
+    for key, value in table.items():
+        where = f"{section}.{key}"
+        if key not in known:
+            nearest = did_you_mean(key, known) or _elsewhere(key)
+            problems.append(f"unknown key {where}.{nearest}")
+            continue
+        try:
+            values[key] = _convert(value, types_of[key])
+            _check_range(values[key], known[key].metadata)
+        except ValueError as error:
+            problems.append(f"{where} is {value!r}, but it {error}.")
+    return cls(**values) if not problems else None
+
+
+def _elsewhere(key: str) -> str:
+    """A key that stands in another section, for someone who put it in the wrong one."""
+    for section, cls in SECTION_CLASSES.items():
+        if key in {f.name for f in fields(cls)}:
+            return f" Did you mean {section}.{key}?"
+    return ""
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """``value`` as ``kind``; raises ValueError with the end of the sentence "it ..."."""
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError("must be true or false")
+    if kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ValueError("must be a whole number")
+    if kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        raise ValueError("must be a finite number")
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        raise ValueError("must be a text in quotes")
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str):  # "32x64", as the command line writes sizes
+            parts = value.lower().split("x")
+            value = [int(p) if p.strip().isdigit() else p for p in parts]
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list of whole numbers")
+        items = typing.get_args(kind)
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise ValueError(f"must have {len(items)} numbers, such as 32x64")
+        return tuple(_convert(item, int) for item in value)
+    raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
+
+
+def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
+    choices = meta["choices"]
+    if choices and value not in choices:
+        near = did_you_mean(value, choices)
+        raise ValueError(f"must be one of {', '.join(choices)}{';' + near.rstrip('?') if near else ''}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if meta["low"] is not None and number < meta["low"]:
+            raise ValueError(f"must be at least {meta['low']:g}")
+        if meta["above"] is not None and number <= meta["above"]:
+            raise ValueError(f"must be above {meta['above']:g}")
+        if meta["high"] is not None and number > meta["high"]:
+            raise ValueError(f"must be at most {meta['high']:g}")
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """Problems between settings, each with the way out."""
+    t = config.training
+    if t.clip_length <= t.past:
+        yield (
+            f"training.clip_length ({t.clip_length}) must exceed training.past ({t.past}): nothing is left to predict."
+        )
+    if config.kl.start > config.kl.stop and config.kl.type != "none":
+        yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
+    if config.teacher_forcing.floor > config.teacher_forcing.ratio:
+        yield "teacher_forcing.floor is above teacher_forcing.ratio: the ratio can only fall."
+    if any(side % 8 for side in config.data.size):
+        yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
+    if isinstance(config.model, Svg) and config.data.size != (64, 64):
+        height, width = config.data.size
+        yield f"{config.model.name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
+    if isinstance(config.model, PoseCvae) and t.past != 1:
+        yield f"pose-cvae starts from one given frame: training.past must be 1, not {t.past}."
+
+
+def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> Config:
+    """``resolve`` over a preset: the one named, or else the one that the layers' model needs."""
+    if preset is None:
+        names = [layer["model"].get("name") for layer in layers if isinstance(layer.get("model"), Mapping)]
+        preset = _PRESET_OF_MODEL.get(next((name for name in reversed(names) if name), ""))
+    return resolve(*([read_preset(preset)] if preset else []), *layers)
+
+
+# Models whose defaults are not the dance's.
+_PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
+
+
+def with_values(config: Config, table: Mapping[str, Any]) -> Config:
+    """The same config with some settings changed, checked again."""
+    return resolve(to_table(config), table)
+
+
+def builtin_data(config: Config) -> str:
+    """The synthetic data that a model can train on out of the box."""
+    return "synthetic:push" if isinstance(config.model, Svg) else "synthetic:dance"
+
+
+# --- sources ---------------------------------------------------------------------------------------
+
+
+def preset_names() -> list[str]:
+    folder = resources.files("vidcvae") / "presets"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def read_preset(name: str) -> Table:
+    """The table of a built-in preset."""
+    if name not in preset_names():
+        raise UsageError(
+            f"there is no preset {name!r}.{did_you_mean(name, preset_names())}",
+            f"The presets are {', '.join(preset_names())}.",
+        )
+    return tomllib.loads((resources.files("vidcvae") / "presets" / f"{name}.toml").read_text("utf-8"))
+
+
+def read_toml(path: Path) -> Table:
+    """The table of a TOML file; raises ``UsageError`` with the line of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no config file {path}.", f"Presets need no file: {', '.join(preset_names())}."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.", "Mend that line and try again.") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def read_override(text: str) -> Table:
+    """``section.key=value`` as a table; the value is read as TOML, and as a plain text if it is not."""
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise UsageError(
+            f"cannot read the setting {text!r}.", "Write --set section.key=value, such as --set kl.ratio=0.5"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return {section: {name: parsed}}
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def to_table(config: Config) -> dict[str, Table]:
+    """Plain values, as TOML and JSON hold them."""
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]  # tuples become lists
+
+
+def to_toml(config: Config) -> str:
+    """A file that ``read_toml`` and ``resolve`` turn into the same config."""
+    lines = []
+    for section, table in to_table(config).items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """``{"kl.type": (a's, b's)}`` for every setting in which two configs differ."""
+    left, right = to_table(a), to_table(b)
+    return {
+        f"{section}.{key}": (left[section].get(key), right[section].get(key))
+        for section in left
+        for key in left[section] | right[section]
+        if left[section].get(key) != right[section].get(key)
+    }

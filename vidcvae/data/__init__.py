@@ -1,0 +1,112 @@
+"""Datasets of any layout, as ``VideoData``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from vidcvae.data import packed, pose_folder, synthetic, synthetic_push, trajectories
+from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
+from vidcvae.errors import DataError
+from vidcvae.storage import durable
+
+__all__ = ["DEFAULT_SIZES", "ClipBatch", "Sequence", "Stream", "VideoData", "layout", "open_dataset", "open_stream"]
+
+DEFAULT_SIZES = {"dance": (32, 64), "push": (64, 64)}  # height, width
+Progress = Callable[[int, int], None] | None
+
+_LAYOUTS = """A dataset is a folder with one of
+    {train,val}/{train,val}_{img,label}/N.png and test/test_{img,label}/K/N.png   (dance, the course's layout)
+    {train,validate,test}/traj_A_to_B/K/N.png                                     (robot pushing, the course's layout)
+    manifest.json                                                                 (packed: vidcvae dataset pack)"""
+
+
+def layout(path: Path) -> str:
+    """What the folder ``path`` holds: "packed", "dance" or "push"; raises ``DataError`` if it is no dataset."""
+    try:
+        return _layout(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.", "Check its name and its permissions.") from None
+
+
+def _layout(path: Path) -> str:
+    if packed.is_packed(path):
+        return "packed"
+    if pose_folder.is_pose_folder(path):
+        return "dance"
+    if trajectories.is_trajectory_folder(path):
+        return "push"
+    if not path.exists():
+        raise DataError(f"there is no dataset {path}.", f"Make one to try: vidcvae dataset synth dance {path}")
+    if not path.is_dir():
+        what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
+        raise DataError(f"{path} is {what}, but a dataset is a folder.", _LAYOUTS)
+    if packed.is_unfinished(path):
+        raise DataError(f"{path} is a pack that was interrupted.", f"Finish it: vidcvae dataset pack ROOT {path}")
+    raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)
+
+
+def open_stream(path: Path, size: tuple[int, int], progress: Progress = None) -> Stream:
+    """A dataset that is still in image files, one sequence at a time; raises ``DataError`` as its reader does."""
+    match layout(path):
+        case "dance":
+            return pose_folder.stream(path, size, progress=progress)
+        case "push":
+            return trajectories.stream(path, size, progress=progress)
+    raise DataError(f"{path} is packed already.", f"Look at it: vidcvae dataset inspect {path}")
+
+
+def open_dataset(
+    path: str | Path, size: tuple[int, int] = (32, 64), cache: Path | None = None, progress: Progress = None
+) -> VideoData:
+    """The dataset at ``path`` with frames of ``size`` (height, width), whatever its layout.
+
+    path: a folder, or "synthetic:dance" or "synthetic:push" for data that are drawn in memory.
+    cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
+        decodes them into memory.
+    Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
+    """
+    if path == "synthetic:dance":
+        return synthetic.dance(1600, 400, 2, 0, size, progress)
+    if path == "synthetic:push":
+        return synthetic_push.push(256, 32, 32, 30, 0, progress)
+    path = Path(path)
+    if layout(path) == "packed":
+        data = packed.open_packed(path)
+        if data.size != size:
+            there, wanted = _text(data.size), _text(size)
+            raise DataError(
+                f"{path} was packed at {there}, but {wanted} is asked for.",
+                f"Take it as it is (--set data.size={there}), or pack the original data anew: "
+                f"vidcvae dataset pack ROOT OUT --size {wanted}",
+            )
+        return data
+    stream = open_stream(path, size, progress)
+    if cache is None:
+        return stream.collect()
+    safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
+    folder = cache / f"{safe_name}-{_fingerprint(path, size)}"
+    try:
+        data = packed.open_packed(folder)
+    except DataError:  # not there yet, or damaged: it is only a copy, and is made anew
+        durable.remove(folder / packed.MANIFEST)
+        packed.write(stream, folder)
+        data = packed.open_packed(folder)
+    return replace(data, source=path)
+
+
+def _fingerprint(root: Path, size: tuple[int, int]) -> str:
+    """Changes when a file of the dataset is added, removed or rewritten, and with the frame size."""
+    digest = hashlib.sha256(repr((packed.VERSION, size)).encode())
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+            stat = path.stat()
+            digest.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,257 @@
+"""BAIR robot pushing as it was published: TFRecord files of clips from two cameras (Ebert et al. 2017).
+
+ROOT/{train,test}/traj_A_to_B.tfrecords, ROOT being softmotion30_44k or the folder that holds it. A record is one
+clip; of frame i it has i/action (4 floats), i/endeffector_pos (3) and, of both cameras, 64 x 64 x 3 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidcvae.data import packed
+from vidcvae.data.clips import Sequence, Stream
+from vidcvae.data.tfrecord import BadMessage, Feature, OnProblem, Problem, read_example, read_records, stop_at_problem
+from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.storage import durable
+
+SPLITS = ("train", "test")
+CAMERAS = ("main", "aux1")
+FPS = 10.0
+SIDE = 64
+TRACKS = {"action": ("action", 4), "position": ("endeffector_pos", 3)}
+Progress = Callable[[int, int], None] | None  # (done, total), in MiB of source files
+
+_SOFTMOTION = "softmotion30_44k"
+_PARTS = ".parts"  # the source files that an unfinished import has done, within its output folder
+
+
+@dataclass(frozen=True)
+class Source:
+    split: str
+    path: Path
+
+
+def is_bair_folder(root: Path) -> bool:
+    return bool(_list_sources(root))
+
+
+def list_files(root: Path) -> list[Source]:
+    """All TFRecord files, train before test, sorted by the numbers in their names.
+
+    Raises ``DataError`` if there are none.
+    """
+    sources = _list_sources(root)
+    if not sources:
+        raise DataError(
+            f"{root} has no train/*.tfrecords and no test/*.tfrecords.",
+            f"Name the folder {_SOFTMOTION}, as it comes out of bair_robot_pushing_dataset_v0.tar.",
+        )
+    return sources
+
+
+def _list_sources(root: Path) -> list[Source]:
+    if not any((root / split).is_dir() for split in SPLITS):
+        root = root / _SOFTMOTION
+    return [
+        Source(split, path)
+        for split in SPLITS
+        for path in sorted((root / split).glob("*.tfrecord*"), key=_by_numbers)
+        if path.suffix in (".tfrecord", ".tfrecords")
+    ]
+
+
+def _by_numbers(path: Path) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall("[0-9]+", path.stem)], path.name
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def read(root: Path, camera: str = "main", on_problem: OnProblem = stop_at_problem) -> Iterator[tuple[str, Sequence]]:
+    """(split, clip) one after the other; a clip's name is its file's and its number there: traj_0_to_255/17.
+
+    camera: "main" or "aux1".
+    on_problem: told of every record that cannot be read, and reading goes on; the default raises ``DataError``.
+    """
+    check_camera(camera)
+    for source in list_files(root):
+        for clip, _ in read_file(source.path, camera, on_problem):
+            yield source.split, clip
+
+
+def read_file(
+    path: Path, camera: str = "main", on_problem: OnProblem = stop_at_problem
+) -> Iterator[tuple[Sequence, int]]:
+    """The clips of one file, each with the byte offset of its record."""
+    for record in read_records(path, on_problem):
+        try:
+            yield to_clip(f"{path.stem}/{record.index}", read_example(record.data), camera), record.offset
+        except BadMessage as error:
+            on_problem(Problem(path, record.offset, f"the record is no clip of this data set: {error}; left out."))
+
+
+def to_clip(name: str, features: dict[str, Feature], camera: str) -> Sequence:
+    """One record's features as a clip; raises ``BadMessage``. A record may have no actions or positions at all."""
+    key = f"image_{camera}/encoded"
+    length = next(i for i in itertools.count() if f"{i}/{key}" not in features)
+    if not length:
+        raise BadMessage(f"it has no 0/{key}")
+    if any(name.endswith(f"/{key}") for name in features.keys() - {f"{i}/{key}" for i in range(length)}):
+        raise BadMessage(f"it has frames behind a gap: {length}/{key} is missing")
+    frames = np.stack([_image(features[f"{i}/{key}"], f"{i}/{key}") for i in range(length)])
+    tracks = {}
+    for track, (kind, columns) in TRACKS.items():
+        if any(name.endswith(f"/{kind}") for name in features):
+            tracks[track] = np.stack([_row(features, f"{i}/{kind}", columns) for i in range(length)])
+    return Sequence(name, frames, tracks)
+
+
+def _image(feature: Feature, key: str) -> np.ndarray:
+    """(3, 64, 64)"""
+    if not isinstance(feature, list) or len(feature) != 1:
+        raise BadMessage(f"{key} is not one string of bytes")
+    if len(feature[0]) != SIDE * SIDE * 3:
+        raise BadMessage(f"{key} has {len(feature[0])} bytes, not {SIDE} x {SIDE} x 3")
+    return np.frombuffer(feature[0], np.uint8).reshape(SIDE, SIDE, 3).transpose(2, 0, 1)
+
+
+def _row(features: dict[str, Feature], key: str, columns: int) -> np.ndarray:
+    row = features.get(key)
+    if not isinstance(row, np.ndarray) or row.shape != (columns,):
+        raise BadMessage(f"{key} is not {columns} numbers")
+    if not np.isfinite(row).all():
+        raise BadMessage(f"{key} has a number that is not finite")
+    return row
+
+
+def check_camera(camera: str) -> None:
+    if camera not in CAMERAS:
+        raise UsageError(f"there is no camera {camera!r}.{did_you_mean(camera, CAMERAS)}", "Choose main or aux1.")
+
+
+# --- importing -------------------------------------------------------------------------------------
+
+
+def import_bair(
+    root: Path, out: Path, camera: str = "main", progress: Progress = None, on_problem: OnProblem = stop_at_problem
+) -> int:
+    """Write the data set at ``root`` in the packed form into the folder ``out``; returns the number of clips.
+
+    Each source file becomes a packed part first. Interrupted, the same command goes on after the last file that was
+    done, and tells of the problems in the earlier ones again. The parts become the data set without being copied.
+    Raises ``DataError`` if there is nothing to import, or ``out`` holds something else.
+    """
+    check_camera(camera)
+    sources = list_files(root)
+    parts = out / _PARTS
+    _claim(out)
+    sizes = [source.path.stat().st_size for source in sources]
+    done: list[Path] = []
+    for number, source in enumerate(sources):
+        before = sum(sizes[:number])
+
+        def advance(offset: int, before: int = before) -> None:
+            if progress:
+                progress((before + offset) >> 20, sum(sizes) >> 20)
+
+        part = parts / f"{source.split}-{source.path.name}"
+        if _import_file(source, camera, part, advance, on_problem):
+            done.append(part)
+        advance(sizes[number])
+    if not done:
+        raise DataError(f"{root} has no clip that can be read.", "Fetch the data set again.")
+    clips = _join_parts(done, out, camera)
+    shutil.rmtree(parts, ignore_errors=True)
+    return clips
+
+
+def _claim(out: Path) -> None:
+    """Make sure that nothing but an unfinished import is written over."""
+    if packed.is_packed(out):
+        shutil.rmtree(out / _PARTS, ignore_errors=True)  # of an import that was ended by a crash at its very end
+        raise DataError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
+    if out.exists() and any(out.iterdir()) and not (out / _PARTS).is_dir():
+        raise DataError(f"{out} is not empty and holds no interrupted import.", "Choose a folder that is new or empty.")
+    durable.clean_leftovers(out)
+
+
+def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int], None], on_problem: OnProblem) -> int:
+    """Pack one source file into the folder ``part``, unless that is done; returns the number of its clips.
+
+    PART.json, written last, says so; it knows the source file by its size and time, and keeps the problems.
+    """
+    receipt = part.with_name(f"{part.name}.json")
+    stat = source.path.stat()
+    identity = [str(source.path), stat.st_size, stat.st_mtime_ns, camera]
+    earlier = _read_receipt(receipt, identity, part)
+    if earlier is not None:
+        for problem in earlier["problems"]:
+            on_problem(Problem(source.path, problem["offset"], problem["text"]))
+        return int(earlier["clips"])
+
+    problems: list[Problem] = []
+
+    def keep_and_tell(problem: Problem) -> None:
+        problems.append(problem)
+        on_problem(problem)
+
+    names: list[str] = []
+
+    def clips() -> Iterator[tuple[str, Sequence]]:
+        for clip, offset in read_file(source.path, camera, keep_and_tell):
+            names.append(clip.name)
+            yield source.split, clip
+            advance(offset)
+
+    shutil.rmtree(part, ignore_errors=True)
+    stream = clips()
+    first = next(stream, None)
+    if first is not None:
+        everything: Iterable[tuple[str, Sequence]] = itertools.chain([first], stream)
+        whole = Stream(f"bair-{camera}", "push", FPS, source.path, everything)
+        packed.write(whole, part, shard_bytes=sys.maxsize)  # one data file
+    told = [{"offset": p.offset, "text": p.text} for p in problems]
+    durable.write_json(receipt, {"source": identity, "clips": len(names), "problems": told})
+    return len(names)
+
+
+def _read_receipt(receipt: Path, identity: list[Any], part: Path) -> dict[str, Any] | None:
+    """The receipt of a part that is done and whole; else None."""
+    with contextlib.suppress(OSError, ValueError, DataError):
+        found: dict[str, Any] = json.loads(receipt.read_bytes())
+        if found["source"] == identity:
+            if found["clips"]:
+                packed.open_packed(part)
+            return found
+    return None
+
+
+def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
+    """Make the parts one packed data set: their data files get a second name in ``out``, then a common manifest."""
+    splits: dict[str, list[Any]] = {}
+    manifest: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        manifest = json.loads((part / packed.MANIFEST).read_bytes())
+        (data_file,) = part.glob("data-*.bin")
+        name = f"data-{number:05d}.bin"
+        durable.link(data_file, out / name)
+        for split, records in manifest["splits"].items():
+            for record in records:
+                for block in (record["frames"], *record["tracks"].values()):
+                    block["file"] = name
+            splits.setdefault(split, []).extend(records)
+    durable.write_json(out / packed.MANIFEST, {**manifest, "splits": splits})
+    return sum(map(len, splits.values()))

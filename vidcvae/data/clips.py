@@ -1,0 +1,138 @@
+"""What every dataset becomes: named splits of unbroken sequences, and batches of clips cut from them.
+
+Axes are B, T, C, H, W throughout; frames are uint8 0..255 until a model sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcvae.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One unbroken run of frames with what is known beside them.
+
+    frames: uint8 (N, 3, H, W); a test sequence gives its first frame only, so N may be 1.
+    tracks: "pose" uint8 (T, 3, H, W), "action" float32 (T, A), "position" float32 (T, 3); row t belongs
+        to frame t, and there may be more rows than frames.
+    unknown_poses: rows of "pose" that are stand-ins, not measurements.
+    """
+
+    name: str
+    frames: np.ndarray
+    tracks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unknown_poses: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def condition_length(self) -> int:
+        """For how many frames the conditions are known (as many as there are frames if none are)."""
+        return min((len(track) for track in self.tracks.values()), default=len(self.frames))
+
+
+@dataclass(frozen=True)
+class VideoData:
+    """A dataset: ``kind`` is "dance" (pose images) or "push" (actions), ``splits`` map names to sequences."""
+
+    name: str
+    kind: str
+    fps: float
+    source: Path
+    splits: Mapping[str, tuple[Sequence, ...]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every frame."""
+        first = next(s for split in self.splits.values() for s in split)
+        return first.frames.shape[-2], first.frames.shape[-1]
+
+    def split(self, name: str) -> tuple[Sequence, ...]:
+        """The sequences of a split; raises ``DataError`` if it is missing or empty."""
+        sequences = self.splits.get(name, ())
+        if not sequences:
+            there = [s for s, found in self.splits.items() if found]
+            raise DataError(
+                f"{self.source} has no {name!r} split.{did_you_mean(name, there)}",
+                f"It has {', '.join(there) or 'none at all'}. See what is there: vidcvae dataset inspect {self.source}",
+            )
+        return sequences
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A dataset that is read one sequence at a time, in file order, so that packing needs memory for one only."""
+
+    name: str
+    kind: str
+    fps: float
+    source: Path
+    sequences: Iterable[tuple[str, Sequence]]  # (split, sequence)
+
+    def collect(self) -> VideoData:
+        """Everything at once, in memory."""
+        splits: dict[str, tuple[Sequence, ...]] = {}
+        for split, sequence in self.sequences:
+            splits[split] = (*splits.get(split, ()), sequence)
+        return VideoData(self.name, self.kind, self.fps, self.source, splits)
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal length.
+
+    frames: uint8 (B, T, 3, H, W).
+    condition: entry t belongs to the transition into frame t. Pose images uint8 (B, T, 3, H, W), or
+        actions float32 (B, T, A), or nothing. Entry 0 is never used to predict a frame of the clip.
+    """
+
+    frames: Tensor
+    condition: Tensor | None
+
+
+def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairing: str) -> np.ndarray | None:
+    """The conditions of frames ``start .. start + length - 1``, one row for the step into each.
+
+    kind: "pose", "none", "actions" or "actions+positions" (a model's ``condition``).
+    pairing: "source" takes row t-1 of the actions, which causes frame t; "target" takes row t.
+    """
+    if kind == "none":
+        return None
+    wanted = {"pose": ("pose",), "actions": ("action",), "actions+positions": ("action", "position")}[kind]
+    for name in wanted:
+        if name not in sequence.tracks:
+            raise DataError(
+                f"sequence {sequence.name} has no {name}s, but the model is conditioned on {kind}.",
+                "Choose data that has them, or train without: --set model.conditions=none"
+                if name != "pose"
+                else "Use a dataset in the course's dance layout.",
+            )
+    if kind == "pose":
+        return np.asarray(sequence.tracks["pose"][start : start + length])
+    shift = {"source": -1, "target": 0}[pairing]
+    rows = np.clip(np.arange(start, start + length) + shift, 0, None)
+    return np.concatenate([np.asarray(sequence.tracks[name][rows]) for name in wanted], axis=-1)
+
+
+def cut(
+    sequences: tuple[Sequence, ...], picks: list[tuple[int, int]], length: int, kind: str, pairing: str
+) -> ClipBatch:
+    """The clips that begin at ``picks``, pairs of (sequence, first frame)."""
+    frames = np.stack([sequences[s].frames[start : start + length] for s, start in picks])
+    rows = [condition_rows(sequences[s], start, length, kind, pairing) for s, start in picks]
+    condition = None if kind == "none" else torch.from_numpy(np.stack([r for r in rows if r is not None]))
+    return ClipBatch(torch.from_numpy(frames), condition)
+
+
+def to_unit(values: Tensor) -> Tensor:
+    """uint8 0..255 to float 0..1; other dtypes (actions) pass through as float32."""
+    return values.float() / 255 if values.dtype == torch.uint8 else values.float()

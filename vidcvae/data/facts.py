@@ -1,0 +1,93 @@
+"""``ROOT/dataset.toml``: what file names cannot tell about a dataset."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidcvae.errors import DataError, did_you_mean
+
+FILE = "dataset.toml"
+DEFAULT_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """starts: numbers of the files at which a new stretch of consecutive frames begins.
+    unknown_poses: numbers of the poses that are stand-ins (in a test split, of every sequence)."""
+
+    starts: tuple[int, ...] = ()
+    unknown_poses: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    name: str
+    fps: float
+    train: SplitFacts = SplitFacts()
+    val: SplitFacts = SplitFacts()
+    test: SplitFacts = SplitFacts()
+
+
+_KEYS = {"train": ("starts", "unknown_poses"), "val": ("starts", "unknown_poses"), "test": ("unknown_poses",)}
+
+
+def read_facts(root: Path) -> Facts:
+    """The facts of the dataset at ``root``; without a file, its folder's name and 25 frames a second.
+
+    Raises ``DataError`` that names file and key for broken TOML, unknown keys and wrong values.
+    """
+    path = root / FILE
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return Facts(root.resolve().name, DEFAULT_FPS)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not a readable TOML file: {error}.", "Mend it, or remove it.") from None
+    for key in table.keys() - {"name", "fps", *_KEYS}:
+        raise _wrong(path, key, f"is not known.{did_you_mean(key, ('name', 'fps', *_KEYS))}")
+    name, fps = table.get("name", root.resolve().name), table.get("fps", DEFAULT_FPS)
+    if not isinstance(name, str) or not name:
+        raise _wrong(path, "name", "must be a text in quotes.")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not math.isfinite(fps) or fps <= 0:
+        raise _wrong(path, "fps", "must be a number above 0, in frames a second.")
+    return Facts(name, float(fps), **{split: _read_split(path, split, table.get(split, {})) for split in _KEYS})
+
+
+def to_toml(facts: Facts) -> str:
+    """The text that ``read_facts`` turns into the same facts."""
+    lines = ["# Facts about this dataset that file names cannot tell.", f"name = {_quoted(facts.name)}"]
+    lines += [f"fps = {facts.fps}", ""]
+    for split, keys in _KEYS.items():
+        values = {key: list(getattr(getattr(facts, split), key)) for key in keys}
+        if any(values.values()):
+            lines += [f"[{split}]", *(f"{key} = {numbers}" for key, numbers in values.items() if numbers), ""]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; like JSON's, but for DEL."""
+    return json.dumps(text).replace("\x7f", "\\u007f")
+
+
+def _read_split(path: Path, split: str, table: Any) -> SplitFacts:
+    if not isinstance(table, dict):
+        raise _wrong(path, split, f"is a section: write [{split}] and its keys below it.")
+    values = {}
+    for key, numbers in table.items():
+        if key not in _KEYS[split]:
+            raise _wrong(path, f"{split}.{key}", f"is not known.{did_you_mean(key, _KEYS[split])}")
+        whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+        if not whole or any(a >= b for a, b in itertools.pairwise(numbers)):
+            raise _wrong(path, f"{split}.{key}", "must be a list of whole numbers from 0, each above the one before.")
+        values[key] = tuple(numbers)
+    return SplitFacts(**values)
+
+
+def _wrong(path: Path, key: str, what: str) -> DataError:
+    return DataError(f"{path}: {key} {what}", "Mend that line, or remove it.")

@@ -1,0 +1,90 @@
+"""PNG files to arrays and back. Every way in which a file can be damaged becomes one ``DataError``."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vidcvae.errors import DataError
+
+# Four times an 8K frame would fit an attacker's purpose, not a user's: larger images are refused undecoded.
+MAX_PIXELS = 8192 * 8192
+_END = b"IEND\xaeB`\x82"  # the last chunk's name and checksum
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those whose values convert to 8-bit RGB without a guess
+
+
+def open_image(path: Path) -> Image.Image:
+    """A fully decoded PNG in the mode it was stored in.
+
+    Raises ``DataError`` that names the file if it is missing, no PNG, cut off, damaged, or too large to be a frame.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with path.open("rb") as file, Image.open(file, formats=("PNG",)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                image.load()
+                if _END not in _tail(file):  # Pillow is content once it has the pixels
+                    raise DataError(f"{path} is damaged or cut off (it has no end).")
+                if image.mode not in _MODES:
+                    raise DataError(f"{path} has pixels of mode {image.mode}, not 8-bit colour.", "Save it as RGB.")
+                return image
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"{path} is too large for a frame (over {MAX_PIXELS:,} pixels).") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is {_what_instead(path)}, not a PNG image.") from None
+    # Pillow's parsers raise whatever their unpacking met: OSError, SyntaxError, struct.error, ..
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path} is damaged or cut off ({reason}).") from None
+
+
+def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (3, H, W), resized bilinearly as the course does; an image that has the size keeps its bytes."""
+    height, width = size
+    image = image.convert("RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The PNG at ``path`` as uint8 (3, H, W); raises ``DataError`` as ``open_image`` does."""
+    return pixels(open_image(path), size)
+
+
+def encode_png(frame: np.ndarray) -> bytes:
+    """uint8 (3, H, W) as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - 1024))
+    return file.read()
+
+
+def _what_instead(path: Path) -> str:
+    """What a file that is no PNG seems to be."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
+    if not head:
+        return "empty"
+    known = {b"GIF8": "a GIF", b"\xff\xd8\xff": "a JPEG", b"RIFF": "a WebP or AVI file"}
+    return next((name for magic, name in known.items() if head.startswith(magic)), "damaged or of another kind")

@@ -1,0 +1,273 @@
+"""The packed form of a dataset: decoded once, memory-mapped ever after.
+
+OUT/data-00000.bin ..   raw C-order blocks, little-endian, each aligned to 64 bytes
+OUT/manifest.json       what the blocks are, with their checksums; written last, so that its presence commits the pack
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidcvae.data.clips import Sequence, Stream, VideoData
+from vidcvae.errors import DataError, UsageError
+from vidcvae.storage import durable
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "vidcvae-packed", 1
+SHARD_BYTES = 1 << 30  # a new data file begins once the last one has grown past this
+_ALIGNMENT = 64
+_DATA_FILE = re.compile(r"data-\d{5}\.bin")
+_DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
+_KINDS = ("dance", "push")
+_REPACK = "Pack the original data again: vidcvae dataset pack ROOT OUT"
+
+
+def is_packed(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a pack was begun in the folder ``path`` and not finished."""
+    return not is_packed(path) and any(_DATA_FILE.fullmatch(_target_name(p)) for p in path.iterdir())
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write ``data`` in the packed form into the folder ``out``, which is made.
+
+    Raises ``UsageError`` if ``out`` holds anything but an interrupted pack, which is written anew, and
+    ``DataError`` if the sequences do not share one frame size.
+    """
+    _claim(out)
+    splits: dict[str, list[dict[str, Any]]] = {}
+    names: list[str] = []
+    size: tuple[int, ...] | None = None
+    with contextlib.ExitStack() as open_file:
+        file: durable.Writer | None = None
+        for split, sequence in _sequences(data):
+            if file is None or file.tell() >= shard_bytes:
+                open_file.close()
+                names.append(f"data-{len(names):05d}.bin")
+                file = open_file.enter_context(durable.writing(out / names[-1]))
+            size = size or sequence.frames.shape[-2:]
+            if sequence.frames.shape[-2:] != size:
+                raise DataError(f"sequence {sequence.name} of {data.source} has frames of another size than the rest.")
+            splits.setdefault(split, []).append(_write_sequence(file, names[-1], sequence))
+    if size is None:
+        raise DataError(f"{data.source} has no frames to pack.", "See what is there: vidcvae dataset inspect ROOT")
+    head = {"format": FORMAT, "version": VERSION, "name": data.name, "kind": data.kind, "fps": data.fps, "size": size}
+    durable.write_json(out / MANIFEST, {**head, "splits": splits})
+    for path in out.iterdir():  # of an interrupted pack that had more data files
+        if _DATA_FILE.fullmatch(path.name) and path.name not in names:
+            durable.remove(path)
+
+
+def _claim(out: Path) -> None:
+    """Make sure that writing into ``out`` destroys nothing but an interrupted pack."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if is_packed(out):
+        raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
+    if any(not _DATA_FILE.fullmatch(_target_name(path)) and _target_name(path) != MANIFEST for path in out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no interrupted pack.", "Choose a folder that is new or empty.")
+    durable.clean_leftovers(out)
+
+
+def _target_name(path: Path) -> str:
+    """The name a temporary file of ``storage.durable`` is going to have; other names stay."""
+    return re.sub(r"^\.(.+)\.vidcvae-\d+-\d+\.tmp$", r"\1", path.name)
+
+
+def _sequences(data: VideoData | Stream) -> Iterator[tuple[str, Sequence]]:
+    if isinstance(data, Stream):
+        yield from data.sequences
+    else:
+        yield from ((split, sequence) for split, found in data.splits.items() for sequence in found)
+
+
+def _write_sequence(file: durable.Writer, name: str, sequence: Sequence) -> dict[str, Any]:
+    return {
+        "name": sequence.name,
+        "unknown_poses": sorted(sequence.unknown_poses),
+        "frames": _write_block(file, name, sequence.frames),
+        "tracks": {track: _write_block(file, name, rows) for track, rows in sequence.tracks.items()},
+    }
+
+
+def _write_block(file: durable.Writer, name: str, array: np.ndarray) -> dict[str, Any]:
+    dtype = "uint8" if array.dtype == np.uint8 else "float32"
+    raw = np.ascontiguousarray(array, dtype=_DTYPES[dtype])
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+    offset = file.tell()
+    if raw.size:
+        file.write(raw.data)
+    digest = hashlib.sha256(raw.data if raw.size else b"").hexdigest()
+    return {"file": name, "offset": offset, "shape": list(raw.shape), "dtype": dtype, "sha256": digest}
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def open_packed(path: Path, verify: bool = False) -> VideoData:
+    """The packed dataset in the folder ``path``; its arrays are memory-mapped, read-only views.
+
+    verify: compare every block with its checksum first (reads all of it).
+    Raises ``DataError`` that names the file and block for a manifest of another format or version, a damaged
+    one, one that points outside its folder, data files that are missing or cut off, and wrong checksums.
+    """
+    manifest = _read_manifest(path)
+    if verify:
+        for problem in _damage(path, manifest):
+            raise DataError(problem, _REPACK)
+    files: dict[str, np.ndarray] = {}
+    splits = {
+        split: tuple(_read_sequence(path, record, files) for record in records)
+        for split, records in manifest["splits"].items()
+    }
+    return VideoData(manifest["name"], manifest["kind"], float(manifest["fps"]), path, splits)
+
+
+def damage(path: Path) -> list[str]:
+    """A sentence for every block whose bytes do not match their checksum."""
+    return list(_damage(path, _read_manifest(path)))
+
+
+def _damage(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    files: dict[str, np.ndarray] = {}
+    for split, records in manifest["splits"].items():
+        for record in records:
+            for name, block in {"frames": record["frames"], **record["tracks"]}.items():
+                array = _view(path, block, files)
+                if hashlib.sha256(array.data if array.size else b"").hexdigest() != block["sha256"]:
+                    yield (
+                        f"{path / block['file']} is damaged: the {name} of {split} sequence {record['name']} "
+                        "do not match their checksum."
+                    )
+
+
+def _read_sequence(path: Path, record: dict[str, Any], files: dict[str, np.ndarray]) -> Sequence:
+    tracks = {name: _view(path, block, files) for name, block in record["tracks"].items()}
+    return Sequence(record["name"], _view(path, record["frames"], files), tracks, frozenset(record["unknown_poses"]))
+
+
+def _view(path: Path, block: dict[str, Any], files: dict[str, np.ndarray]) -> np.ndarray:
+    """The block as an array over the mapped file; every file is mapped once."""
+    name, dtype = block["file"], _DTYPES[block["dtype"]]
+    if name not in files:
+        try:
+            files[name] = np.asarray(np.memmap(path / name, np.uint8, "r"))
+        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            reason = error.strerror if isinstance(error, OSError) else "it is empty"
+            raise DataError(f"cannot read {path / name}: {reason}.", _REPACK) from None
+    end = block["offset"] + math.prod(block["shape"]) * dtype.itemsize
+    if end > len(files[name]):
+        raise DataError(f"{path / name} is cut off: it has {len(files[name])} bytes, and {end} are needed.", _REPACK)
+    return files[name][block["offset"] : end].view(dtype).reshape(block["shape"])
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest, checked so far that the rest of this module can trust its types, names and numbers."""
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is no packed dataset: it has no {MANIFEST}.", _REPACK) from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{file} is damaged: it is not valid JSON.", _REPACK) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{file} is not the manifest of a packed vidcvae dataset.", _REPACK)
+    if manifest.get("version") != VERSION:
+        raise DataError(
+            f"{file} has version {manifest.get('version')!r} of the packed form; this program reads {VERSION}.", _REPACK
+        )
+    try:
+        _check_manifest(manifest)
+    except _BadManifest as error:
+        raise DataError(f"{file} is damaged: {error}.", _REPACK) from None
+    return manifest
+
+
+class _BadManifest(Exception):
+    pass
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    _exact_keys(manifest, {"format", "version", "name", "kind", "fps", "size", "splits"}, "it")
+    _demand(isinstance(manifest["name"], str), "its name is not a text")
+    _demand(manifest["kind"] in _KINDS, f"its kind is none of {', '.join(_KINDS)}")
+    fps = manifest["fps"]
+    _demand(type(fps) in (int, float) and 0 < fps < 1e6, "its fps is not a number above 0")
+    _demand(_is_shape(manifest["size"], 2) and min(manifest["size"]) > 0, "its size is not a height and a width")
+    splits = manifest["splits"]
+    _demand(isinstance(splits, dict) and all(isinstance(found, list) for found in splits.values()), "it has no splits")
+    _demand(any(splits.values()), "it has no sequences")
+    for split, records in splits.items():
+        for index, record in enumerate(records):
+            where = f"sequence {index} of {split}"
+            _demand(isinstance(record, dict), f"{where} is no record")
+            _exact_keys(record, {"name", "unknown_poses", "frames", "tracks"}, where)
+            _demand(isinstance(record["name"], str), f"{where} has no name")
+            unknown = record["unknown_poses"]
+            _demand(isinstance(unknown, list) and _is_shape(unknown, len(unknown)), f"{where} has odd unknown_poses")
+            _demand(isinstance(record["tracks"], dict), f"{where} has no tracks")
+            _check_block(record["frames"], f"the frames of {where}")
+            shape = record["frames"]["shape"]
+            _demand(len(shape) == 4 and shape[0] > 0 and shape[1:] == [3, *manifest["size"]],
+                    f"the frames of {where} have the shape {shape}")  # fmt: skip
+            _demand(record["frames"]["dtype"] == "uint8", f"the frames of {where} are not uint8")
+            for name, block in record["tracks"].items():
+                _check_block(block, f"the track {name} of {where}")
+                _check_track(name, block, shape, where)
+
+
+def _check_track(name: str, block: dict[str, Any], frames: list[int], where: str) -> None:
+    shape = block["shape"]
+    fits = {
+        "pose": block["dtype"] == "uint8" and shape[1:] == frames[1:],
+        "action": block["dtype"] == "float32" and len(shape) == 2,
+        "position": block["dtype"] == "float32" and len(shape) == 2,
+    }
+    _demand(fits.get(name, False), f"the track {name} of {where} is unknown or has an odd shape or dtype")
+
+
+def _check_block(block: Any, where: str) -> None:
+    _demand(isinstance(block, dict), f"{where} are missing")
+    _exact_keys(block, {"file", "offset", "shape", "dtype", "sha256"}, where)
+    # a name of this form has no folder in it: nothing outside the dataset can be reached
+    _demand(isinstance(block["file"], str) and bool(_DATA_FILE.fullmatch(block["file"])), f"{where} name an odd file")
+    _demand(_is_shape([block["offset"]], 1), f"{where} have an odd offset")
+    _demand(isinstance(block["shape"], list) and 0 < len(block["shape"]) <= 4, f"{where} have an odd shape")
+    _demand(_is_shape(block["shape"], len(block["shape"])), f"{where} have an odd shape")
+    _demand(isinstance(block["dtype"], str) and block["dtype"] in _DTYPES, f"{where} have an unknown dtype")
+    _demand(isinstance(block["sha256"], str), f"{where} have no checksum")
+
+
+def _is_shape(numbers: Any, length: int) -> bool:
+    """Whether it is a list of ``length`` whole numbers that an array can have."""
+    if not isinstance(numbers, list) or len(numbers) != length:
+        return False
+    return all(type(n) is int and 0 <= n < 2**48 for n in numbers)
+
+
+def _exact_keys(table: dict[str, Any], keys: set[str], where: str) -> None:
+    _demand(table.keys() == keys, f"{where} must have {', '.join(sorted(keys))}, and has {', '.join(sorted(table))}")
+
+
+def _demand(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise _BadManifest(otherwise)

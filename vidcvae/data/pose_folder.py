@@ -1,0 +1,172 @@
+"""Reading and writing the course's dance layout (``pose_listing`` says what it is)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidcvae.data import facts, images
+from vidcvae.data.clips import Sequence, Stream, VideoData
+from vidcvae.data.pose_listing import Listing, Problem, Stretch, is_pose_folder, list_files
+from vidcvae.errors import DataError, UsageError
+from vidcvae.storage import durable
+
+__all__ = ["FolderScan", "is_pose_folder", "read", "scan", "stream", "write_folder"]
+
+Progress = Callable[[int, int], None] | None
+
+
+@dataclass
+class FolderScan:
+    """Everything there is to say about a folder: its listing with the faults inside files, and what they hold.
+
+    sizes, modes: for each split's "img" and "label" how many files have which (width, height) and mode.
+    """
+
+    listing: Listing
+    sizes: dict[tuple[str, str], Counter[tuple[int, int]]]
+    modes: dict[tuple[str, str], Counter[str]]
+
+    @property
+    def faults(self) -> list[Problem]:
+        return [p for p in self.listing.problems if p.fault]
+
+    @property
+    def notes(self) -> list[Problem]:
+        return [p for p in self.listing.problems if not p.fault]
+
+
+def read(
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+) -> VideoData:
+    """The dataset at ``root`` in memory, every image resized to ``size`` (height, width).
+
+    splits: those to read; all that are there if None.
+    Raises ``DataError`` for the first fault, naming the file.
+    """
+    return stream(root, size, splits, progress).collect()
+
+
+def stream(
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+) -> Stream:
+    """As ``read``, but the sequences are decoded one at a time, as they are asked for.
+
+    Faults of the layout raise here, faults inside a file when its sequence is reached.
+    """
+    listing = list_files(root)
+    for problem in listing.problems:
+        if problem.fault:
+            raise _as_error(problem, root)
+    wanted = [s for s in listing.stretches if splits is None or s.split in splits]
+    told = listing.facts
+    return Stream(told.name, "dance", told.fps, root, _decode(root, wanted, size, progress))
+
+
+def scan(root: Path, progress: Progress = None) -> FolderScan:
+    """Look at every file, and collect all problems instead of stopping at the first."""
+    listing = list_files(root)
+    found = FolderScan(listing, {}, {})
+    done = 0
+    for stretch in listing.stretches:
+        for side, paths in (("img", stretch.frames), ("label", stretch.poses)):
+            sizes = found.sizes.setdefault((stretch.split, side), Counter())
+            modes = found.modes.setdefault((stretch.split, side), Counter())
+            expected: tuple[int, int] | None = None
+            for path in paths:
+                try:
+                    image = images.open_image(path)
+                    sizes[image.size] += 1
+                    modes[image.mode] += 1
+                    expected = expected or image.size
+                    _check_size(path, image.size, expected)
+                except DataError as error:
+                    listing.fault(path, error.message.removeprefix(f"{path} "))
+                done += 1
+                if progress:
+                    progress(done, listing.files)
+    return found
+
+
+def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
+    """Write a dance dataset in the course's layout, with its dataset.toml; train and val are numbered through.
+
+    Raises ``UsageError`` if ``out`` is not a new or empty folder, ``DataError`` if it cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
+    # first: where writing is broken off, the starts that it declares show that frames are missing
+    durable.write_text(out / facts.FILE, facts.to_toml(_facts_of(data)))
+    jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]
+    for done, (path, image) in enumerate(jobs, 1):
+        durable.write_bytes(path, images.encode_png(image))
+        if progress:
+            progress(done, len(jobs))
+
+
+def _files_of(folder: Path, split: str, sequences: tuple[Sequence, ...]) -> Iterator[tuple[Path, np.ndarray]]:
+    first = 0
+    for k, sequence in enumerate(sequences):
+        for side, track in (("img", sequence.frames), ("label", sequence.tracks["pose"])):
+            parent = folder / f"{split}_{side}"
+            if split == "test":
+                parent = parent / str(k)
+            yield from ((parent / f"{first + row}.png", image) for row, image in enumerate(track))
+        first += 0 if split == "test" else len(sequence)
+
+
+def _facts_of(data: VideoData) -> facts.Facts:
+    splits = {}
+    for split in ("train", "val"):
+        starts, unknown, first = [], [], 0
+        for sequence in data.splits.get(split, ()):
+            starts.append(first)
+            unknown += [first + row for row in sorted(sequence.unknown_poses)]
+            first += len(sequence)
+        splits[split] = facts.SplitFacts(tuple(starts), tuple(unknown))
+    rows = {row for sequence in data.splits.get("test", ()) for row in sequence.unknown_poses}
+    return facts.Facts(data.name, data.fps, **splits, test=facts.SplitFacts((), tuple(sorted(rows))))
+
+
+def _decode(
+    root: Path, stretches: list[Stretch], size: tuple[int, int], progress: Progress
+) -> Iterator[tuple[str, Sequence]]:
+    total, done = sum(len(s.frames) + len(s.poses) for s in stretches), 0
+
+    def arrays(paths: tuple[Path, ...]) -> np.ndarray:
+        nonlocal done
+        out = np.empty((len(paths), 3, *size), np.uint8)
+        expected: tuple[int, int] | None = None
+        for row, path in enumerate(paths):
+            try:
+                image = images.open_image(path)
+                expected = expected or image.size
+                _check_size(path, image.size, expected)
+            except DataError as error:
+                raise DataError(error.message, error.hint or _inspect(root)) from None
+            out[row] = images.pixels(image, size)
+            done += 1
+            if progress:
+                progress(done, total)
+        return out
+
+    for s in stretches:
+        yield s.split, Sequence(s.name, arrays(s.frames), {"pose": arrays(s.poses)}, s.unknown_poses)
+
+
+def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """A video has one frame size; a file of another is not of this video."""
+    if size != expected:
+        raise DataError(f"{path} is {size[1]}x{size[0]}, but the images before it are {expected[1]}x{expected[0]}.")
+
+
+def _as_error(problem: Problem, root: Path) -> DataError:
+    return DataError(str(problem), _inspect(root))
+
+
+def _inspect(root: Path) -> str:
+    return f"All problems at once: vidcvae dataset inspect {root}"

@@ -1,0 +1,66 @@
+"""Which clips an epoch is made of, and in which order: a function of (seed, epoch) alone.
+
+Nothing is remembered between epochs, so that a resumed run sees the clips an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as Items
+
+from vidcvae import config, rng
+from vidcvae.data.clips import Sequence
+from vidcvae.errors import DataError
+
+Pick = tuple[int, int]  # (sequence, first frame)
+
+
+def clip_starts(sequences: Items[Sequence], length: int, sampling: str, partial: float = 1.0) -> list[Pick]:
+    """Every clip of ``length`` frames that may be drawn, in file order.
+
+    sampling: "windows" are the course's non-overlapping windows, "random" every start position; neither
+        crosses the end of a sequence, and sequences that are too short give none.
+    partial: the share of them that is kept, from the start (at least one clip).
+    Raises ``DataError`` if no sequence is long enough.
+    """
+    stride = {"windows": length, "random": 1}[sampling]
+    starts = [(i, s) for i, sequence in enumerate(sequences) for s in range(0, len(sequence) - length + 1, stride)]
+    if not starts:
+        longest = max((len(sequence) for sequence in sequences), default=0)
+        raise DataError(
+            f"no sequence has the {length} frames of a clip; the longest has {longest}.",
+            f"Choose shorter clips: --clip-length {longest}" if longest >= 2 else "Add longer videos to the data.",
+        )
+    return starts[: _share(len(starts), partial)]
+
+
+def epoch_clips(starts: list[Pick], windows_per_epoch: int, seed: int, epoch: int, shuffle: bool) -> list[Pick]:
+    """``windows_per_epoch`` of the starts, drawn without replacement and anew each epoch.
+
+    Drawing only as many as there are windows makes an epoch of either sampling cost the same.
+    shuffle: the clips come in the order of the draw; otherwise in file order.
+    """
+    if not shuffle and windows_per_epoch >= len(starts):
+        return list(starts)
+    drawn = rng.permutation(len(starts), seed, "clips", epoch)[:windows_per_epoch]
+    return [starts[i] for i in (drawn if shuffle else sorted(drawn))]
+
+
+def epoch_order(sequences: Items[Sequence], data: config.Data, training: config.Training, epoch: int) -> list[Pick]:
+    """The clips of ``epoch`` (counted from 0) in the order in which they are trained.
+
+    With ``fast_train`` the first epochs take only the first share of the clips in use (the course's --fast_train).
+    """
+    share = data.partial
+    if data.fast_train and epoch < data.fast_train_epochs:
+        share *= data.fast_train_fraction
+    windows = clip_starts(sequences, training.clip_length, "windows", share)
+    starts = windows
+    if data.sampling == "random":
+        starts = clip_starts(sequences, training.clip_length, "random", share)
+    return epoch_clips(starts, len(windows), training.seed, epoch, data.shuffle)
+
+
+def _share(total: int, fraction: float) -> int:
+    """floor(total x fraction), at least 1, and unmoved by rounding (0.29 x 100 is 29)."""
+    return max(1, math.floor(total * fraction + 1e-9))

@@ -1,0 +1,205 @@
+"""The course's robot-pushing layout: one folder for each clip.
+
+ROOT/{train,validate,test}/traj_A_to_B/K/N.png        frame N, from 0.png on
+                                 .../actions.csv                   row N: the action (4 numbers) taken at frame N
+                                 .../endeffector_positions.csv     row N: the gripper's position (3) in frame N
+ROOT/dataset.toml                                                  optional: name and fps (see ``facts``)
+
+A clip may have any number of frames, and no CSV: then nothing is known of it but its frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidcvae.data import images
+from vidcvae.data.clips import Sequence, Stream, VideoData
+from vidcvae.data.facts import FILE, read_facts
+from vidcvae.errors import DataError
+
+SPLITS = ("train", "validate", "test")
+TRACK_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv"}
+TRACK_COLUMNS = {"action": 4, "position": 3}
+FPS = 10.0  # for showing, where dataset.toml does not say
+Progress = Callable[[int, int], None] | None  # (done, total)
+
+_GROUP = re.compile(r"traj_(\d+)_to_(\d+)", re.ASCII)
+_LARGEST = float(np.finfo(np.float32).max)
+_MAX_CSV_BYTES = 1 << 20  # a clip's table has a few kilobytes
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip's files, not yet read. ``name`` is such as traj_0_to_99/3."""
+
+    split: str
+    name: str
+    frames: tuple[Path, ...]
+    tracks: dict[str, Path]
+
+
+def is_trajectory_folder(root: Path) -> bool:
+    """Whether one of the splits has a folder traj_A_to_B."""
+    return any(_GROUP.fullmatch(path.name) for split in SPLITS for path in (root / split).glob("traj_*_to_*"))
+
+
+def read(
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+) -> VideoData:
+    """The dataset at ``root`` in memory, frames resized to ``size`` (height, width) where they have another.
+
+    splits: those to read; all that are there if None.
+    Raises ``DataError`` for the first fault, naming the file (and in a CSV the line).
+    """
+    return stream(root, size, splits, progress).collect()
+
+
+def stream(
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+) -> Stream:
+    """As ``read``, but the clips are decoded one at a time, as they are asked for."""
+    clips = [clip for clip in list_clips(root) if splits is None or clip.split in splits]
+    facts = read_facts(root)
+    fps = facts.fps if (root / FILE).exists() else FPS
+    return Stream(facts.name, "push", fps, root, _decode(root, clips, size, progress))
+
+
+def faults(root: Path, progress: Progress = None) -> list[DataError]:
+    """Every clip that cannot be read, with its first fault, instead of stopping at the first clip.
+
+    Raises ``DataError`` only where the layout itself is wrong.
+    """
+    found, clips = [], list_clips(root)
+    for done, clip in enumerate(clips, start=1):
+        try:
+            read_clip(clip, None)
+        except DataError as error:
+            found.append(error)
+        if progress:
+            progress(done, len(clips))
+    return found
+
+
+# --- what the names say ----------------------------------------------------------------------------
+
+
+def list_clips(root: Path) -> list[Clip]:
+    """All clips of all splits, sorted by number.
+
+    Raises ``DataError`` for a folder without clips and for a break in a clip's numbering.
+    """
+    if not is_trajectory_folder(root):
+        raise DataError(
+            f"{root} has no folder train/traj_A_to_B, validate/traj_A_to_B or test/traj_A_to_B.",
+            "Make such a dataset: vidcvae dataset synth push OUT",
+        )
+    return [_list_clip(split, folder) for split in SPLITS for folder in _clip_folders(root / split)]
+
+
+def _clip_folders(split: Path) -> list[Path]:
+    groups = [(match, path) for path in split.glob("traj_*_to_*") if (match := _GROUP.fullmatch(path.name))]
+    groups.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2])))
+    return [folder for _, group in groups for folder in _numbered(group, "")]
+
+
+def _list_clip(split: str, folder: Path) -> Clip:
+    frames = _numbered(folder, ".png")
+    if not frames:
+        raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
+    for number, path in enumerate(frames):
+        if int(path.stem) != number:
+            raise DataError(f"{folder} has a gap: {number}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
+    tracks = {track: folder / file for track, file in TRACK_FILES.items() if (folder / file).exists()}
+    return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(frames), tracks)
+
+
+def _numbered(folder: Path, suffix: str) -> list[Path]:
+    """Entries named by a number and ``suffix``, in the order of the numbers: 10.png comes after 9.png."""
+    try:
+        entries = [
+            p for p in folder.iterdir() if p.suffix.lower() == suffix and p.stem.isascii() and p.stem.isdecimal()
+        ]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.", "A clip is a folder of PNG files.") from None
+    return sorted(entries, key=lambda path: int(path.stem))
+
+
+# --- what the files hold ---------------------------------------------------------------------------
+
+
+def read_clip(clip: Clip, size: tuple[int, int] | None) -> Sequence:
+    """Decode a clip; ``size`` None keeps that of its first frame."""
+    rows: list[np.ndarray] = []
+    expected: tuple[int, int] | None = None
+    for path in clip.frames:
+        image = images.open_image(path)
+        expected = expected or image.size
+        if image.size != expected:
+            raise DataError(
+                f"{path} is {image.height}x{image.width}, but the frames before it are {expected[1]}x{expected[0]}.",
+                "All frames of a clip have one size.",
+            )
+        rows.append(images.pixels(image, size or (image.height, image.width)))
+    tracks = {track: read_track(path, TRACK_COLUMNS[track], len(rows)) for track, path in clip.tracks.items()}
+    return Sequence(clip.name, np.stack(rows), tracks)
+
+
+def read_track(path: Path, columns: int, rows: int | None = None) -> np.ndarray:
+    """A CSV of finite numbers without a header as float32 (rows, columns); ``rows`` None takes as many as there are.
+
+    Raises ``DataError`` that names the file and line.
+    """
+    try:
+        if path.stat().st_size > _MAX_CSV_BYTES:
+            raise DataError(f"{path} is too large for the table of a clip (over {_MAX_CSV_BYTES:,} bytes).")
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no file {path}.", f"It has {columns} numbers a line, one line for each frame."
+        ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path} is not a text file.", f"It has {columns} numbers a line, separated by commas."
+        ) from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    values = [_read_line(path, number, line, columns) for number, line in enumerate(lines, start=1)]
+    if rows is not None and len(values) != rows:
+        raise DataError(f"{path} has {len(values)} lines, but the clip has {rows} frames.", "Each frame has one line.")
+    return np.array(values, np.float32).reshape(-1, columns)
+
+
+def _read_line(path: Path, number: int, line: str, columns: int) -> list[float]:
+    cells = line.split(",")
+    if len(cells) != columns:
+        raise DataError(
+            f"{path}, line {number} has {len(cells)} column{'s'[: len(cells) != 1]}, not {columns}.",
+            f"Each line has {columns} numbers, separated by commas.",
+        )
+    try:
+        values = [float(cell) for cell in cells]
+    except ValueError as error:
+        reason = str(error).rpartition(": ")[2]
+        raise DataError(f"{path}, line {number}: {reason} is not a number.", "The file has numbers only.") from None
+    if not all(abs(value) <= _LARGEST for value in values):  # false for NaN too
+        raise DataError(f"{path}, line {number} has a number that is not finite.", "The file has finite numbers only.")
+    return values
+
+
+def _decode(root: Path, clips: list[Clip], size: tuple[int, int], progress: Progress) -> Iterator[tuple[str, Sequence]]:
+    for done, clip in enumerate(clips, start=1):
+        try:
+            sequence = read_clip(clip, size)
+        except DataError as error:
+            hint = error.hint or f"All problems at once: vidcvae dataset inspect {root}"
+            raise DataError(error.message, hint) from None
+        yield clip.split, sequence
+        if progress:
+            progress(done, len(clips))

@@ -1,0 +1,63 @@
+"""Every error a user can meet: what is wrong, where, and the next command to type."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_NON_FINITE = 3
+EXIT_BAD_DATA = 4
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class VidcvaeError(Exception):
+    """A failure that is explained in one sentence, with a hint that names the next step.
+
+    ``message`` says what is wrong and where; ``hint`` is the command or edit that mends it.
+    """
+
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(VidcvaeError):
+    """A wrong option, argument or configuration value."""
+
+    exit_code = EXIT_USAGE
+
+
+class NonFiniteError(VidcvaeError):
+    """Training produced a NaN or an infinity; nothing was updated with it."""
+
+    exit_code = EXIT_NON_FINITE
+
+
+class DataError(VidcvaeError):
+    """A data set, checkpoint or file that is missing, damaged or of another kind."""
+
+    exit_code = EXIT_BAD_DATA
+
+
+class Stopped(VidcvaeError):
+    """Training was asked to stop by a signal and has saved its state."""
+
+    def __init__(self, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` for the nearest known name, or the empty string."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,74 @@
+"""How near one frame is to another.
+
+Frames are float in 0..1 with their last three axes C, H, W; every function gives one number a frame, and
+broadcasts over the axes before. An average of scores is the mean of these numbers, never the score of a mean:
+by Jensen's inequality the PSNR of a mean MSE is lower.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Frames that agree to the last bit would score infinity; 100 dB is beyond what 8 bits a channel can show
+SMALLEST_MSE = 1e-10
+
+WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004, section III.B
+K1, K2 = 0.01, 0.03
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error over C, H, W: (..., C, H, W) -> (...)."""
+    return (a - b).square().mean(dim=(-3, -2, -1))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, -10 log10(MSE): (..., C, H, W) -> (...). At most 100 dB."""
+    return _decibels(mse(a, b))
+
+
+def psnr_per_channel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the channels of each one's PSNR (Finn et al. 2016): (..., C, H, W) -> (...), in dB."""
+    return _decibels((a - b).square().mean(dim=(-2, -1))).mean(dim=-1)
+
+
+def _decibels(error: Tensor) -> Tensor:
+    return -10 * error.clamp(min=SMALLEST_MSE).log10()
+
+
+def temporal_difference_error(a: Tensor, a_before: Tensor, b: Tensor, b_before: Tensor) -> Tensor:
+    """MSE between a's and b's change from the frame before: (..., C, H, W) -> (...). Sees flicker and freezing."""
+    return mse(a - a_before, b - b_before)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), mean over pixels and channels: (..., C, H, W) -> (...), at most 1.
+
+    Window 11x11 Gaussian of sigma 1.5, K1 = 0.01, K2 = 0.03, population covariances, over the pixels whose window
+    lies within the frame. A side under 11 pixels takes the largest odd window that fits.
+    """
+    a, b = torch.broadcast_tensors(a, b)
+    # Variances are differences of near-equal numbers: float64 keeps flat areas exact
+    x, y = (v.double().reshape(-1, *v.shape[-2:]) for v in (a, b))  # (M, H, W)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    c1, c2 = K1**2, K2**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * cov + c2) / (var_x + var_y + c2)
+    per_channel = (luminance * structure).mean(dim=(-2, -1)).reshape(a.shape[:-2])
+    return per_channel.mean(dim=-1).float()
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Gaussian means of every full window: (M, H, W) -> (M, H - 10, W - 10)."""
+    across, down = (_gaussian(side).to(images) for side in (images.shape[-1], images.shape[-2]))
+    rows = F.conv2d(images[:, None], across.view(1, 1, 1, -1))
+    return F.conv2d(rows, down.view(1, 1, -1, 1))[:, 0]
+
+
+def _gaussian(side: int) -> Tensor:
+    size = min(WINDOW, side - (side + 1) % 2)
+    weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / SIGMA) ** 2)
+    normalised: Tensor = weights / weights.sum()
+    return normalised

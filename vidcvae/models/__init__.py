@@ -1,0 +1,19 @@
+"""Models: one file each, one contract (``interface``), picked by one match."""
+
+from __future__ import annotations
+
+from vidcvae import config as settings
+from vidcvae.models.interface import VideoModel
+
+
+def build_model(config: settings.Config) -> VideoModel:
+    """The model that a config describes, with fresh weights."""
+    match config.model:
+        case settings.PoseCvae():
+            from vidcvae.models.pose_cvae import PoseCvae
+
+            return PoseCvae(config.model)
+        case settings.Svg():
+            from vidcvae.models.svg import Svg
+
+            return Svg(config.model, config.training.past)

@@ -1,0 +1,96 @@
+"""From a run or a checkpoint file to a model that is ready to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidcvae import config as settings
+from vidcvae.errors import DataError, UsageError
+from vidcvae.models import build_model
+from vidcvae.models.interface import VideoModel
+from vidcvae.models.layers import use_image_statistics
+from vidcvae.storage import checkpoint
+from vidcvae.storage.run import RunFolder, find_checkpoint
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in eval mode, the config it was made with, and where it came from.
+
+    weights: "raw" or "ema"; batch_stats: images are normalised by their own statistics; run: None for a lone file.
+    """
+
+    model: VideoModel
+    config: settings.Config
+    meta: dict[str, Any]
+    path: Path
+    digest: str
+    run: RunFolder | None
+    weights: str
+    batch_stats: bool
+
+
+def load_model(
+    source: Path | None = None,
+    *,
+    which: str = "best",
+    device: str = "cpu",
+    batch_stats: bool = False,
+    weights: str = "auto",
+) -> Loaded:
+    """Load what RUN means: a checkpoint file, a run folder, or (None) the newest run.
+
+    weights: "raw", "ema", or "auto", which takes the moving average where there is one.
+    Raises ``DataError`` for a missing or damaged checkpoint, or one of another model.
+    """
+    path, run = find_checkpoint(source, which)
+    saved = checkpoint.read(path)
+    config = settings.resolve(saved.meta["config"])
+    has_ema = any(name.startswith("ema.") for name in saved.tensors)
+    if weights == "ema" and not has_ema:
+        raise UsageError(f"{path} holds no moving average of the weights.", "Use --weights raw.")
+    chosen = "ema" if has_ema and weights != "raw" else "raw"
+    state = saved.part("model")
+    if chosen == "ema":
+        state |= saved.part("ema")
+    model = build_model(config)
+    load_weights(model, state, path)
+    if batch_stats:
+        use_image_statistics(model)
+    return Loaded(model.eval().to(device), config, saved.meta, path, saved.digest, run, chosen, batch_stats)
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Copy ``state`` into ``model``; raises ``DataError`` naming the first tensor that does not fit."""
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise DataError(f"{path} is a checkpoint of another model: it has no tensor {name}.")
+        if state[name].shape != tensor.shape:
+            raise DataError(
+                f"{path} is a checkpoint of another model: {name} is {list(state[name].shape)} there, "
+                f"and {list(tensor.shape)} in {type(model).__name__}."
+            )
+    if unknown := sorted(set(state) - set(own)):
+        raise DataError(
+            f"{path} is a checkpoint of another model: {unknown[0]} has no place in {type(model).__name__}."
+        )
+    model.load_state_dict(state)
+
+
+def pick_device(wanted: str) -> str:
+    """ "auto" is CUDA where there is one; asking for a CUDA that is not there is a ``UsageError``."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda
+        reason = "this PyTorch was built without CUDA" if built is None else "PyTorch finds no usable GPU"
+        raise UsageError(f"there is no CUDA device here: {reason}.", "Use --device cpu, or --device auto.")
+    if wanted not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {wanted!r}; it must be auto, cpu or cuda.")
+    return wanted

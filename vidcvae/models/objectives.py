@@ -1,0 +1,58 @@
+"""The terms of the conditional ELBO, one number each, in full precision.
+
+B batch, T frames that are predicted, S* the latent's shape. Every term is summed over the T steps and averaged
+over the batch, so that the total is what the course's loop back-propagates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidcvae.models.interface import Gaussian, full
+
+
+def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
+    """KL(q || p) of each element of two diagonal Gaussians; ``p`` is N(0, I) where it is not given.
+
+    Kingma & Welling 2014, appendix B, for N(0, I); Denton & Fergus 2018, section 3, for a learned prior.
+    """
+    mu, logvar = full(q[0]), full(q[1])
+    if p is None:
+        return -0.5 * (1 + logvar - mu.square() - logvar.exp())
+    p_mu, p_logvar = full(p[0]), full(p[1])
+    return 0.5 * (p_logvar - logvar + (logvar.exp() + (mu - p_mu).square()) / p_logvar.exp() - 1)
+
+
+def kl(q: Gaussian, p: Gaussian | None, reduction: str) -> Tensor:
+    """KL of (B, T, S*) Gaussians: summed over T, averaged over B; over S* summed ("sum") or averaged ("mean")."""
+    elements = kl_elements(q, p).flatten(2)  # (B, T, S)
+    each = elements.sum(2) if reduction == "sum" else elements.mean(2)  # (B, T)
+    return each.sum(1).mean()
+
+
+def reconstruction(prediction: Tensor, truth: Tensor, kind: str) -> Tensor:
+    """(B, T, 3, H, W) twice -> mean over pixels, summed over T. "mse", or "l1+mse": half of each."""
+    steps = prediction.shape[1]
+    squared = F.mse_loss(full(prediction), full(truth))
+    if kind == "mse":
+        return squared * steps
+    return (F.l1_loss(full(prediction), full(truth)) + squared) / 2 * steps
+
+
+def smoothing(prediction: Tensor, reference: Tensor, truth: Tensor, truth_before: Tensor) -> Tensor:
+    """The lab's time-smoothing term: the step taken, prediction - reference, should be x_t - x_{t-1}."""
+    taken = full(prediction) - full(reference)
+    return F.mse_loss(taken, full(truth - truth_before)) * prediction.shape[1]
+
+
+def total(terms: dict[str, Tensor], beta: float | Tensor, rate: float) -> Tensor:
+    """reconstruction + beta * kl + rate * smoothing, the last where it is asked for."""
+    elbo = terms["reconstruction"] + beta * terms["kl"]
+    return elbo + rate * terms["smoothing"] if "smoothing" in terms else elbo
+
+
+def first_non_finite(terms: dict[str, Tensor]) -> str | None:
+    """The first term that is NaN or infinite."""
+    return next((name for name, value in terms.items() if not torch.isfinite(value)), None)

@@ -1,0 +1,93 @@
+"""The free run: a video made one frame at a time from its own frames, in constant memory.
+
+B batch, T frames, P given ones; C H W a frame, S* the latent's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from vidcvae.models.interface import VideoModel, at, full, reparameterize
+
+Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
+
+CHUNK = 64  # conditions encoded ahead at once: enough to fill the machine, little enough to forget
+
+
+@torch.inference_mode()
+def rollout(
+    model: VideoModel,
+    past: Tensor,
+    condition: Tensor | None,
+    noise: Noise,
+    *,
+    latent: str = "zero",
+    length: int = 0,
+    truth: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Yield frames P, P+1, ... T-1, each (B, 3, H, W) in 0..1.
+
+    past: the given frames (B, P, 3, H, W), uint8 or float 0..1.
+    condition: (B, T, ...), entry t for the step into frame t; uint8 images or float rows. ``length`` is T where
+        there is no condition.
+    noise: gives eps for each step that draws; ask `zero_noise` for none.
+    latent: z_t is "zero", "prior-mean", drawn from the "prior", or drawn from the "posterior" of ``truth``.
+    truth: all true frames (B, T, 3, H, W), for latent "posterior" only.
+
+    The steps into given frames run on the posterior's z, which warms recurrent state; their output is not shown
+    (Denton & Fergus 2018, as in their code).
+    """
+    device = next(iter(model.parameters())).device
+    steps = condition.shape[1] if condition is not None else length
+    given = past.shape[1]
+    known = truth if truth is not None else past
+    known_codes = None
+    if latent == "posterior" or given > 1:
+        frames = _unit(known, device)
+        known_codes = model.encode_frames(frames)
+        codes = model.encode_condition(_chunk(condition, 0, frames.shape[1], device), frames)
+        mu, logvar = model.posterior(at(known_codes, slice(1, None)), at(codes, slice(1, None)))
+
+    frame = _unit(past[:, 0], device)
+    state = model.initial_state(frame, None if condition is None else _unit(condition[:, 0], device))
+    for begin in range(1, steps, CHUNK):
+        end = min(begin + CHUNK, steps)
+        condition_codes = model.encode_condition(
+            _chunk(condition, begin, end, device), frame[:, None].expand(-1, end - begin, -1, -1, -1)
+        )
+        for t in range(begin, end):
+            code = at(condition_codes, t - begin)
+            previous = at(model.encode_frames(frame[:, None]), 0)
+            (p_mu, p_logvar), state = model.prior(state, previous, code)
+            if t < given or latent == "posterior":
+                z = reparameterize(mu[:, t - 1], logvar[:, t - 1], noise(t))
+            elif latent == "prior":
+                z = reparameterize(p_mu, p_logvar, noise(t))
+            elif latent == "prior-mean":
+                z = full(p_mu)
+            elif latent == "zero":
+                z = torch.zeros_like(p_mu, dtype=torch.float32)
+            else:
+                raise ValueError(f"latent {latent!r}")
+            frame, state = model.step(state, previous, code, z)
+            if t < given:
+                frame = _unit(past[:, t], device)
+            else:
+                yield frame
+
+
+def zero_noise(t: int) -> Tensor:
+    """For rollouts that draw nothing: eps = 0, so that z is the mean."""
+    return torch.zeros(())
+
+
+def _unit(values: Tensor, device: torch.device) -> Tensor:
+    values = values.to(device)
+    return values.float() / 255 if values.dtype == torch.uint8 else values.float()
+
+
+def _chunk(condition: Tensor | None, begin: int, end: int, device: torch.device) -> Tensor | None:
+    return None if condition is None else _unit(condition[:, begin:end], device)

@@ -1,0 +1,106 @@
+"""Charts as figures that can go into a report as they are: PNG, SVG or PDF by suffix. One style for all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.output.plots import Chart, Line, Panel
+from vidcvae.storage import durable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".png", ".svg", ".pdf")
+DPI = 150
+WIDTH, TALL, SHORT = 7.0, 3.1, 1.15  # inches
+# Okabe & Ito: told apart by every kind of colour vision
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#777777"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "vidcvae",  # the same figure is the same file
+    "svg.fonttype": "path",
+}
+LINES: dict[str, dict[str, Any]] = {
+    "main": {},
+    "fine": {"linewidth": 1.0},
+    "faint": {"linewidth": 0.8, "alpha": 0.3},
+    "dashed": {"linestyle": "--", "linewidth": 1.2},
+    "marks": {"linestyle": "none", "marker": "o", "markersize": 3.5},
+}
+
+
+def check_target(target: Path) -> None:
+    if target.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{target} is no kind of figure that is known.{did_you_mean(target.suffix, SUFFIXES)}",
+            f"Name a file that ends in {', '.join(SUFFIXES)}.",
+        )
+
+
+def save(chart: Chart, target: Path) -> None:
+    """Draw ``chart`` into ``target``; raises ``UsageError`` for another suffix than .png, .svg and .pdf."""
+    check_target(target)
+    durable.write_bytes(target, render(chart, target.suffix.lower().removeprefix(".")))
+
+
+def render(chart: Chart, kind: str) -> bytes:
+    """The figure as the bytes of a "png", "svg" or "pdf" file."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        heights = [TALL if panel.tall else SHORT for panel in chart.panels]
+        if sum(panel.tall for panel in chart.panels) > 1:
+            heights = [height * 0.65 if height == TALL else height for height in heights]
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
+        grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
+        for axes, panel in zip(grid[:, 0], chart.panels, strict=True):
+            _draw(axes, panel)
+        grid[0, 0].set_title(chart.title, loc="left")
+        grid[-1, 0].set_xlabel(chart.xlabel)
+        figure.align_ylabels()
+        buffer = io.BytesIO()
+        # No date in the file: the same figure is the same bytes
+        metadata: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        axes.plot(line.x, line.y, color=_colour(line), label=line.label or None, **_dashes(line), **LINES[line.style])
+    axes.set_ylabel(panel.ylabel)
+    if panel.log and any(value > 0 for line in panel.lines for value in line.y):
+        axes.set_yscale("log")
+    if panel.from_zero:
+        top = max((value for line in panel.lines for value in line.y), default=1.0) or 1.0
+        axes.set_ylim(-0.05 * top, 1.08 * top)
+    if panel.zero_to_one:
+        axes.set_ylim(-0.05, 1.05)
+    named = [line for line in panel.lines if line.label]
+    if (panel.tall and len(named) > 1) or any(line.style == "marks" for line in named):
+        axes.legend(loc="best")
+
+
+def _colour(line: Line) -> str:
+    return GREY if line.run < 0 else COLOURS[line.run % len(COLOURS)]
+
+
+def _dashes(line: Line) -> dict[str, Any]:
+    """Another dash for each round through the colours."""
+    turn = max(0, line.run) // len(COLOURS)
+    return {"dashes": (6, 1 + turn)} if turn and line.style == "main" else {}

@@ -1,0 +1,119 @@
+"""From given frames and conditions to the frames of a video, ready to be written.
+
+S sequences or samples side by side, P given frames, T frames in all; C H W a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor
+
+from vidcvae.data import clips
+from vidcvae.errors import DataError
+from vidcvae.evaluation.score import batches, sequence_noise
+from vidcvae.models.loading import Loaded
+from vidcvae.models.rollout import Noise, rollout, zero_noise
+from vidcvae.output.media import on_disk, to_bytes
+
+Progress = Callable[[int, int], None]
+
+
+def videos(
+    loaded: Loaded, past: Tensor, condition: Tensor | None, length: int, latent: str, noise: Noise
+) -> Iterator[np.ndarray]:
+    """Yield uint8 (S, 3, H, W) for every frame from 0 to T-1, the given ones as they are.
+
+    past: uint8 (S, P, 3, H, W); condition: (S, T, ...) as ``rollout`` takes it, or None. Memory does not grow with T.
+    """
+    yield from past.numpy().swapaxes(0, 1)
+    for frame in rollout(loaded.model, past, condition, noise, latent=latent, length=length):
+        yield to_bytes(frame)
+
+
+def latent_shape(loaded: Loaded) -> tuple[int, ...]:
+    """The shape of z for the model's frame size."""
+    return loaded.model.latent_shape(*loaded.config.data.size)
+
+
+def fresh_noise(loaded: Loaded, latent: str, seed: int, rows: Sequence[int], device: str) -> Noise:
+    """The noise that a score of these rows has: eps_t of each from (seed, row, t), or none where z is a mean."""
+    return sequence_noise(latent_shape(loaded), seed, rows, device) if latent == "prior" else zero_noise
+
+
+def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) -> Noise:
+    """Noise read from the tensor ``eps`` (steps, S*) of a safetensors file: eps[t-1] for the step into frame t.
+
+    Only the entry in use is in memory. Raises ``DataError`` if the file is missing, damaged, or of other shape.
+    """
+    try:
+        file = safetensors.safe_open(path, "pt")
+        names = file.keys()
+        entries = file.get_slice("eps") if "eps" in names else None
+        found = list(entries.get_shape()) if entries is not None else []
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}.", _LATENTS) from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DataError(f"{path} is not a readable safetensors file ({error}).", _LATENTS) from None
+    if entries is None:
+        raise DataError(f"{path} has no tensor named eps, only {', '.join(sorted(names)) or 'nothing'}.", _LATENTS)
+    if found != [steps, *shape]:
+        raise DataError(
+            f"eps in {path} has the shape {found}, but {steps + 1} poses and this model need {[steps, *shape]}.",
+            "There must be one entry for each frame after the given one.",
+        )
+
+    def noise(t: int) -> Tensor:
+        eps: Tensor = entries[t - 1 : t].float()
+        if not eps.isfinite().all():
+            raise DataError(f"eps[{t - 1}] in {path} has values that are not finite numbers.")
+        return eps.to(device)
+
+    return noise
+
+
+_LATENTS = "Give --latents a safetensors file with one tensor, eps (T-1, C, H, W)."
+
+
+def export_frames(
+    loaded: Loaded,
+    sequences: Sequence[clips.Sequence],
+    *,
+    latent: str,
+    seed: int,
+    device: str,
+    progress: Progress | None = None,
+) -> list[np.ndarray]:
+    """The whole video of every sequence, uint8 (T, 3, H, W) each, given frames included.
+
+    Sequences of one length are rolled out side by side, and wait on the disk for their turn to be written.
+    Raises ``DataError`` for a sequence with nothing to predict.
+    """
+    config, done = loaded.config, 0
+    lengths = [s.condition_length for s in sequences]
+    for sequence, length in zip(sequences, lengths, strict=True):
+        if length <= config.training.past or len(sequence) < config.training.past:
+            raise DataError(
+                f"sequence {sequence.name} has {len(sequence)} frames and conditions for {length}: nothing can be "
+                f"predicted from {config.training.past} given."
+            )
+    found: dict[int, np.ndarray] = {}
+    for picks in batches(lengths):
+        chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
+        past = torch.from_numpy(np.stack([s.frames[: config.training.past] for s in chosen]))
+        rows = [clips.condition_rows(s, 0, length, config.model.condition, config.data.condition) for s in chosen]
+        known = [row for row in rows if row is not None]
+        condition = torch.from_numpy(np.stack(known)) if known else None
+        noise = fresh_noise(loaded, latent, seed, picks, device)
+        made = on_disk((len(picks), length, *past.shape[2:]))
+        for t, frames in enumerate(videos(loaded, past, condition, length, latent, noise)):
+            made[:, t] = frames
+            if progress:
+                progress(done + (t + 1) * len(picks), sum(lengths))
+        done += len(picks) * length
+        found |= dict(zip(picks, made, strict=True))
+    return [found[i] for i in range(len(sequences))]

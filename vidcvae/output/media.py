@@ -1,0 +1,287 @@
+"""Videos that a person takes away, as GIF, MP4 or a folder of PNGs; and the pose videos that go in.
+
+Frames are uint8 (3, H, W) throughout. A video is recorded frame by frame and appears, whole, when its last frame
+is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import GifImagePlugin, Image, UnidentifiedImageError
+from torch import Tensor
+
+from vidcvae.data import images
+from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.storage import durable
+
+Frame = np.ndarray  # uint8 (3, H, W)
+Add = Callable[[Frame], None]
+
+PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
+
+
+def to_bytes(frames: Tensor) -> np.ndarray:
+    """Float frames of any shape in 0..1 to uint8: rint(255 x), clipped, ties to the even number as NumPy rounds."""
+    scaled: np.ndarray = (frames.float() * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return scaled
+
+
+def on_disk(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of uint8 for any number of frames: in a file without a name, which goes when the array goes."""
+    size = math.prod(shape)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"cannot keep {size / 1e6:,.0f} MB of frames in {tempfile.gettempdir()}: {error.strerror}.",
+            "Free some space, or name another folder in the environment variable TMPDIR.",
+        ) from None
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def check_target(target: Path, fps: float) -> None:
+    """Raise ``UsageError`` if ``target`` cannot become a video, before hours are spent on its frames."""
+    if not 0 < fps < float("inf"):
+        raise UsageError(f"a video cannot have {fps:g} frames a second.", "Choose --fps 25.")
+    kind = _kind(target)
+    if kind == "folder":
+        if target.is_file():
+            raise UsageError(f"{target} is a file, but without .gif or .mp4 it would be a folder of PNGs.", _FORMS)
+        if target.is_dir() and any(target.iterdir()):
+            raise UsageError(f"the folder {target} is not empty; nothing in it is overwritten.", "Name a new folder.")
+    elif target.is_dir():
+        raise UsageError(f"{target} is a folder, but a {kind.upper()} is a file.", "Choose another name.")
+    if kind == "gif" and fps > 100:
+        raise UsageError(f"a GIF cannot show {fps:g} frames a second, only 100.", "Choose a lower --fps, or .mp4.")
+    if kind == "mp4":
+        _import_av()
+
+
+_FORMS = "Name a file that ends in .gif or .mp4, or a folder for lossless PNGs."
+
+
+def _kind(target: Path) -> str:
+    """ "gif", "mp4" or "folder"."""
+    suffix = target.suffix.lower()
+    if target.is_dir() or not suffix:
+        return suffix[1:] if suffix in (".gif", ".mp4") else "folder"
+    if suffix not in (".gif", ".mp4"):
+        raise UsageError(f"{target} is no kind of video that is known.{did_you_mean(suffix, ('.gif', '.mp4'))}", _FORMS)
+    return suffix[1:]
+
+
+@contextlib.contextmanager
+def recording(target: Path, fps: float) -> Iterator[Add]:
+    """Record a video: yields ``add(frame)``; the file is written when the block ends, and not at all if it raises.
+
+    A folder gets ``000000.png``, ``000001.png`` .. as frames come, and loses them again if the block raises.
+    Raises as ``check_target`` does, and ``DataError`` if the system refuses.
+    """
+    check_target(target, fps)
+    record = {"gif": _record_gif, "mp4": _record_mp4, "folder": _record_folder}[_kind(target)]
+    with record(target, fps) as add:
+        yield add
+
+
+def save(target: Path, frames: Iterable[Frame], fps: float) -> None:
+    """Record all of ``frames``; see ``recording``."""
+    with recording(target, fps) as add:
+        for frame in frames:
+            add(frame)
+
+
+@contextlib.contextmanager
+def _record_folder(target: Path, fps: float) -> Iterator[Add]:
+    written: list[Path] = []
+
+    def add(frame: Frame) -> None:
+        path = target / f"{len(written):06d}.png"
+        durable.write_bytes(path, images.encode_png(frame))
+        written.append(path)
+
+    try:
+        yield add
+    except BaseException:
+        for path in written:
+            durable.remove(path)
+        with contextlib.suppress(OSError):
+            target.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _record_gif(target: Path, fps: float) -> Iterator[Add]:
+    # The palette is shared by all frames, so it waits for the last one; compressed, the frames wait in little space
+    waiting: list[bytes] = []
+    shapes: list[tuple[int, ...]] = []
+
+    def add(frame: Frame) -> None:
+        waiting.append(zlib.compress(frame.tobytes(), 1))
+        shapes.append(frame.shape)
+
+    yield add
+
+    def frame_at(index: int) -> Frame:
+        return np.frombuffer(zlib.decompress(waiting[index]), np.uint8).reshape(shapes[index])
+
+    palette = _palette(
+        frame_at(i) for i in _spread(len(waiting), max(1, PALETTE_PIXELS * 3 // int(np.prod(shapes[0]))))
+    )
+    with durable.writing(target) as file:
+        for part in _gif_parts((frame_at(i) for i in range(len(waiting))), palette, fps):
+            file.write(part)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``range(count)``, evenly spread."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def _palette(frames: Iterable[Frame]) -> Image.Image:
+    """A palette image of up to 256 colours that suits all of ``frames``."""
+    pixels = np.concatenate([frame.reshape(3, -1) for frame in frames], axis=1).T  # (pixels, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    if len(colours) > 256:
+        # Black backgrounds would take all: a colour counts for the root of its share, so that thin limbs keep theirs
+        weights = np.ceil(np.sqrt(counts / counts.sum()) * 1000).astype(int)
+        spread = np.repeat(colours, weights, axis=0)
+        return Image.fromarray(spread[None]).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    exact = Image.new("P", (1, 1))
+    exact.putpalette(colours.astype(np.uint8).tobytes())
+    return exact
+
+
+def _gif_parts(frames: Iterable[Frame], palette: Image.Image, fps: float) -> Iterator[bytes]:
+    """A GIF89a file piece by piece: one image block a frame, cut to what changed.
+
+    Pillow's own ``save_all`` merges equal neighbours into one longer frame, so that counts and times no longer
+    agree with the video; here a frame that changes nothing is a block of one pixel.
+    """
+    colours = bytes(palette.getpalette() or [])[: 3 * 256].ljust(3 * 256, b"\0")
+    before: np.ndarray | None = None
+    for index, frame in enumerate(frames):
+        picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+        picture = picture.quantize(palette=palette, dither=Image.Dither.NONE)
+        current = np.asarray(picture)
+        left, top, right, bottom = (0, 0, *picture.size)
+        if before is None:
+            yield b"GIF89a" + right.to_bytes(2, "little") + bottom.to_bytes(2, "little") + b"\xf7\0\0" + colours
+            yield b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"  # play for ever
+        else:
+            left, top, right, bottom = _changed(current != before)
+        before = current
+        # Times are in 1/100 s: each frame's end is rounded, so that errors do not add up
+        ticks = round((index + 1) * 100 / fps) - round(index * 100 / fps)
+        blocks = GifImagePlugin.getdata(picture.crop((left, top, right, bottom)), (left, top), duration=ticks * 10)
+        yield b"".join(blocks)
+    yield b";"
+
+
+def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """left, top, right, bottom around what is true in ``mask`` (H, W); one pixel if nothing is."""
+    if not mask.any():
+        return 0, 0, 1, 1
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise UsageError(
+            "writing MP4 needs PyAV, which is not installed.", "pip install 'vidcvae[video]', or choose a name in .gif"
+        ) from None
+    return av
+
+
+@contextlib.contextmanager
+def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
+    """H.264 in yuv420p, which every player shows; it needs even sides, so odd ones repeat their last row or column."""
+    av = _import_av()
+    encoded = io.BytesIO()  # an MP4's index is written last, at its front
+    with av.open(encoded, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16", "preset": "medium"}
+
+        def add(frame: Frame) -> None:
+            even = np.pad(frame.transpose(1, 2, 0), [(0, side % 2) for side in frame.shape[1:]] + [(0, 0)], mode="edge")
+            if not stream.codec_context.is_open:  # the first frame
+                stream.height, stream.width = even.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+
+        yield add
+        container.mux(stream.encode(None))
+    durable.write_bytes(target, encoded.getvalue())
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def read_poses(path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """Pose images, uint8 (T, 3, H, W): a folder of PNGs in the order of their numbers, or a GIF.
+
+    Raises ``DataError`` that names the file if something is missing, damaged or of another kind.
+    """
+    if path.is_dir():
+        return _read_folder(path, size, progress)
+    if not path.exists():
+        raise DataError(f"there is no {path}.", _POSES)
+    if path.suffix.lower() == ".png":
+        raise DataError(f"{path} is one image, but a video needs one pose a frame.", _POSES)
+    return _read_gif(path, size)
+
+
+_POSES = "Give --poses a folder of numbered PNGs, such as test/test_label/0, or a GIF."
+
+
+def _read_folder(folder: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None) -> np.ndarray:
+    paths = [p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")]
+    for path in paths:
+        if not (path.stem.isascii() and path.stem.isdecimal()):
+            raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
+    paths.sort(key=lambda p: int(p.stem))
+    if not paths:
+        raise DataError(f"{folder} has no PNG images.", _POSES)
+    poses = on_disk((len(paths), 3, *size))
+    for row, path in enumerate(paths):
+        poses[row] = images.read_image(path, size)
+        if progress:
+            progress(row + 1, len(paths))
+    return poses
+
+
+def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Frames of a GIF; those that stand for several of equal length, as Pillow merges them, are repeated."""
+    frames: list[Frame] = []
+    durations: list[int] = []
+    try:
+        with Image.open(path, formats=("GIF",)) as image:
+            for index in range(getattr(image, "n_frames", 1)):
+                image.seek(index)
+                frames.append(images.pixels(image, size))
+                durations.append(round(image.info.get("duration", 0)))
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no GIF.", _POSES) from None
+    except Exception as error:  # Pillow's parsers raise whatever their unpacking met
+        raise DataError(f"{path} is damaged or cut off after {len(frames)} frames ({error}).", _POSES) from None
+    unit = min(durations)
+    repeats = [d // unit for d in durations] if unit > 0 and not any(d % unit for d in durations) else [1] * len(frames)
+    return np.repeat(np.stack(frames), repeats, axis=0)

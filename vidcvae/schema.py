@@ -1,0 +1,241 @@
+"""What can be set: every setting with its meaning, range, default, unit and the paper's symbol.
+
+Each is declared once; reading, checking, explaining and saving (``vidcvae.config``) follow from the declaration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    unit: str = "",
+    symbol: str = "",
+) -> Any:
+    """Declare one setting: ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive lower one."""
+    return field(
+        default=default,
+        metadata={
+            "doc": doc,
+            "low": low,
+            "high": high,
+            "above": above,
+            "choices": choices,
+            "unit": unit,
+            "symbol": symbol,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class PoseCvae:
+    """The course's five modules (``pose-cvae``)."""
+
+    name: str = setting("pose-cvae", "which model", choices=("pose-cvae",))
+    frame_channels: int = setting(128, "channels of the frame encoder's output", low=8, symbol="F")
+    pose_channels: int = setting(32, "channels of the pose encoder's output", low=2, symbol="L")
+    latent_channels: int = setting(12, "channels of z, at full resolution", low=4, symbol="N")
+    decoder_channels: int = setting(192, "channels between fusion and generator", low=8, symbol="D")
+    batch_norm: str = setting(
+        "clip",
+        "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
+        "those of one time step as the course's loop does",
+        choices=("clip", "frame"),
+    )
+
+    @property
+    def condition(self) -> str:
+        return "pose"
+
+
+@dataclass(frozen=True)
+class Svg:
+    """Stochastic video generation with a fixed (``svg-fp``) or learned (``svg-lp``) prior."""
+
+    name: str = setting("svg-fp", "which model", choices=("svg-fp", "svg-lp"))
+    backbone: str = setting("vgg64", "frame encoder and decoder", choices=("vgg64", "dcgan64"))
+    frame_dim: int = setting(128, "size of a frame's code", low=1, symbol="g")
+    latent_dim: int = setting(64, "size of the latent", low=1, symbol="z")
+    hidden_dim: int = setting(256, "size of the LSTM cells", low=1)
+    predictor_layers: int = setting(2, "LSTM layers of the frame predictor", low=1)
+    posterior_layers: int = setting(1, "LSTM layers of the posterior", low=1)
+    prior_layers: int = setting(1, "LSTM layers of the learned prior (svg-lp)", low=1)
+    conditions: str = setting(
+        "actions+positions",
+        "what the frame predictor sees beside the frames",
+        choices=("none", "actions", "actions+positions"),
+    )
+    condition_embedding: int = setting(0, "size of a linear embedding of the condition; 0 concatenates it raw", low=0)
+    last_frame_skip: bool = setting(
+        False, "take the decoder's skips from every previous frame, not only from the given ones"
+    )
+    batch_norm: str = setting(
+        "clip",
+        "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
+        "those of one time step as the original loop does",
+        choices=("clip", "frame"),
+    )
+
+    @property
+    def condition(self) -> str:
+        return self.conditions
+
+
+Model = PoseCvae | Svg
+MODELS: dict[str, type[PoseCvae] | type[Svg]] = {
+    "pose-cvae": PoseCvae,
+    "svg-fp": Svg,
+    "svg-lp": Svg,
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
+    size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, unit="pixels")
+    sampling: str = setting(
+        "random",
+        "clips from every start position, or the course's non-overlapping windows",
+        choices=("random", "windows"),
+    )
+    shuffle: bool = setting(True, "a new order of clips each epoch; false keeps the file order of the course")
+    partial: float = setting(1.0, "share of the training clips that is used, from the start", above=0, high=1)
+    fast_train: bool = setting(False, "use fewer clips in the first epochs (the course's --fast_train)")
+    fast_train_epochs: int = setting(5, "how many epochs fast_train lasts", low=0, unit="epochs")
+    fast_train_fraction: float = setting(0.4, "share of the clips while fast_train lasts", above=0, high=1)
+    condition: str = setting(
+        "source",
+        "the row of actions that goes with the step into frame t: t-1, which causes it, or t",
+        choices=("source", "target"),
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    reconstruction: str = setting(
+        "mse", "squared error, or half absolute and half squared error", choices=("mse", "l1+mse")
+    )
+    smoothing: float = setting(0.3, "rate of the time-smoothing term mse(prediction - reference, x_t - x_{t-1})", low=0)
+
+
+@dataclass(frozen=True)
+class Kl:
+    type: str = setting("cyclical", "how beta moves", choices=("cyclical", "monotonic", "none"))
+    cycles: int = setting(4, "number of cycles (cyclical)", low=1, symbol="M")
+    ratio: float = setting(0.5, "share of a cycle in which beta climbs", above=0, high=1, symbol="R")
+    start: float = setting(0.01, "beta at the start of a cycle", low=0, symbol="beta")
+    stop: float = setting(1.0, "beta at the end of the climb, and throughout with type none", low=0, symbol="beta")
+    per: str = setting("epoch", "beta moves once an epoch or every iteration", choices=("epoch", "iteration"))
+    reduction: str = setting(
+        "sum", "KL summed over the latent's elements (the course) or averaged", choices=("sum", "mean")
+    )
+
+
+@dataclass(frozen=True)
+class TeacherForcing:
+    ratio: float = setting(0.0, "probability of teacher forcing at the start", low=0, high=1)
+    decay_start: int = setting(10, "first epoch in which the ratio falls", low=0, unit="epochs")
+    decay_step: float = setting(0.1, "by how much the ratio falls each epoch", low=0, high=1)
+    floor: float = setting(0.0, "the ratio falls no further", low=0, high=1)
+    draw: str = setting(
+        "epoch", "one coin for each epoch, batch, clip or frame", choices=("epoch", "batch", "clip", "frame")
+    )
+    reference: str = setting(
+        "truth",
+        "what the model sees when forced: the true previous frame, or ratio x truth + (1 - ratio) x prediction",
+        choices=("truth", "mix"),
+    )
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    name: str = setting("adam", "Adam, or Adam with decoupled weight decay", choices=("adam", "adamw"))
+    lr: float = setting(1e-3, "learning rate", above=0)
+    beta1: float = setting(0.9, "decay of Adam's first moment", low=0, high=0.9999)
+    beta2: float = setting(0.999, "decay of Adam's second moment", low=0, high=0.99999)
+    weight_decay: float = setting(0.0, "weight decay", low=0)
+    gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 does not clip", low=0)
+
+
+@dataclass(frozen=True)
+class LrSchedule:
+    type: str = setting("constant", "how the learning rate moves", choices=("constant", "multistep", "cosine"))
+    milestones: tuple[int, ...] = setting((2, 5), "epochs after which the rate falls (multistep)", low=0)
+    factor: float = setting(0.1, "what the rate is multiplied with at a milestone", above=0, high=1)
+    final: float = setting(1e-6, "learning rate at the end (cosine)", low=0)
+    warmup: int = setting(0, "steps in which the rate climbs from 0", low=0, unit="steps")
+
+
+@dataclass(frozen=True)
+class Training:
+    epochs: int = setting(70, "passes over the training clips", low=1, unit="epochs")
+    steps_per_epoch: int = setting(0, "steps in an epoch; 0 means one pass over the clips", low=0)
+    max_minutes: float = setting(0.0, "stop, with everything saved, after this long; 0 means never", low=0)
+    batch_size: int = setting(2, "clips in a step", low=1, symbol="B")
+    clip_length: int = setting(16, "frames in a clip, the given ones included", low=2, symbol="T")
+    past: int = setting(1, "frames that are given", low=1)
+    ema: float = setting(0.0, "decay of the moving average of the weights; 0 keeps none", low=0, high=0.99999)
+    precision: str = setting(
+        "float32",
+        "arithmetic of the networks; auto takes bfloat16 where the hardware has it",
+        choices=("float32", "bf16", "auto"),
+    )
+    device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    seed: int = setting(0, "seed of every random stream", low=0)
+    log_every: int = setting(10, "steps between two log lines", low=1, unit="steps")
+
+
+@dataclass(frozen=True)
+class Validation:
+    every: int = setting(1, "epochs between two validations; 0 means never", low=0, unit="epochs")
+    frames: int = setting(0, "frames of the free run; 0 means the whole sequence", low=0)
+    future: int = setting(10, "frames predicted from each clip, where the data are many short clips", low=1)
+    metric: str = setting(
+        "psnr_zero",
+        "the score by which `best` is chosen: PSNR or SSIM with z = 0 or z from the prior",
+        choices=("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior"),
+    )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    every: int = setting(1, "epochs between two checkpoints", low=1, unit="epochs")
+    every_steps: int = setting(0, "also save after this many steps; 0 means at epochs only", low=0)
+    keep: int = setting(3, "how many of the newest to keep, beside last and best", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. ``resolve`` builds it; ``to_toml`` writes it; a checkpoint carries it as JSON."""
+
+    model: Model = PoseCvae()
+    data: Data = Data()
+    loss: Loss = Loss()
+    kl: Kl = Kl()
+    teacher_forcing: TeacherForcing = TeacherForcing()
+    optimizer: Optimizer = Optimizer()
+    lr_schedule: LrSchedule = LrSchedule()
+    training: Training = Training()
+    validation: Validation = Validation()
+    checkpoint: Checkpoint = Checkpoint()
+
+
+SECTION_CLASSES: dict[str, Any] = {
+    "data": Data,
+    "loss": Loss,
+    "kl": Kl,
+    "teacher_forcing": TeacherForcing,
+    "optimizer": Optimizer,
+    "lr_schedule": LrSchedule,
+    "training": Training,
+    "validation": Validation,
+    "checkpoint": Checkpoint,
+}

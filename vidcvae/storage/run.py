@@ -1,0 +1,99 @@
+"""Run folders: ``runs/NAME-001`` and what lies in them. A run is created once and never overwritten.
+
+config.toml      the resolved configuration
+run.json         how it was started: command, versions, dataset
+history.jsonl    losses and scores
+checkpoints/     last, best, and the newest steps
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.storage import checkpoint
+
+ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def info(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        """Where folders of images are kept in packed form, shared by the runs beside this one."""
+        return self.path.parent / ".cache"
+
+
+def create_run(name: str, path: Path | None = None) -> RunFolder:
+    """A new folder: ``path`` where it is given, else ``runs/NAME-N`` with the next free number."""
+    if path is not None:
+        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+            raise UsageError(
+                f"{path} already holds something; a run is never overwritten.",
+                f"Choose another --run, or go on with it: vidcvae resume {path}",
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path)
+    ROOT.mkdir(exist_ok=True)
+    taken = [int(p.name.rpartition("-")[2]) for p in ROOT.glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()]
+    number = max(taken, default=0) + 1
+    while True:
+        try:
+            (ROOT / f"{name}-{number:03d}").mkdir()
+            return RunFolder(ROOT / f"{name}-{number:03d}")
+        except FileExistsError:  # another process took it this instant
+            number += 1
+
+
+def find_run(given: Path | None) -> RunFolder:
+    """The run folder that ``given`` names, or the newest under ``runs``."""
+    if given is None:
+        runs = [p.parent for p in ROOT.glob("*/config.toml")]
+        if not runs:
+            raise DataError("there is no run yet under runs.", "Train one: vidcvae train")
+        return RunFolder(max(runs, key=lambda p: (p / "config.toml").stat().st_mtime_ns))
+    for path in (given, ROOT / given):
+        if (path / "config.toml").is_file():
+            return RunFolder(path)
+    names = [p.parent.name for p in ROOT.glob("*/config.toml")]
+    raise DataError(
+        f"{given} is not a run folder: it has no config.toml.{did_you_mean(given.name, names)}",
+        f"Runs here: {', '.join(sorted(names)) or 'none yet; train one with vidcvae train'}",
+    )
+
+
+def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:
+    """The checkpoint that RUN means: a file itself, or of a run folder its best (else last) one."""
+    if given is not None and given.is_file():
+        folder = given.parent.parent
+        return given, RunFolder(folder) if (folder / "config.toml").is_file() else None
+    if given is not None and given.suffix == ".safetensors":
+        raise DataError(f"there is no checkpoint {given}.", "Give a run folder, or see: ls runs")
+    run = find_run(given)
+    wanted = [checkpoint.BEST, checkpoint.LAST] if which == "best" else [checkpoint.LAST]
+    for name in wanted:
+        if (run.checkpoints / name).is_file():
+            return run.checkpoints / name, run
+    raise DataError(
+        f"the run {run.path} has no checkpoint yet.",
+        f"It may still be in its first epoch; or: vidcvae resume {run.path}",
+    )

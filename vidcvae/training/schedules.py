@@ -1,0 +1,98 @@
+"""Schedules as pure functions: the same ones train, preview and plot.
+
+Where training has a time budget, ``step`` is the scheduled step: the later of the steps taken and the share of the
+time that is spent, so that every schedule ends with the smaller of the two budgets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vidcvae.config import Config, Kl, TeacherForcing
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is. The first ``short_epochs`` may have fewer steps (the course's --fast_train)."""
+
+    epochs: int
+    steps_per_epoch: int
+    short_epochs: int = 0
+    short_steps: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.begin(self.epochs)
+
+    def begin(self, epoch: int) -> int:
+        """The first step of an epoch."""
+        short = min(epoch, self.short_epochs)
+        return short * self.short_steps + (epoch - short) * self.steps_per_epoch
+
+    def end(self, epoch: int) -> int:
+        return self.begin(epoch + 1)
+
+    def epoch(self, step: int) -> int:
+        """The epoch that a step is in; the last one for steps beyond the end."""
+        beyond = step - self.short_epochs * self.short_steps
+        epoch = step // self.short_steps if beyond < 0 else self.short_epochs + beyond // self.steps_per_epoch
+        return min(epoch, self.epochs - 1)
+
+
+def scheduled_step(step: int, length: Length, minutes: float, budget: float) -> int:
+    """The step that the schedules see: ``step``, or further on when a time ``budget`` is running out."""
+    if not budget:
+        return step
+    return max(step, min(length.steps - 1, int(length.steps * minutes / budget)))
+
+
+def beta(kl: Kl, length: Length, step: int) -> float:
+    """The KL weight (Fu et al. 2019, eq. 6): tau / R while tau <= R, then 1, in each of M cycles.
+
+    tau = (i mod ceil(T / M)) / ceil(T / M), with i the epoch of T epochs, or the iteration of T iterations.
+    "monotonic" is one cycle; "none" stands at ``stop``. There is no division by the length of the climb, which
+    in the course's formula is 0 for a climb of one epoch.
+    """
+    if kl.type == "none":
+        return kl.stop
+    i, total = (length.epoch(step), length.epochs) if kl.per == "epoch" else (step, length.steps)
+    period = math.ceil(total / (kl.cycles if kl.type == "cyclical" else 1))
+    tau = (i % period) / period
+    return kl.start + (kl.stop - kl.start) * min(1.0, tau / kl.ratio)
+
+
+def teacher_forcing_ratio(forcing: TeacherForcing, epoch: int) -> float:
+    """Constant before ``decay_start``, then ``decay_step`` lower each epoch, down to ``floor``."""
+    fallen = forcing.ratio - forcing.decay_step * max(0, epoch - forcing.decay_start + 1)
+    return min(forcing.ratio, max(forcing.floor, fallen))
+
+
+def learning_rate(config: Config, length: Length, step: int) -> float:
+    """The learning rate of a step: warm-up, then constant, stairs at the milestones, or a half cosine to ``final``."""
+    schedule, lr = config.lr_schedule, config.optimizer.lr
+    if schedule.type == "multistep":
+        lr *= schedule.factor ** sum(length.epoch(step) >= milestone for milestone in schedule.milestones)
+    elif schedule.type == "cosine":
+        progress = step / max(1, length.steps - 1)
+        lr = schedule.final + (lr - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+    return lr * min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else lr
+
+
+def warnings(config: Config, length: Length) -> list[str]:
+    """What is probably not meant, each with the way out."""
+    kl, found = config.kl, []
+    if kl.type != "none":
+        steps = map(length.begin, range(length.epochs)) if kl.per == "epoch" else range(length.steps)
+        peak = max(beta(kl, length, step) for step in steps)
+        if peak < kl.stop - 1e-6:
+            found.append(
+                f"beta never reaches its stop {kl.stop:g}: the {kl.type} schedule over {length.epochs} epochs peaks at "
+                f"{peak:.3f}. Use fewer cycles (--set kl.cycles=N) or a smaller ratio (--set kl.ratio=R)."
+            )
+    if kl.reduction == "sum" and beta(kl, length, 0) == 0:
+        found.append(
+            "beta starts at exactly 0, so nothing holds the posterior's logvar and it may run away to NaN. "
+            "Use --set kl.start=0.01."
+        )
+    return found

@@ -1,0 +1,122 @@
+"""Everything that training changes, and how it becomes a checkpoint and comes back, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcvae.config import Config
+from vidcvae.errors import DataError
+from vidcvae.models.interface import VideoModel
+from vidcvae.models.loading import load_weights
+from vidcvae.storage.checkpoint import Checkpoint
+
+
+class Meter:
+    """Running means of named numbers, summed in float64 where they are, and read only when asked."""
+
+    def __init__(self, sums: dict[str, float] | None = None, count: int = 0) -> None:
+        self.sums: dict[str, Tensor | float] = dict(sums or {})
+        self.count = count
+
+    def add(self, values: dict[str, Tensor | float]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + (
+                value.detach().double() if isinstance(value, Tensor) else value
+            )
+        self.count += 1
+
+    def read(self) -> dict[str, float]:
+        """The sums as plain numbers; on a GPU this waits for it."""
+        return {name: float(value) for name, value in self.sums.items()}
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.count for name, value in self.read().items()}
+
+    def saved(self) -> dict[str, Any]:
+        return {"sums": self.read(), "count": self.count}
+
+
+@dataclass
+class Progress:
+    """Where training stands.
+
+    step, epochs: how many are finished; an epoch is, once it is validated. saved_step: the newest checkpoint's.
+    minutes: time spent in training, over all resumes; best: the best score so far; scores: the newest ones.
+    window, epoch: the means that the next log line and the next epoch line will report.
+    """
+
+    step: int = 0
+    epochs: int = 0
+    saved_step: int = -1
+    minutes: float = 0.0
+    best: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    window: Meter = field(default_factory=Meter)
+    epoch: Meter = field(default_factory=Meter)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {k: v for k, v in self.__dict__.items() if not isinstance(v, Meter)}
+        return plain | {"window": self.window.saved(), "epoch": self.epoch.saved()}
+
+    @staticmethod
+    def from_json(saved: dict[str, Any]) -> Progress:
+        return Progress(**saved | {name: Meter(**saved[name]) for name in ("window", "epoch")})
+
+
+@dataclass
+class TrainingState:
+    """The model, its optimizer, the moving average of its weights (or none), and where training stands."""
+
+    model: VideoModel
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    progress: Progress
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``model.*``, ``ema.*`` and ``optimizer.KEY.PARAMETER``."""
+        found = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        found |= {f"ema.{name}": t for name, t in self.ema.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"optimizer.{key}.{name}"] = value
+        return found
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take over a checkpoint's tensors and position; raises ``DataError`` if it is of another model."""
+        load_weights(self.model, saved.part("model"), saved.path)
+        if "progress" not in saved.meta:
+            raise DataError(
+                f"{saved.path} holds weights only, no optimizer and no position, so it cannot be resumed.",
+                f"Start a new run from its weights: vidcvae train --init {saved.path}",
+            )
+        device = next(self.model.parameters()).device
+        for name, average in saved.part("ema").items():
+            self.ema[name].copy_(average)
+        optimizer = saved.part("optimizer")
+        for name, parameter in self.model.named_parameters():
+            state = {key.partition(".")[0]: t for key, t in optimizer.items() if key.partition(".")[2] == name}
+            if state:
+                # Adam keeps its step count on the CPU and its moments beside the parameter, in its memory format
+                self.optimizer.state[parameter] = {
+                    key: t if t.dim() == 0 else torch.empty_like(parameter).copy_(t.to(device))
+                    for key, t in state.items()
+                }
+        self.progress = Progress.from_json(saved.meta["progress"])
+
+
+def new_state(model: VideoModel, config: Config) -> TrainingState:
+    """A fresh optimizer and moving average around ``model``."""
+    settings = config.optimizer
+    cls = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    optimizer = cls(
+        model.parameters(),
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )
+    ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
+    return TrainingState(model, optimizer, ema, Progress())
