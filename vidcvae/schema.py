@@ -197,7 +197,6 @@ class Training:
 class Validation:
     every: int = setting(1, "epochs between two validations; 0 means never", low=0, unit="epochs")
     frames: int = setting(0, "frames of the free run; 0 means the whole sequence", low=0)
-    future: int = setting(10, "frames predicted from each clip, where the data are many short clips", low=1)
     metric: str = setting(
         "psnr_zero",
         "the score by which `best` is chosen: PSNR or SSIM with z = 0 or z from the prior",

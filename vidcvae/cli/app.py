@@ -49,7 +49,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 def main() -> None:
     """Run the command line; every failure a user can meet ends in one sentence and an exit code."""
     try:
-        app()
+        app(prog_name="vidcvae")
     except VidcvaeError as error:
         ui.fail(error.message, error.hint)
         sys.exit(error.exit_code)

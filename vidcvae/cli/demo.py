@@ -16,7 +16,7 @@ FRAMES, VAL = 1200, 150
 
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for the data, the run and the results.")] = Path("demo"),
-    max_minutes: Annotated[float, typer.Option("--max-minutes", help="Time for the training alone.")] = 1.75,
+    max_minutes: Annotated[float, typer.Option("--max-minutes", help="Time for the training alone.")] = 2.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of data and training.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")] = False,

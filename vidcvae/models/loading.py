@@ -36,7 +36,7 @@ class Loaded:
 
 
 def load_model(
-    source: Path | None = None,
+    source: str | Path | None = None,
     *,
     which: str = "best",
     device: str = "cpu",
@@ -48,7 +48,7 @@ def load_model(
     weights: "raw", "ema", or "auto", which takes the moving average where there is one.
     Raises ``DataError`` for a missing or damaged checkpoint, or one of another model.
     """
-    path, run = find_checkpoint(source, which)
+    path, run = find_checkpoint(None if source is None else Path(source), which)
     saved = checkpoint.read(path)
     config = settings.resolve(saved.meta["config"])
     has_ema = any(name.startswith("ema.") for name in saved.tensors)

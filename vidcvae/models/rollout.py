@@ -22,7 +22,7 @@ def rollout(
     model: VideoModel,
     past: Tensor,
     condition: Tensor | None,
-    noise: Noise,
+    noise: Noise | None = None,
     *,
     latent: str = "zero",
     length: int = 0,
@@ -33,13 +33,14 @@ def rollout(
     past: the given frames (B, P, 3, H, W), uint8 or float 0..1.
     condition: (B, T, ...), entry t for the step into frame t; uint8 images or float rows. ``length`` is T where
         there is no condition.
-    noise: gives eps for each step that draws; ask `zero_noise` for none.
+    noise: gives eps for each step that draws; without it eps = 0, so that every z is a mean.
     latent: z_t is "zero", "prior-mean", drawn from the "prior", or drawn from the "posterior" of ``truth``.
     truth: all true frames (B, T, 3, H, W), for latent "posterior" only.
 
     The steps into given frames run on the posterior's z, which warms recurrent state; their output is not shown
     (Denton & Fergus 2018, as in their code).
     """
+    noise = noise or zero_noise
     device = next(iter(model.parameters())).device
     steps = condition.shape[1] if condition is not None else length
     given = past.shape[1]

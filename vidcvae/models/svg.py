@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
-from vidcvae.models.interface import Gaussian
+from vidcvae.models.interface import Gaussian, VideoModel
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
 Skips = tuple[Tensor, ...]  # four feature maps, the largest first
@@ -191,7 +191,7 @@ def init_weights(module: nn.Module) -> None:
 # --- the model -------------------------------------------------------------------------------------
 
 
-class Svg(nn.Module):
+class Svg(VideoModel):
     """A ``VideoModel`` (see ``vidcvae.models.interface``) with a vector latent and LSTM state.
 
     past: how many frames are given. Without ``last_frame_skip`` the step into frame t takes its skips from frame
