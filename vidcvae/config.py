@@ -19,6 +19,7 @@ from vidcvae.errors import UsageError, did_you_mean
 from vidcvae.schema import (
     MODELS,
     SECTION_CLASSES,
+    AnchorCvae,
     Checkpoint,
     Config,
     Data,
@@ -37,6 +38,7 @@ from vidcvae.schema import (
 __all__ = [
     "MODELS",
     "SECTION_CLASSES",
+    "AnchorCvae",
     "Checkpoint",
     "Config",
     "Data",
@@ -191,6 +193,11 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield (
             f"training.clip_length ({t.clip_length}) must exceed training.past ({t.past}): nothing is left to predict."
         )
+    if t.clip_length_start and not t.past < t.clip_length_start <= t.clip_length:
+        yield (
+            f"training.clip_length_start ({t.clip_length_start}) must lie above training.past ({t.past}) "
+            f"and not above training.clip_length ({t.clip_length})."
+        )
     if config.kl.start > config.kl.stop and config.kl.type != "none":
         yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
     if config.teacher_forcing.floor > config.teacher_forcing.ratio:
@@ -202,8 +209,10 @@ def _contradictions(config: Config) -> Iterator[str]:
     if isinstance(config.model, Svg) and config.data.size != (64, 64):
         height, width = config.data.size
         yield f"{config.model.name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
-    if isinstance(config.model, PoseCvae) and t.past != 1:
-        yield f"pose-cvae starts from one given frame: training.past must be 1, not {t.past}."
+    if isinstance(config.model, AnchorCvae) and config.model.channels % 8:
+        yield f"model.channels ({config.model.channels}) must be a multiple of 8, for its normalisation groups."
+    if isinstance(config.model, PoseCvae | AnchorCvae) and t.past != 1:
+        yield f"{config.model.name} starts from one given frame: training.past must be 1, not {t.past}."
 
 
 def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> Config:

@@ -57,6 +57,19 @@ class PoseCvae:
 
 
 @dataclass(frozen=True)
+class AnchorCvae:
+    """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
+
+    name: str = setting("anchor-cvae", "which model", choices=("anchor-cvae",))
+    channels: int = setting(72, "channels at half resolution, a multiple of 8", low=8, symbol="C")
+    latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, symbol="N")
+
+    @property
+    def condition(self) -> str:
+        return "pose"
+
+
+@dataclass(frozen=True)
 class Svg:
     """Stochastic video generation with a fixed (``svg-fp``) or learned (``svg-lp``) prior."""
 
@@ -89,9 +102,10 @@ class Svg:
         return self.conditions
 
 
-Model = PoseCvae | Svg
-MODELS: dict[str, type[PoseCvae] | type[Svg]] = {
+Model = PoseCvae | AnchorCvae | Svg
+MODELS: dict[str, type[PoseCvae] | type[AnchorCvae] | type[Svg]] = {
     "pose-cvae": PoseCvae,
+    "anchor-cvae": AnchorCvae,
     "svg-fp": Svg,
     "svg-lp": Svg,
 }
@@ -181,6 +195,9 @@ class Training:
     max_minutes: float = setting(0.0, "stop, with everything saved, after this long; 0 means never", low=0)
     batch_size: int = setting(2, "clips in a step", low=1, symbol="B")
     clip_length: int = setting(16, "frames in a clip, the given ones included", low=2, symbol="T")
+    clip_length_start: int = setting(
+        0, "frames in a clip at the start, growing to clip_length over the first half of training; 0: no growth", low=0
+    )
     past: int = setting(1, "frames that are given", low=1)
     ema: float = setting(0.0, "decay of the moving average of the weights; 0 keeps none", low=0, high=0.99999)
     precision: str = setting(

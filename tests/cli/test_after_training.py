@@ -80,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     terms = {"total": 3.0, "reconstruction": 2.0, "kl": 1.0, "beta": 0.1, "teacher_forcing": 0.0, "forced": 0.0}
     lines: list[dict[str, Any]] = []
     for step in range(1, 9):
-        record = {"step": step, "epoch": (step - 1) // 4, "lr": 1e-3, **terms}
+        record = {"step": step, "epoch": (step - 1) // 4, "lr": 1e-3, "predicted": 15.0, **terms}
         lines.append({"kind": "step", **record})
         if step % 4 == 0:
             lines.append({"kind": "epoch", **record})
@@ -126,8 +126,8 @@ def test_evaluate_without_a_run_scores_the_newest_on_its_own_data(place: Path, t
 def test_evaluate_for_a_person(place: Path) -> None:
     code, out, _ = run("evaluate", "runs/tiny-001", "--data", "data", "--frames", "4")
     assert code == 0
-    assert "PSNR, mean of frames (dB)" in out
-    assert "data val, 1 given -> 3 predicted, z: zero, seed 0" in out
+    assert "PSNR per frame (dB)" in out
+    assert "data val, 1 given -> 3 predicted, z: zero, seed 0; condition: pose" in out
 
 
 # --- generate --------------------------------------------------------------------------------------
@@ -275,10 +275,16 @@ FRAME = "data/test/test_img/0/0.png"
     ("arguments", "code", "words"),
     [
         ((*GENERATE, "nowhere.png"), 4, "nowhere.png"),
+        (("generate",), 2, "is a pose-cvae, and --first-frame is missing"),
+        (("generate", "--first-frame", FRAME), 2, "is a pose-cvae, and --poses is missing"),
+        ((*GENERATE, FRAME, "--future", "5"), 2, "pose-cvae, which does not take --future"),
+        (("generate", "--trajectory", "data"), 2, "pose-cvae, which does not take --trajectory"),
+        (("evaluate", "--past", "2"), 2, "a pose-cvae starts from one given frame, not from 2"),
+        (("evaluate", "--shuffle-actions"), 2, "not conditioned on actions"),
         ((*GENERATE, "TMP/cut.png"), 4, "cut.png is damaged or cut off"),
         ((*GENERATE, "TMP/video.gif"), 4, "video.gif is a GIF, not a PNG"),
         ((*GENERATE, FRAME, "--latent", "priro"), 2, "Did you mean 'prior'"),
-        ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 poses"),
+        ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 frames"),
         ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors"), 4, "no tensor named eps, only z"),
         ((*GENERATE, FRAME, "--latents", "TMP/nan.safetensors"), 4, "eps[0]"),
         ((*GENERATE, FRAME, "--latents", "TMP/text.safetensors"), 4, "text.safetensors is not a readable"),

@@ -155,3 +155,14 @@ def test_a_table_alone_may_have_any_number_of_rows(dataset: Path, tmp_path: Path
     assert trajectories.read_track(dataset / ACTIONS, 4).shape == (11, 4)
     with pytest.raises(DataError, match="there is no file"):
         trajectories.read_track(tmp_path / "none.csv", 4)
+
+
+def test_given_frames_may_have_tables_that_go_on(dataset: Path) -> None:
+    long, short = dataset / "train" / "traj_0_to_1" / "0", dataset / "validate" / "traj_0_to_1" / "12"
+    files = {track: long / file for track, file in trajectories.TRACK_FILES.items()}
+    given = trajectories.read_given(short, files, SIZE)
+    assert (len(given), given.condition_length) == (2, 11)
+    assert given.tracks["action"][10].tolist() == [10, 10.25, 10.5, 10.75]
+    files["position"] = short / "endeffector_positions.csv"
+    with pytest.raises(DataError, match=r"actions\.csv has 11 lines and .*endeffector_positions\.csv has 2 lines"):
+        trajectories.read_given(short, files, SIZE)

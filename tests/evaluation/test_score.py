@@ -18,7 +18,8 @@ from vidcvae import rng
 from vidcvae.config import Config, Data
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.score import score_rollout, score_split, sequence_noise
+from vidcvae.evaluation.freerun import sequence_noise
+from vidcvae.evaluation.score import score_rollout, score_split
 from vidcvae.models.loading import Loaded
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.storage.course_import import from_course_names

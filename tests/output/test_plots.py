@@ -14,6 +14,7 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.output import figures, plots, terminal
 from vidcvae.storage import durable
 from vidcvae.storage.run import RunFolder
+from vidcvae.training.schedules import Length
 
 
 def _run(name: str = "run-001", epochs: int = 2, **sections: dict[str, Any]) -> plots.Run:
@@ -32,6 +33,7 @@ def _run(name: str = "run-001", epochs: int = 2, **sections: dict[str, Any]) -> 
             "teacher_forcing": 0.5,
             "forced": float(epoch % 2),
             "lr": 1e-3,
+            "predicted": 15.0,
         }
         history.append({"kind": "step", **record})
         if step % 4 == 0:
@@ -117,6 +119,26 @@ def test_the_schedule_needs_no_training_and_has_the_courses_values() -> None:
     assert [values[e] for e in (0, 1, 9, 17, 18)] == pytest.approx([0.01, 0.01 + 0.99 / 9, 1, 1, 0.01])
     assert set(forcing.lines[0].y) == {0.0}
     assert sorted(set(lr.lines[0].y)) == pytest.approx([1e-5, 1e-4, 1e-3])
+
+
+def test_short_first_epochs_are_drawn_as_epochs() -> None:
+    fast = {"fast_train": True, "fast_train_epochs": 2, "fast_train_fraction": 0.4}
+    lr_schedule = {"type": "multistep", "milestones": [2, 5], "factor": 0.1}
+    config = settings.resolve({"training": {"epochs": 8}, "data": fast, "lr_schedule": lr_schedule})
+    ends = [{"kind": "epoch", "step": step, "epoch": epoch} for epoch, step in enumerate((4, 8, 18))]
+    for history, full, short in (([], plots.ASSUMED_STEPS, 40), (ends[:1], 10, 4), (ends, 10, 4)):
+        run = plots.Run("fast", config, history)
+        assert run.length() == Length(8, full, 2, short)
+        lr = plots.schedule_chart([run]).panels[2].lines[0]
+        assert [lr.x[lr.y.index(lr.y[0] * f)] for f in (0.1,)] == [2]
+        assert max(lr.x) < 8 and len([x for x in lr.x if x < 2]) == 2 * short
+
+
+def test_psnr_shows_copying_the_last_given_frame_where_it_is_recorded() -> None:
+    run = _run()
+    for record in run.records("validation"):
+        record["baseline_copy_last_past_psnr"] = 17.0
+    assert set(_line(plots.psnr_chart([run]).panels[0], "copying the last given frame: mean 17.00").y) == {17.0}
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

@@ -165,15 +165,14 @@ def test_a_nan_stops_before_it_does_harm(tmp_path: Path, squares: VideoData) -> 
 
 
 def test_a_time_budget_ends_the_run_with_everything_saved(tmp_path: Path, squares: VideoData) -> None:
-    config = tiny_config(
-        training={"epochs": 100000, "max_minutes": 0.02}, lr_schedule={"type": "cosine"}, validation={"every": 0}
-    )
+    budget = {"epochs": 100000, "max_minutes": 0.03, "log_every": 1}
+    config = tiny_config(training=budget, lr_schedule={"type": "cosine"}, validation={"every": 0})
     run = new_run(tmp_path / "run", config)
     outcome = train(run, config, squares)
-    assert 0.02 <= outcome.minutes < 0.2
+    assert outcome.minutes >= 0.03 and outcome.steps < 10_000, "of 300,000 planned ones"
     assert last(run).meta["step"] == outcome.steps
     rates = [line["lr"] for line in read_history(run.history) if line["kind"] == "step"]
-    assert rates[-1] < 0.2 * rates[0], "the learning rate follows the time"
+    assert rates[-1] < 0.5 * rates[0], "the learning rate follows the time"
 
 
 def test_a_trained_run_loads_with_either_weights(tmp_path: Path, squares: VideoData) -> None:

@@ -1,18 +1,23 @@
-"""``vidcvae dataset inspect | synth | pack``."""
+"""``vidcvae dataset inspect | synth | pack | import``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidcvae.cli import ui
 from vidcvae.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from vidcvae.data.tfrecord import Problem
+
 app = typer.Typer(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
 synth = typer.Typer(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
+import_ = typer.Typer(help="Turn published data into the packed form.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
+app.add_typer(import_, name="import")
 
 Root = Annotated[Path, typer.Argument(help="The dataset: a folder of images, or a packed one.", show_default=False)]
 Out = Annotated[Path, typer.Argument(help="The folder to make; it must be new or empty.", show_default=False)]
@@ -23,6 +28,7 @@ Size = Annotated[
 ]
 
 _SHOWN_FAULTS = 40
+_CAMERAS = ("main", "aux1")
 
 
 @app.command()
@@ -55,15 +61,55 @@ def inspect(
 
 
 @app.command()
-def pack(root: Root, out: Out, size: Size = None) -> None:
+def pack(
+    root: Root,
+    out: Out,
+    size: Size = None,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", min=1, help="MiB after which a new file is begun, at the next sequence.")
+    ] = 1024,
+) -> None:
     """Decode every image once, into one memory-mapped file with checksums. Every command takes either form."""
     from vidcvae.data import DEFAULT_SIZES, layout, open_stream, packed
 
     with ui.progress("packing") as advance:
         wanted = _read_size(size) or DEFAULT_SIZES.get(layout(root), (0, 0))
-        packed.write(open_stream(root, wanted, advance), out)
+        packed.write(open_stream(root, wanted, advance), out, shard_size << 20)
     data = packed.open_packed(out)
     _tell_counts(out, data)
+
+
+@import_.command("bair")
+def import_bair(
+    src: Annotated[
+        Path, typer.Argument(help="The folder softmotion30_44k, or the one that holds it.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to make: new, empty, or an interrupted import.", show_default=False)
+    ],
+    camera: Annotated[
+        str, typer.Option("--camera", help="main or aux1.", autocompletion=lambda: list(_CAMERAS))
+    ] = "main",
+) -> None:
+    """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
+
+    Records that cannot be read are named with file and offset and left out; then the exit code is 4.
+    """
+    from vidcvae.data import bair, packed
+
+    lost = 0
+
+    def tell(problem: Problem) -> None:
+        nonlocal lost
+        lost += 1
+        ui.warn(str(problem))
+
+    with ui.progress("importing (MiB)") as advance:
+        bair.import_bair(src, out, camera, advance, tell)
+    _tell_counts(out, packed.open_packed(out))
+    if lost:
+        count = f"{lost} parts of {src} could" if lost > 1 else f"a part of {src} could"
+        raise DataError(f"{count} not be read; everything else is in {out}.", "Fetch the files named above again.")
 
 
 @synth.command("dance")

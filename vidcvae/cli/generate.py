@@ -17,17 +17,40 @@ if TYPE_CHECKING:
 
     from vidcvae.models.loading import Loaded
     from vidcvae.models.rollout import Noise
+    from vidcvae.output.generation import Given
 
 LATENTS = ("zero", "prior")
 MOST_SAMPLES = 32
+MOST_COLUMNS = 100  # of the picture of all time steps
 
 
 def generate(
-    first_frame: Annotated[Path, typer.Option("--first-frame", help="The given frame, a PNG.", show_default=False)],
-    poses: Annotated[
-        Path, typer.Option("--poses", help="Pose images: a folder of numbered PNGs, or a GIF.", show_default=False)
-    ],
     run: trained.Run = None,
+    first_frame: Annotated[
+        Path | None, typer.Option("--first-frame", help="Dance: the given frame, a PNG.", show_default=False)
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option("--poses", help="Dance: pose images, a folder of numbered PNGs or a GIF.", show_default=False),
+    ] = None,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option("--trajectory", help="Pushing: a clip's folder, its first frames and CSVs.", show_default=False),
+    ] = None,
+    past_frames: Annotated[
+        Path | None,
+        typer.Option("--past-frames", help="Pushing: the given frames, a folder of 0.png ..", show_default=False),
+    ] = None,
+    actions: Annotated[
+        Path | None, typer.Option("--actions", help="With --past-frames: CSV, a row a frame.", show_default=False)
+    ] = None,
+    positions: Annotated[
+        Path | None, typer.Option("--positions", help="With --past-frames: CSV, a row a frame.", show_default=False)
+    ] = None,
+    future: Annotated[
+        int | None,
+        typer.Option("--future", min=1, help="Pushing: frames to make.", show_default="as many as there are actions"),
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="A name in .gif or .mp4, or a folder for lossless PNGs.")
     ] = Path("generated.gif"),
@@ -41,7 +64,7 @@ def generate(
         ),
     ] = None,
     latents: Annotated[
-        Path | None, typer.Option("--latents", help="Replay the noise in this file: tensor eps (T-1, C, H, W).")
+        Path | None, typer.Option("--latents", help="Replay the noise in this file: tensor eps (T-1, *shape of z).")
     ] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=1, max=MOST_SAMPLES, help="How many videos, each with noise of its own.")
@@ -50,48 +73,117 @@ def generate(
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
     side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Pose and generated video in one picture, enlarged.")
+        bool, typer.Option("--side-by-side", help="One picture with what the video is made from, enlarged.")
     ] = False,
-    fps: Annotated[float, typer.Option("--fps", help="Frames a second of a GIF or MP4.")] = 25.0,
+    fps: Annotated[
+        float | None, typer.Option("--fps", help="Frames a second of a GIF or MP4.", show_default="25; 10 for pushing")
+    ] = None,
     device: trained.Device = "auto",
 ) -> None:
-    """Make a video from its first frame and the poses of all its frames.
+    """Make a video: a dance from its first frame and all its poses, robot pushing from past frames and actions.
 
-    Pose t shows frame t, so there are as many frames as poses; the first is the given one.
+    Pose t shows frame t, so there are as many frames as poses; action t is taken at frame t. Several samples of robot
+    pushing come side by side with the truth where it is there, as a video and as a PNG of all time steps.
     """
-    import torch
-
-    from vidcvae.data import images
     from vidcvae.output import generation, media
 
+    options = {
+        "--first-frame": first_frame,
+        "--poses": poses,
+        "--trajectory": trajectory,
+        "--past-frames": past_frames,
+        "--actions": actions,
+        "--positions": positions,
+        "--future": future,
+    }
     chosen = _latent(latent, latents, samples)
+    pushing = bool(trajectory or past_frames)
+    side_by_side = side_by_side or (pushing and samples > 1)
     targets = _targets(output, samples, side_by_side)
+    fps = fps if fps is not None else 10.0 if pushing else 25.0
     for target in targets:
         media.check_target(target, fps)
+    strip = output.with_suffix(".png") if pushing and side_by_side else None
+    if strip:
+        trained.check_file(strip)
     loaded = trained.load(run, device, batch_stats, weights)
-    size = loaded.config.data.size
-    if loaded.config.model.condition != "pose":
-        raise UsageError(
-            f"{loaded.path} is a {loaded.config.model.name}, which does not follow poses.",
-            "Score it on its own data instead: vidcvae evaluate",
-        )
-    first = images.read_image(first_frame, size)
-    with ui.progress("reading the poses") as advance:
-        pose_images = media.read_poses(poses, size, advance)
-    count = len(pose_images)
-    if count < 2:
-        raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
+    _check_form(loaded, {name for name, value in options.items() if value is not None})
+    if first_frame and poses:
+        given = _read_dance(loaded, first_frame, poses)
+    else:
+        loaded, given = _read_push(loaded, trajectory, past_frames, actions, positions, future or 0)
 
-    past = torch.tensor(first)[None, None].repeat(samples, 1, 1, 1, 1)  # (S, 1, 3, H, W)
-    condition = torch.from_numpy(pose_images)[None].expand(samples, *pose_images.shape)
+    count = given.length
     noise = _noise(loaded, chosen, latents, seed, samples, count)
     with contextlib.ExitStack() as files, ui.progress("generating") as advance:
         add = [files.enter_context(media.recording(target, fps)) for target in targets]
-        for t, frames in enumerate(generation.videos(loaded, past, condition, count, chosen, noise)):
-            _write(add, pose_images[t], frames, side_by_side)
-            advance(t + 1, count)
+        if strip:
+            videos = generation.compare(loaded, given, chosen, noise, samples, advance)
+            _write_comparison(add[0], strip, videos)
+        else:
+            past, condition = given.batch(samples)
+            for t, frames in enumerate(generation.videos(loaded, past, condition, count, chosen, noise)):
+                _write(add, given.condition, t, frames, side_by_side)
+                advance(t + 1, count)
     for target in targets:
         ui.say(f"{target}: {count} frames, z: {'replayed' if latents else chosen}")
+    if strip:
+        ui.say(f"{strip}: the same as one picture: {', '.join(videos)}")
+
+
+def _check_form(loaded: Loaded, given: set[str]) -> None:
+    """Raise ``UsageError`` unless the options that are ``given`` are those that this model needs."""
+    kind = loaded.config.model.condition
+    name = f"{loaded.path} is a {loaded.config.model.name}"
+    if kind == "pose":
+        needed, optional = ["--first-frame", "--poses"], set()
+        hint = "Give it --first-frame FRAME.png and --poses DIR."
+    else:
+        name += " without conditions" if kind == "none" else f" conditioned on {kind.replace('+', ' and ')}"
+        own = ["--past-frames", *{"none": (), "actions": ("--actions",)}.get(kind, ("--actions", "--positions"))]
+        needed, optional = ["--trajectory"] if "--trajectory" in given else own, {"--future"}
+        hint = f"Give it --trajectory DIR, or {' and '.join(own)}."
+    for option in sorted(given - {*needed} - optional):
+        beside = " beside --trajectory" if needed == ["--trajectory"] else ""
+        raise UsageError(f"{name}, which does not take {option}{beside}.", hint)
+    for option in needed:
+        if option not in given:
+            raise UsageError(f"{name}, and {option} is missing.", hint)
+
+
+def _read_dance(loaded: Loaded, first_frame: Path, poses: Path) -> Given:
+    from vidcvae.data import images
+    from vidcvae.output import generation, media
+
+    first = images.read_image(first_frame, loaded.config.data.size)
+    with ui.progress("reading the poses") as advance:
+        pose_images = media.read_poses(poses, loaded.config.data.size, advance)
+    if len(pose_images) < 2:
+        raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
+    return generation.Given(first[None], pose_images, len(pose_images))
+
+
+def _read_push(
+    loaded: Loaded,
+    trajectory: Path | None,
+    past_frames: Path | None,
+    actions: Path | None,
+    positions: Path | None,
+    future: int,
+) -> tuple[Loaded, Given]:
+    """What the video is made from, and the model for that many given frames."""
+    from vidcvae.data import clips, trajectories
+    from vidcvae.evaluation.score import with_past
+    from vidcvae.output import generation
+
+    tracks = {track: path for track, path in (("action", actions), ("position", positions)) if path}
+    if trajectory:
+        wanted = clips.CONDITION_TRACKS[loaded.config.model.condition]
+        tracks = {track: trajectory / trajectories.TRACK_FILES[track] for track in wanted}
+    folder = trajectory or past_frames
+    assert folder  # _check_form has seen to it
+    given = generation.read_push(loaded, folder, tracks, future, all_given=trajectory is None)
+    return with_past(loaded, len(given.past)), given
 
 
 def _latent(latent: str | None, latents: Path | None, samples: int) -> str:
@@ -124,13 +216,29 @@ def _noise(loaded: Loaded, latent: str, latents: Path | None, seed: int, samples
     return generation.fresh_noise(loaded, latent, seed, range(samples), device)
 
 
-def _write(add: list[Callable[[np.ndarray], None]], pose: np.ndarray, frames: np.ndarray, side_by_side: bool) -> None:
+def _write(
+    add: list[Callable[[np.ndarray], None]], poses: np.ndarray | None, t: int, frames: np.ndarray, side_by_side: bool
+) -> None:
     """One time step into every file."""
     from vidcvae.output import pictures
 
-    if not side_by_side:
+    if not side_by_side or poses is None:
         for put, frame in zip(add, frames, strict=True):
             put(frame)
         return
     titles = ["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))]
-    add[0](pictures.panel([pose, *frames], ["pose", *titles]))
+    add[0](pictures.panel([poses[t], *frames], ["pose", *titles]))
+
+
+def _write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray]) -> None:
+    """Every time step side by side into a video, and all of them, evenly spread where they are many, into a PNG."""
+    from vidcvae.data import images
+    from vidcvae.output import media, pictures
+    from vidcvae.storage import durable
+
+    rows, titles = list(videos.values()), list(videos)
+    for frames in zip(*rows, strict=True):
+        add(pictures.panel(frames, titles))
+    times = media.spread(len(rows[0]), MOST_COLUMNS)
+    picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times)
+    durable.write_bytes(strip, images.encode_png(picture))

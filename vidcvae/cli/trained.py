@@ -65,6 +65,11 @@ def load(run: Path | None, device: str, batch_stats: bool, weights: str) -> Load
     from vidcvae.models.loading import load_model, pick_device
 
     loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
+    if batch_stats and loaded.config.model.condition != "pose":
+        raise UsageError(
+            f"--batch-stats is for the course's pose-cvae, and {loaded.path} is a {loaded.config.model.name}.",
+            "Leave it out.",
+        )
     if run is None:
         ui.note(f"no RUN given: using the newest, {loaded.path}")
     return loaded

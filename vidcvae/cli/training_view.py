@@ -144,8 +144,10 @@ def _step(event: Event, steps: int) -> str:
 
 
 def _validation(event: Event) -> str:
+    copied = {"baseline_copy_first_psnr": "first", "baseline_copy_last_past_psnr": "last given"}
+    name, which = next((name, which) for name, which in copied.items() if name in event)
     return (
         f"epoch {event['epoch'] + 1}: val PSNR {event['psnr_zero']:.2f} dB with z = 0, "
         f"{event['psnr_prior']:.2f} dB with z from the prior "
-        f"(repeating the first frame: {event['baseline_copy_first_psnr']:.2f} dB)"
+        f"(repeating the {which} frame: {event[name]:.2f} dB)"
     )

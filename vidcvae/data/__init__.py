@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vidcvae.data import packed, pose_folder, synthetic, synthetic_push, trajectories
+from vidcvae.data import bair, packed, pose_folder, synthetic, synthetic_push, trajectories
 from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
 from vidcvae.errors import DataError
 from vidcvae.storage import durable
@@ -41,9 +41,18 @@ def _layout(path: Path) -> str:
         return "push"
     if not path.exists():
         raise DataError(f"there is no dataset {path}.", f"Make one to try: vidcvae dataset synth dance {path}")
+    if records := bair.find_folder(path):
+        raise DataError(
+            f"{path} holds BAIR's TFRecords, which are imported before they are used.",
+            f"Import them: vidcvae dataset import bair {records} OUT",
+        )
     if not path.is_dir():
         what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
         raise DataError(f"{path} is {what}, but a dataset is a folder.", _LAYOUTS)
+    if bair.is_unfinished(path):
+        raise DataError(
+            f"{path} is an import that was interrupted.", f"Go on with it: vidcvae dataset import bair SRC {path}"
+        )
     if packed.is_unfinished(path):
         raise DataError(f"{path} is a pack that was interrupted.", f"Finish it: vidcvae dataset pack ROOT {path}")
     raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)

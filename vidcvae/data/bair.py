@@ -27,6 +27,7 @@ from vidcvae.storage import durable
 
 SPLITS = ("train", "test")
 CAMERAS = ("main", "aux1")
+SUFFIXES = (".tfrecord", ".tfrecords")
 FPS = 10.0
 SIDE = 64
 TRACKS = {"action": ("action", 4), "position": ("endeffector_pos", 3)}
@@ -44,6 +45,17 @@ class Source:
 
 def is_bair_folder(root: Path) -> bool:
     return bool(_list_sources(root))
+
+
+def find_folder(path: Path) -> Path | None:
+    """The data set that ``path`` is, or is a part of: a split's folder, or one file."""
+    within = any(path.glob("*.tfrecord*")) if path.is_dir() else path.suffix in SUFFIXES
+    return next((root for root in (path, *(path.parents[:2] if within else ())) if is_bair_folder(root)), None)
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether an import into the folder ``out`` was begun and not finished."""
+    return (out / _PARTS).is_dir() and not packed.is_packed(out)
 
 
 def list_files(root: Path) -> list[Source]:
@@ -67,7 +79,7 @@ def _list_sources(root: Path) -> list[Source]:
         Source(split, path)
         for split in SPLITS
         for path in sorted((root / split).glob("*.tfrecord*"), key=_by_numbers)
-        if path.suffix in (".tfrecord", ".tfrecords")
+        if path.suffix in SUFFIXES
     ]
 
 
@@ -183,7 +195,7 @@ def _claim(out: Path) -> None:
         raise DataError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
-    if out.exists() and any(out.iterdir()) and not (out / _PARTS).is_dir():
+    if out.exists() and any(out.iterdir()) and not is_unfinished(out):
         raise DataError(f"{out} is not empty and holds no interrupted import.", "Choose a folder that is new or empty.")
     durable.clean_leftovers(out)
 

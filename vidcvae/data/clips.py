@@ -56,9 +56,14 @@ class VideoData:
         first = next(s for split in self.splits.values() for s in split)
         return first.frames.shape[-2], first.frames.shape[-1]
 
+    def split_name(self, name: str) -> str:
+        """What this dataset calls the split ``name``: "val" and "validate" stand for each other."""
+        alias = {"val": "validate", "validate": "val"}.get(name, name)
+        return alias if alias in self.splits and name not in self.splits else name
+
     def split(self, name: str) -> tuple[Sequence, ...]:
         """The sequences of a split; raises ``DataError`` if it is missing or empty."""
-        sequences = self.splits.get(name, ())
+        sequences = self.splits.get(self.split_name(name), ())
         if not sequences:
             there = [s for s, found in self.splits.items() if found]
             raise DataError(
@@ -93,10 +98,18 @@ class ClipBatch:
     frames: uint8 (B, T, 3, H, W).
     condition: entry t belongs to the transition into frame t. Pose images uint8 (B, T, 3, H, W), or
         actions float32 (B, T, A), or nothing. Entry 0 is never used to predict a frame of the clip.
+    anchor: another frame of each clip's sequence with its pose, uint8 (B, 3, H, W) each, where a model wants one.
     """
 
     frames: Tensor
     condition: Tensor | None
+    anchor: tuple[Tensor, Tensor] | None = None
+
+
+# The tracks that a model's ``condition`` is made of, side by side
+CONDITION_TRACKS = {"none": (), "pose": ("pose",), "actions": ("action",), "actions+positions": ("action", "position")}
+
+_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv", "pose": "poses"}
 
 
 def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairing: str) -> np.ndarray | None:
@@ -107,11 +120,11 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
     """
     if kind == "none":
         return None
-    wanted = {"pose": ("pose",), "actions": ("action",), "actions+positions": ("action", "position")}[kind]
+    wanted = CONDITION_TRACKS[kind]
     for name in wanted:
         if name not in sequence.tracks:
             raise DataError(
-                f"sequence {sequence.name} has no {name}s, but the model is conditioned on {kind}.",
+                f"sequence {sequence.name} has no {_FILES.get(name, name)}, but the model is conditioned on {kind}.",
                 "Choose data that has them, or train without: --set model.conditions=none"
                 if name != "pose"
                 else "Use a dataset in the course's dance layout.",
@@ -124,13 +137,24 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
 
 
 def cut(
-    sequences: tuple[Sequence, ...], picks: list[tuple[int, int]], length: int, kind: str, pairing: str
+    sequences: tuple[Sequence, ...],
+    picks: list[tuple[int, int]],
+    length: int,
+    kind: str,
+    pairing: str,
+    anchors: list[int] | None = None,
 ) -> ClipBatch:
-    """The clips that begin at ``picks``, pairs of (sequence, first frame)."""
+    """The clips that begin at ``picks``, pairs of (sequence, first frame), and the frames ``anchors``."""
     frames = np.stack([sequences[s].frames[start : start + length] for s, start in picks])
     rows = [condition_rows(sequences[s], start, length, kind, pairing) for s, start in picks]
     condition = None if kind == "none" else torch.from_numpy(np.stack([r for r in rows if r is not None]))
-    return ClipBatch(torch.from_numpy(frames), condition)
+    if anchors is None:
+        return ClipBatch(torch.from_numpy(frames), condition)
+    each = [(sequences[s], t) for (s, _), t in zip(picks, anchors, strict=True)]
+    images, poses = (
+        np.stack(found) for found in zip(*((q.frames[t], q.tracks["pose"][t]) for q, t in each), strict=True)
+    )
+    return ClipBatch(torch.from_numpy(frames), condition, (torch.from_numpy(images), torch.from_numpy(poses)))
 
 
 def to_unit(values: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ A clip may have any number of frames, and no CSV: then nothing is known of it bu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +147,20 @@ def read_clip(clip: Clip, size: tuple[int, int] | None) -> Sequence:
         rows.append(images.pixels(image, size or (image.height, image.width)))
     tracks = {track: read_track(path, TRACK_COLUMNS[track], len(rows)) for track, path in clip.tracks.items()}
     return Sequence(clip.name, np.stack(rows), tracks)
+
+
+def read_given(folder: Path, tracks: Mapping[str, Path], size: tuple[int, int]) -> Sequence:
+    """The frames in ``folder`` with tables that may go on after them: what a video is to be made from.
+
+    tracks: CSV files by track name. Raises ``DataError`` as ``read_clip`` does, and for tables of unequal length.
+    """
+    sequence = read_clip(replace(_list_clip("", folder), tracks={}), size)
+    rows = {track: read_track(path, TRACK_COLUMNS[track]) for track, path in tracks.items()}
+    lengths = {tracks[track]: len(found) for track, found in rows.items()}
+    if len(set(lengths.values())) > 1:
+        found = " and ".join(f"{path} has {count} lines" for path, count in lengths.items())
+        raise DataError(f"{found}: they do not belong to one clip.", "Each has one line for each frame.")
+    return replace(sequence, name=str(folder), tracks=rows)
 
 
 def read_track(path: Path, columns: int, rows: int | None = None) -> np.ndarray:

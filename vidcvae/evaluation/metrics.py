@@ -30,7 +30,13 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 def psnr_per_channel(a: Tensor, b: Tensor) -> Tensor:
     """Mean over the channels of each one's PSNR (Finn et al. 2016): (..., C, H, W) -> (...), in dB."""
-    return _decibels((a - b).square().mean(dim=(-2, -1))).mean(dim=-1)
+    return psnrs(a, b)[1]
+
+
+def psnrs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """``psnr`` and ``psnr_per_channel`` of the same frames, from one look at them."""
+    error = (a - b).square().mean(dim=(-2, -1))  # (..., C)
+    return _decibels(error.mean(dim=-1)), _decibels(error).mean(dim=-1)
 
 
 def _decibels(error: Tensor) -> Tensor:

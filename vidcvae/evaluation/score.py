@@ -1,37 +1,29 @@
-"""Free runs scored against the truth, frame by frame, with the protocol that makes the numbers comparable.
-
-L ways to choose z, S sequences rolled out together, T frames of a sequence, P given ones; C H W a frame.
-"""
+"""Scores of free runs, each with the protocol that makes it comparable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidcvae import __version__, rng
+from vidcvae import __version__
 from vidcvae.config import Config
 from vidcvae.data import clips
-from vidcvae.data.clips import VideoData, to_unit
+from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, did_you_mean
-from vidcvae.evaluation import metrics
+from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
+from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import Loaded
-from vidcvae.models.rollout import Noise, rollout, zero_noise
 
 LATENTS = ("zero", "prior-mean", "prior", "posterior")
-ROWS = 32  # sequences x latents in one batch: what fits a small machine at full resolution
+CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step
 
 Scores = dict[str, Any]
-Progress = Callable[[int, int], None]
-
-# What is measured of each predicted frame; the baselines need no model and see the same frames
-MEASURES = ("psnr", "ssim", "mse", "temporal_difference_error")
-BASELINES = ("copy_first", "copy_last_past", "copy_previous_truth")
 
 
 @dataclass(frozen=True)
@@ -41,6 +33,7 @@ class Protocol:
     past, future: frames given to the model and frames predicted, of each sequence in turn if they differ.
     condition: "pose", "none", or the actions with the row that goes with the step into frame t
         ("source": t-1, which causes it; "target": t).
+    actions: whether each clip has its "own" conditions, or those "of other clips", exchanged by the seed.
     batch_norm: "running" statistics, or those of the "batch" as in the course's code.
     """
 
@@ -51,19 +44,24 @@ class Protocol:
     past: int
     future: int | tuple[int, ...]
     condition: str
+    actions: str
     latent: str
+    samples: int
     seed: int
     weights: str
     batch_norm: str
     checkpoint: str
     step: int
     version: str = __version__
+    clips: str = "every sequence, from its frame 0"
     given_frames_counted: bool = False
-    samples: int = 1
     reduce: str = "mean"
+    best: str = "of each sequence the sample of the highest mean PSNR over its predicted frames"
     data_range: str = "0..1"
     quantised: bool = False
     averaging: str = "mean of the scores of all predicted frames of all sequences"
+    psnr: str = "per frame, from the squared error over all its channels"
+    psnr_per_channel: str = "mean of the PSNRs of a frame's channels (Finn 2016)"
     ssim: str = "Wang 2004: 11x11 Gaussian window, sigma 1.5, full windows only"
 
 
@@ -73,26 +71,45 @@ def score_split(
     split: str = "val",
     latent: str = "zero",
     *,
-    seed: int = 0,
+    past: int = 0,
     frames: int = 0,
+    samples: int = 1,
+    shuffle_actions: bool = False,
+    seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Scores:
     """The scores of a model's free run over a split, from the first frames of each sequence, and their protocol.
 
     latent: z_t is "zero", the "prior-mean", drawn from the "prior", or drawn from the "posterior" of the truth.
+    past: given frames; 0 takes as many as in training.
     frames: length of the run, given frames included; 0 takes the whole sequence.
+    samples: how many draws from the prior each sequence has; the scores are means over them.
+    shuffle_actions: every clip has the actions (and positions) of another one.
 
-    Returns ``{"psnr_mean", "psnr_per_frame", "ssim_mean", "mse_mean", "baseline_copy_first_psnr", ...,
-    "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``. Several sequences are listed one by
-    one under ``"sequences"`` too. Predictions are compared as floats with the truth / 255, as the course does.
+    Returns ``{"psnr_mean", "psnr_per_frame", "psnr_per_channel_mean", "ssim_mean", "mse_mean",
+    "baseline_copy_first_psnr", ..., "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``.
+    Several sequences are listed one by one under ``"sequences"`` too. Beside that, of several samples the ``"best"``;
+    for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
+    ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
+    are compared as floats with the truth / 255, as the course does.
     Raises ``UsageError`` for an unknown latent and ``DataError`` for a split without truth.
     """
     if latent not in LATENTS:
         raise UsageError(
             f"there is no latent {latent!r}.{did_you_mean(latent, LATENTS)}", f"Choose one of {', '.join(LATENTS)}."
         )
+    if samples > 1 and latent != "prior":
+        raise UsageError(f"{samples} samples are draws from the prior, but z is {latent}.", "Use --latent prior.")
+    loaded = with_past(loaded, past or loaded.config.training.past)
     config = loaded.config
+    kind, past = config.model.condition, config.training.past
+    listens = kind not in ("pose", "none")
+    if shuffle_actions and not listens:
+        raise UsageError(
+            f"{loaded.path} is a {config.model.name} that is not conditioned on actions: there are none to shuffle.",
+            "Leave out --shuffle-actions.",
+        )
     sequences = data.split(split)
     if data.size != config.data.size:
         raise DataError(
@@ -100,25 +117,46 @@ def score_split(
             "Open the dataset at the model's size, or pack it again with that --size.",
         )
     if frames:
-        _check_frames(sequences, config.training.past, frames)
-    result = score_rollout(
-        loaded.model, sequences, config, (latent,), seed=seed, frames=frames, device=device, progress=progress
-    )[latent]
+        _check_frames(sequences, past, frames)
+    lengths = [run_length(s, past, frames) for s in sequences]
+    own = [Way(latent, sample) for sample in range(samples)]
+    others = [replace(way, others=True) for way in own]
+    compared = listens and (shuffle_actions or all(lengths.count(length) > 1 for length in lengths))
+    posterior = Way("posterior")
+    ways = dict.fromkeys([*own, *(others if compared else ()), *(() if kind == "pose" else (posterior,))])
+    tables = measure(
+        loaded.model, sequences, config, list(ways), seed=seed, frames=frames, device=device, progress=progress
+    )
+    names = [s.name for s in sequences]
+    drawn = others if shuffle_actions else own
+    result = _summary(_mean_of(tables, drawn), names)
     if not np.isfinite(result["psnr_mean"]):
         raise DataError(
             f"the weights of {loaded.path} make frames that are not finite numbers.",
             f"Check them: vidcvae checkpoint verify {loaded.path}",
         )
-    future = [_length(s, config.training.past, frames) - config.training.past for s in sequences]
+    if samples > 1:
+        picks, best = _best_of(tables, drawn)
+        result["best"] = {**_beside(best, names), "samples": picks}
+    if posterior in tables:
+        result["posterior"] = _beside(tables[posterior], names)
+    if compared:
+        compared_with = _beside(_mean_of(tables, own if shuffle_actions else others), names)
+        result["own_actions" if shuffle_actions else "other_actions"] = compared_with
+        gap = result["psnr_mean"] - compared_with["psnr_mean"]
+        result["listening_gap_psnr"] = -gap if shuffle_actions else gap
+    future = [length - past for length in lengths]
     protocol = Protocol(
         dataset=data.name,
-        split=split,
-        sequences=tuple(s.name for s in sequences),
+        split=data.split_name(split),
+        sequences=tuple(names),
         size=_size(data.size),
-        past=config.training.past,
+        past=past,
         future=future[0] if len(set(future)) == 1 else tuple(future),
-        condition=_condition(config),
+        condition=f"{kind} ({config.data.condition})" if listens else kind,
+        actions=("of other clips" if shuffle_actions else "own") if listens else "none",
         latent=latent,
+        samples=samples,
         seed=seed,
         weights=loaded.weights,
         batch_norm="batch" if loaded.batch_stats else "running",
@@ -139,131 +177,52 @@ def score_rollout(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """Roll out every sequence with each way of choosing z, as few runs side by side as that takes.
-
-    ``model`` must be in eval mode and on ``device``. Sequences shorter than ``frames`` are scored whole. Returns
-    ``score_split``'s numbers for each latent. Memory does not grow with the length of the sequences, but for a
-    handful of numbers a frame. Raises ``DataError`` for a sequence with nothing to predict.
-    """
-    past = config.training.past
-    lengths = [_length(s, past, frames) for s in sequences]
-    groups = _run_together(latents, config)
-    jobs = [(picks, names) for names in groups for picks in batches(lengths, max(1, ROWS // len(names)))]
-    total = sum(lengths[picks[0]] - past for picks, _ in jobs)
-    done = 0
-    measured: dict[str, dict[int, Tensor]] = {latent: {} for latent in latents}
-    for picks, names in jobs:
-        length = lengths[picks[0]]
-        table = []  # of (L, S, measures) for each predicted frame; read back at the end, so that nothing waits
-        chosen = {i: sequences[i] for i in picks}
-        for numbers in _score_batch(model, chosen, config, names, length=length, seed=seed, device=device):
-            table.append(numbers)
-            done += 1
-            if progress:
-                progress(done, total)
-        numbers = torch.stack(table).double().cpu()  # (T-P, L, S, measures)
-        for row, latent in enumerate(names):
-            measured[latent] |= {i: numbers[:, row, column] for column, i in enumerate(picks)}
-    return {
-        latent: _summary([found[i] for i in range(len(sequences))], [s.name for s in sequences])
-        for latent, found in measured.items()
-    }
-
-
-def sequence_noise(shape: Sequence[int], seed: int, rows: Iterable[int], device: str | torch.device = "cpu") -> Noise:
-    """Noise for a rollout of sequences (or samples) ``rows``: eps_t of each is a function of (seed, row, t) alone.
-
-    So a sequence meets the same noise in whatever company, and on whatever device, it is rolled out.
-    """
-    rows = list(rows)
-
-    def noise(t: int) -> Tensor:
-        return torch.stack([rng.normal(shape, seed, "rollout", row, t) for row in rows]).to(device)
-
-    return noise
-
-
-def batches(lengths: Sequence[int], width: int = ROWS) -> Iterator[list[int]]:
-    """Which sequences are rolled out together: those of one length, ``width`` of them at most."""
-    for length in dict.fromkeys(lengths):
-        alike = [i for i, other in enumerate(lengths) if other == length]
-        for begin in range(0, len(alike), width):
-            yield alike[begin : begin + width]
-
-
-def _score_batch(
-    model: VideoModel,
-    numbered: Mapping[int, clips.Sequence],
-    config: Config,
-    latents: Sequence[str],
-    *,
-    length: int,
-    seed: int,
-    device: str | torch.device,
-) -> Iterator[Tensor]:
-    """Yield (L, S, measures) for each predicted frame; the sequences' numbers choose their noise."""
-    sequences = list(numbered.values())
-    kind, pairing = config.model.condition, config.data.condition
-    past = config.training.past
-    copies = len(latents)
-
-    def frames_at(t: int) -> Tensor:
-        return to_unit(torch.from_numpy(np.stack([s.frames[t] for s in sequences])).to(device))  # (S, 3, H, W)
-
-    given = torch.from_numpy(np.stack([s.frames[:past] for s in sequences]))
-    condition = _stack([clips.condition_rows(s, 0, length, kind, pairing) for s in sequences])
-    truth = _stack([s.frames[:length] for s in sequences]) if "posterior" in latents else None
-    draw = sequence_noise(model.latent_shape(*given.shape[-2:]), seed, numbered, device)
-    predictions = rollout(
-        model,
-        _repeat(given, copies),
-        None if condition is None else _repeat(condition, copies),
-        _noise_for(latents, draw),
-        latent=latents[0] if copies == 1 else "prior",  # eps = 0 makes the other latents of a draw from the prior
-        length=length,
-        truth=truth,
+    """``score_split``'s numbers for each latent, and nothing beside them; see ``freerun.measure``."""
+    tables = measure(
+        model, sequences, config, [Way(z) for z in latents], seed=seed, frames=frames, device=device, progress=progress
     )
-    first, last_past = frames_at(0), frames_at(past - 1)
-    before, guess_before = last_past, last_past.expand(copies, *last_past.shape)
-    for t, prediction in enumerate(predictions, start=past):
-        target = frames_at(t)
-        guess = prediction.unflatten(0, (copies, len(sequences)))  # (L, S, 3, H, W)
-        values = [
-            metrics.psnr(guess, target),
-            metrics.ssim(guess, target),
-            metrics.mse(guess, target),
-            metrics.temporal_difference_error(guess, guess_before, target, before),
-        ]
-        values += [metrics.psnr(copy, target).expand(copies, -1) for copy in (first, last_past, before)]
-        yield torch.stack(values, dim=-1)
-        before, guess_before = target, guess
+    names = [s.name for s in sequences]
+    return {way.latent: _summary(found, names) for way, found in tables.items()}
 
 
-def _run_together(latents: Sequence[str], config: Config) -> list[tuple[str, ...]]:
-    """Group what one batch can roll out as draws from the prior: its mean is eps = 0, which is z = 0 unless learned."""
-    learned = config.model.name == "svg-lp"
-    draws = tuple(name for name in latents if name in ("prior", "prior-mean") or (name == "zero" and not learned))
-    return [group for group in (draws, *((name,) for name in latents if name not in draws)) if group]
+def with_past(loaded: Loaded, past: int) -> Loaded:
+    """The same weights in a model that is given ``past`` frames; raises ``UsageError`` if it cannot be."""
+    config = loaded.config
+    if past == config.training.past:
+        return loaded
+    if config.model.condition == "pose":
+        raise UsageError(f"a {config.model.name} starts from one given frame, not from {past}.", "Leave out --past.")
+    config = replace(config, training=replace(config.training, past=past))
+    model = build_model(config)
+    model.load_state_dict(loaded.model.state_dict())
+    return replace(loaded, model=model.eval().to(next(loaded.model.parameters()).device), config=config)
 
 
-def _noise_for(latents: Sequence[str], draw: Noise) -> Noise:
-    """Rows latent by latent: eps of the sequences where z is drawn, 0 where it is a mean."""
-    if not {"prior", "posterior"} & set(latents):
-        return zero_noise
+def _mean_of(tables: dict[Way, list[Tensor]], ways: Sequence[Way]) -> list[Tensor]:
+    """Of each sequence the mean over samples, (T-P, COLUMNS)."""
+    return [torch.stack(found).mean(dim=0) for found in zip(*(tables[way] for way in ways), strict=True)]
 
-    def noise(t: int) -> Tensor:
-        eps = draw(t)
-        return torch.cat([eps if name in ("prior", "posterior") else torch.zeros_like(eps) for name in latents])
 
-    return noise
+def _best_of(tables: dict[Way, list[Tensor]], ways: Sequence[Way]) -> tuple[list[int], list[Tensor]]:
+    """Of each sequence the number of the sample with the highest mean PSNR over its frames, and its table."""
+    found = list(zip(*(tables[way] for way in ways), strict=True))
+    picks = [max(range(len(ways)), key=lambda k: samples[k][:, 0].mean().item()) for samples in found]
+    return picks, [samples[k] for k, samples in zip(picks, found, strict=True)]
+
+
+def _beside(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
+    """The scores of another run of the same clips, without the baselines, which are the same."""
+    kept = ("sequences", "baseline")
+    return {key: value for key, value in _summary(per_sequence, names).items() if not key.startswith(kept)}
 
 
 def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
-    """Scores from (T-P, measures) of each sequence."""
-    psnrs = [table[:, 0] for table in per_sequence]
-    longest = max(len(psnr) for psnr in psnrs)
-    per_frame = [torch.stack([p[i] for p in psnrs if i < len(p)]).mean().item() for i in range(longest)]
-    scores: Scores = {"psnr_per_frame": per_frame, **_means(torch.cat(list(per_sequence)))}
+    """Scores from (T-P, COLUMNS) of each sequence."""
+    scores: Scores = _means(torch.cat(list(per_sequence)))
+    longest = max(map(len, per_sequence))
+    steps = [torch.stack([t[i] for t in per_sequence if i < len(t)]).mean(dim=0) for i in range(longest)]
+    for name in CURVES:
+        scores[f"{name}_per_frame"] = torch.stack(steps)[:, COLUMNS.index(name)].tolist()
     if len(names) > 1:
         scores["sequences"] = [
             {"name": name, "psnr_per_frame": table[:, 0].tolist(), **_means(table)}
@@ -273,55 +232,20 @@ def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
 
 
 def _means(table: Tensor) -> Scores:
-    values = table.mean(dim=0).tolist()
-    keys = [f"{name}_mean" for name in MEASURES] + [f"baseline_{name}_psnr" for name in BASELINES]
-    return dict(zip(keys, values, strict=True))
-
-
-def _length(sequence: clips.Sequence, past: int, frames: int) -> int:
-    """The frames of a run: those whose truth and conditions are known, ``frames`` at most (0: all)."""
-    known = min(len(sequence), sequence.condition_length)
-    if known <= past:
-        raise DataError(
-            f"sequence {sequence.name} has {known} frame{'s' if known != 1 else ''} with truth, of which {past} "
-            f"{'is' if past == 1 else 'are'} given: nothing is left to score.",
-            "Score another split (--split val), or make its video: vidcvae export",
-        )
-    return min(known, frames or known)
+    keys = [f"{name}_mean" if name in MEASURES else name for name in COLUMNS]
+    return dict(zip(keys, table.mean(dim=0).tolist(), strict=True))
 
 
 def _check_frames(sequences: Sequence[clips.Sequence], past: int, frames: int) -> None:
     for sequence in sequences:
-        known = _length(sequence, past, 0)
+        known = run_length(sequence, past)
         if not past < frames <= known:
             raise UsageError(
                 f"cannot score {frames} frames of sequence {sequence.name}: it has {known}, of which {past} "
                 f"{'is' if past == 1 else 'are'} given.",
-                f"Choose --frames between {past + 1} and {known}, or 0 for all.",
+                f"Choose --future between 1 and {known - past} (--frames counts the given too), or neither for all.",
             )
-
-
-def _condition(config: Config) -> str:
-    kind = config.model.condition
-    return kind if kind in ("pose", "none") else f"{kind} ({config.data.condition})"
 
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    """(B, T, ...); a single memory-mapped array stays on the disk."""
-    known = [array for array in arrays if array is not None]
-    if not known:
-        return None
-    if len(known) == 1 and known[0].flags.writeable:
-        return torch.from_numpy(known[0])[None]
-    return torch.from_numpy(np.stack(known))
-
-
-def _repeat(batch: Tensor, copies: int) -> Tensor:
-    """(S, ...) -> (L * S, ...), without a copy where S is 1."""
-    if len(batch) == 1:
-        return batch.expand(copies, *batch.shape[1:])
-    return batch.repeat(copies, *[1] * (batch.dim() - 1))

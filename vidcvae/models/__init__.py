@@ -13,6 +13,10 @@ def build_model(config: settings.Config) -> VideoModel:
             from vidcvae.models.pose_cvae import PoseCvae
 
             return PoseCvae(config.model)
+        case settings.AnchorCvae():
+            from vidcvae.models.anchor_cvae import AnchorCvae
+
+            return AnchorCvae(config.model)
         case settings.Svg():
             from vidcvae.models.svg import Svg
 

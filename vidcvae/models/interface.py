@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 Gaussian = tuple[Tensor, Tensor]  # mu, logvar
 State = Any  # a tuple of tensors and numbers that only the model itself reads
+Anchor = tuple[Tensor, Tensor]  # a frame (B, 3, H, W) in 0..1 and its pose (B, 3, H, W)
 Code = Any  # a tensor (B, T, ...) or a tuple of such tensors: everything later steps need of a frame
 
 
 class VideoModel(nn.Module, ABC):
     """The contract that training, rollout and scoring are written against."""
+
+    uses_anchor = False
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -40,8 +43,11 @@ class VideoModel(nn.Module, ABC):
         """Codes of the true frames 1..T-1 and of the conditions into them -> mu, logvar (B, T-1, S*)."""
 
     @abstractmethod
-    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> State:
-        """The state before the step into frame 1, from frame 0 (B, 3, H, W) and its raw condition."""
+    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
+        """The state before the step into frame 1, from frame 0 (B, 3, H, W) and its raw condition.
+
+        A model that keeps an anchor in sight (``uses_anchor``) takes frame 0 for it where none is given.
+        """
 
     @abstractmethod
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:

@@ -11,15 +11,31 @@ import torch
 from torch import Tensor, nn
 
 
+def flat(x: Tensor) -> Tensor:
+    """(B, T, ...) -> (T*B, ...): time outermost, so that a time step, or a stretch of them, is one block of memory."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+def unflat(x: Tensor, batch: int) -> Tensor:
+    """(T*B, ...) -> (B, T, ...), a view that keeps the memory format of the frames."""
+    return x.unflatten(0, (-1, batch)).transpose(0, 1)
+
+
+def beside(first: Tensor, *others: Tensor) -> Tensor:
+    """Join (N, C, H, W) along C in the type and memory format of the first, which ``cat`` alone forgets where one
+    of them is laid out otherwise."""
+    layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return torch.cat([first, *(x.to(first.dtype).contiguous(memory_format=layout) for x in others)], dim=1)
+
+
 def over_frames(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a network of (N, ...) to all frames of (B, T, ...) in one pass."""
-    y = network(x.flatten(0, 1))  # (B*T, ...)
-    return torch.unflatten(y, 0, x.shape[:2])
+    return unflat(network(flat(x)), len(x))
 
 
 def per_frame(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a network frame after frame, so that BatchNorm sees one time step at once, as the plain loop does."""
-    return torch.stack([network(x[:, t]) for t in range(x.shape[1])], dim=1)
+    return unflat(torch.cat([network(x[:, t]) for t in range(x.shape[1])]), len(x))
 
 
 def use_image_statistics(model: nn.Module) -> None:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import PoseCvae as PoseCvaeConfig
-from vidcvae.models.interface import Code, Gaussian, State, VideoModel, full
-from vidcvae.models.layers import over_frames, per_frame
+from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, full
+from vidcvae.models.layers import beside, flat, over_frames, per_frame, unflat
 
 
 class Residual(nn.Module):
     """3x3 conv, LeakyReLU, 3x3 conv, LeakyReLU, plus the input (through a 1x1 conv where channels change)."""
+
+    activated = ("conv1", "conv2")
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -36,6 +38,8 @@ class Residual(nn.Module):
 
 class DepthConv(nn.Module):
     """1x1, LeakyReLU, depthwise 3x3, 1x1, plus the input; then a gated feed-forward, plus its input."""
+
+    activated = ("pointwise1",)
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -116,11 +120,11 @@ class PoseCvae(VideoModel):
 
     def posterior(self, frames: Code, condition: Code) -> Gaussian:
         """(B, T, F, H, W), (B, T, L, H, W) -> mu, logvar (B, T, N, H, W)"""
-        both = over_frames(self.gaussian_predictor, torch.cat([frames, condition], dim=2))  # (B, T, 2N, H, W)
-        mu, logvar = both.chunk(2, dim=2)
+        both = self.gaussian_predictor(beside(flat(frames), flat(condition)))  # (T*B, 2N, H, W)
+        mu, logvar = unflat(both, len(frames)).chunk(2, dim=2)
         return mu, logvar
 
-    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> State:
+    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
         return ()  # each frame follows from the one before it and nothing else
 
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
@@ -130,12 +134,11 @@ class PoseCvae(VideoModel):
 
     def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
         """(B, F, H, W), (B, L, H, W), (B, N, H, W) -> frame (B, 3, H, W)"""
-        fused = self.fusion(torch.cat([previous, condition, z.to(previous.dtype)], dim=1))  # (B, D, H, W)
+        fused = self.fusion(beside(previous, condition, z))  # (B, D, H, W)
         return torch.sigmoid(full(self.generator(fused))), state
 
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
         """Frames depend on each other through their true predecessors only, so time is one more batch axis."""
-        together = [x.flatten(0, 1) for x in (previous, condition, z)]  # (B*T, ., H, W)
-        frames, _ = self.step(state, *together)
+        frames, _ = self.step(state, *map(flat, (previous, condition, z)))  # (T*B, 3, H, W)
         zero = torch.zeros_like(z)
-        return frames.unflatten(0, z.shape[:2]), (zero, zero)
+        return unflat(frames, len(z)), (zero, zero)

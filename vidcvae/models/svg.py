@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
-from vidcvae.models.interface import Gaussian, VideoModel
+from vidcvae.models.interface import Anchor, Gaussian, VideoModel
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
 Skips = tuple[Tensor, ...]  # four feature maps, the largest first
@@ -255,7 +255,9 @@ class Svg(VideoModel):
         gaussian: Gaussian = self.posterior_lstm(h, zero_hidden(self.posterior_lstm.lstm, len(h), h))[0]
         return gaussian
 
-    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> SvgState:
+    def initial_state(
+        self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None
+    ) -> SvgState:
         batch = len(first_frame)
         prior = zero_hidden(self.prior_lstm.lstm, batch, first_frame) if self.prior_lstm is not None else None
         # the first step renews the skips in any case, so that there are none to keep yet

@@ -5,7 +5,8 @@ S sequences or samples side by side, P given frames, T frames in all; C H W a fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,94 @@ import safetensors
 import torch
 from torch import Tensor
 
-from vidcvae.data import clips
-from vidcvae.errors import DataError
-from vidcvae.evaluation.score import batches, sequence_noise
+from vidcvae.data import clips, trajectories
+from vidcvae.errors import DataError, UsageError
+from vidcvae.evaluation import metrics
+from vidcvae.evaluation.freerun import batches, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 from vidcvae.output.media import on_disk, to_bytes
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a video is made from.
+
+    past: uint8 (P, 3, H, W); condition: (T, ...), or None; length: T; truth: uint8 (T, 3, H, W) where it is known.
+    """
+
+    past: np.ndarray
+    condition: np.ndarray | None
+    length: int
+    truth: np.ndarray | None = None
+
+    def batch(self, copies: int) -> tuple[Tensor, Tensor | None]:
+        """Past (S, P, 3, H, W) and condition (S, T, ...), the same for each of ``copies`` samples."""
+        past, condition = torch.from_numpy(self.past.copy()), self.condition
+        rows = None if condition is None else torch.from_numpy(condition).expand(copies, *condition.shape)
+        return past.expand(copies, *past.shape), rows
+
+
+def read_push(loaded: Loaded, folder: Path, tracks: Mapping[str, Path], future: int, all_given: bool) -> Given:
+    """The given frames in ``folder`` and the conditions in ``tracks`` (CSV files), as the model takes them.
+
+    future: how many frames to make; 0 takes as many as the conditions, or else the frames, tell.
+    all_given: the model is given all frames (see ``with_past``); otherwise as many as in training, and the rest is
+        the truth. Raises ``DataError`` that names the file where there is too little of either.
+    """
+    config = loaded.config
+    sequence = trajectories.read_given(folder, tracks, config.data.size)
+    past = len(sequence) if all_given else config.training.past
+    if len(sequence) < past:
+        raise DataError(
+            f"{folder} has {len(sequence)} frames, but this model is given {past}.",
+            f"Put 0.png .. {past - 1}.png into it, or give what there is: --past-frames {folder}",
+        )
+    known = sequence.condition_length
+    length = past + future if future else known
+    if tracks and not past < length <= known:
+        raise DataError(
+            f"{' and '.join(map(str, tracks.values()))}: {known} lines tell of {known} frames, of which {past} are "
+            f"given{f'; {future} more need {length} lines' if future else ': nothing is left to make'}.",
+            f"Choose --future between 1 and {known - past}." if known > past else "Each frame to make has one line.",
+        )
+    if length <= past:
+        raise UsageError(f"how many frames to make follows from nothing in {folder}.", "Say so: --future 10")
+    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
+    truth = sequence.frames[:length] if len(sequence) >= length else None
+    return Given(sequence.frames[:past], condition, length, truth)
+
+
+def compare(
+    loaded: Loaded, given: Given, latent: str, noise: Noise, samples: int, progress: Progress
+) -> dict[str, np.ndarray]:
+    """Videos, uint8 (T, 3, H, W) each, under their titles: truth, posterior, best sample and all samples, as the
+    figures of Denton & Fergus 2018 show them; without the truth, the samples alone.
+
+    The posterior's is its mean. The best sample has the highest mean PSNR over the predicted frames.
+    """
+    past, condition = given.batch(samples)
+    made = on_disk((samples, given.length, *given.past.shape[1:]))
+    for t, frames in enumerate(videos(loaded, past, condition, given.length, latent, noise)):
+        made[:, t] = frames
+        progress(t + 1, given.length)
+    titles = ["generated"] if samples == 1 else [f"sample {k}" for k in range(samples)]
+    columns = dict(zip(titles, made, strict=True))
+    if given.truth is None:
+        return columns
+    past, condition = given.batch(1)
+    truth = torch.from_numpy(given.truth.copy())
+    run = rollout(loaded.model, past, condition, latent="posterior", length=given.length, truth=truth[None])
+    posterior = np.concatenate([given.past, *map(to_bytes, run)])
+    beside = {"truth": given.truth, "posterior": posterior}
+    if samples > 1:
+        future = slice(len(given.past), None)
+        target = clips.to_unit(truth[future])
+        scores = [metrics.psnr(clips.to_unit(torch.from_numpy(m[future])), target).mean().item() for m in made]
+        beside["best"] = made[int(np.argmax(scores))]
+    return beside | columns
 
 
 def videos(
@@ -63,8 +144,8 @@ def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) ->
         raise DataError(f"{path} has no tensor named eps, only {', '.join(sorted(names)) or 'nothing'}.", _LATENTS)
     if found != [steps, *shape]:
         raise DataError(
-            f"eps in {path} has the shape {found}, but {steps + 1} poses and this model need {[steps, *shape]}.",
-            "There must be one entry for each frame after the given one.",
+            f"eps in {path} has the shape {found}, but {steps + 1} frames and this model need {[steps, *shape]}.",
+            "There must be one entry for each frame after the first.",
         )
 
     def noise(t: int) -> Tensor:
@@ -76,7 +157,7 @@ def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) ->
     return noise
 
 
-_LATENTS = "Give --latents a safetensors file with one tensor, eps (T-1, C, H, W)."
+_LATENTS = "Give --latents a safetensors file with one tensor, eps: (T-1, C, H, W), or (T-1, z) for robot pushing."
 
 
 def export_frames(

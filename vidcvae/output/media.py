@@ -140,15 +140,13 @@ def _record_gif(target: Path, fps: float) -> Iterator[Add]:
     def frame_at(index: int) -> Frame:
         return np.frombuffer(zlib.decompress(waiting[index]), np.uint8).reshape(shapes[index])
 
-    palette = _palette(
-        frame_at(i) for i in _spread(len(waiting), max(1, PALETTE_PIXELS * 3 // int(np.prod(shapes[0]))))
-    )
+    palette = _palette(frame_at(i) for i in spread(len(waiting), max(1, PALETTE_PIXELS * 3 // int(np.prod(shapes[0])))))
     with durable.writing(target) as file:
         for part in _gif_parts((frame_at(i) for i in range(len(waiting))), palette, fps):
             file.write(part)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """At most ``most`` of ``range(count)``, evenly spread."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 

@@ -22,6 +22,10 @@ Record = dict[str, Any]
 
 SUMMED = ("total", "reconstruction", "kl", "smoothing")
 LATENT_LABELS = {"zero": "z = 0", "prior": "z from the prior"}
+BASELINES = {
+    "baseline_copy_first_psnr": "first frame",
+    "baseline_copy_last_past_psnr": "last given frame",  # recorded where more than one is given
+}
 ASSUMED_STEPS = 100  # steps in an epoch, for the schedules of a configuration whose data nobody has counted
 SCHEDULE_POINTS = 2000
 FEW_EPOCHS = 8  # fewer have no curve of their own: the log steps are drawn
@@ -83,15 +87,23 @@ class Run:
 
     def steps_per_epoch(self) -> int:
         """As the configuration or the history tells; the steps so far if no epoch is over."""
-        ends = self.records("epoch")
-        seen = max((r["step"] for r in self.history), default=ASSUMED_STEPS)
-        if self.config.training.steps_per_epoch:
-            return self.config.training.steps_per_epoch
-        return int(ends[-1]["step"] / (ends[-1]["epoch"] + 1)) if ends else seen
+        return self.length().steps_per_epoch
 
     def length(self) -> Length:
         """How long the run is, as far as that is known without its data."""
-        return Length(self.config.training.epochs, self.steps_per_epoch())
+        train, data = self.config.training, self.config.data
+        if train.steps_per_epoch:
+            return Length(train.epochs, train.steps_per_epoch)
+        short = min(data.fast_train_epochs, train.epochs) if data.fast_train else 0
+        ends = self.records("epoch")
+        seen = ends[0]["step"] if ends else max((r["step"] for r in self.history), default=0)
+        if not short:
+            return Length(train.epochs, seen or ASSUMED_STEPS)
+        if len(ends) > short:
+            full = ends[short]["step"] - ends[short - 1]["step"]
+        else:
+            full = round(seen / data.fast_train_fraction) or ASSUMED_STEPS
+        return Length(train.epochs, full, short, seen or round(full * data.fast_train_fraction))
 
 
 def read_run(folder: RunFolder, trained: bool = True) -> Run:
@@ -172,9 +184,10 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
             name = LATENT_LABELS[latent] if len(runs) == 1 else label
             lines.append(Line(f"{name}: mean {np.mean(curve):.2f} dB", frames, curve, index + offset, "fine"))
         if len(runs) == 1:
-            baseline = best["baseline_copy_first_psnr"]
-            text = f"copying the first frame: mean {baseline:.2f} dB"
-            lines.append(Line(text, [frames[0], frames[-1]], [baseline] * 2, -1, "dashed"))
+            for key, what in BASELINES.items():
+                if key in best:
+                    text = f"copying the {what}: mean {best[key]:.2f} dB"
+                    lines.append(Line(text, [frames[0], frames[-1]], [best[key]] * 2, -1, "dashed"))
     title = "Free run on the validation split"
     if len(runs) == 1:
         title += f", epoch {best['epoch'] + 1}"
@@ -194,7 +207,11 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
         for index, (run, name) in enumerate(zip(runs, labels(runs), strict=True)):
             length = run.length()
             steps = sorted({round(s) for s in np.linspace(0, length.steps - 1, SCHEDULE_POINTS)})
-            x = [step / length.steps_per_epoch for step in steps]
+            epochs = [length.epoch(step) for step in steps]
+            x = [
+                e + (s - length.begin(e)) / (length.end(e) - length.begin(e))
+                for e, s in zip(epochs, steps, strict=True)
+            ]
             lines.append(Line(name, x, [value(run.config, length, step) for step in steps], index))
         return tuple(lines)
 
@@ -241,11 +258,11 @@ def _curves(runs: Sequence[Run], key: str, run: int = 0, faint: bool = True) -> 
         steps, epochs = ([r for r in each.records(kind) if key in r] for kind in ("step", "epoch"))
         fine = steps or epochs
         # Histories hold sums over the predicted frames of a clip; per frame, clips of any length compare
-        share = each.config.training.clip_length - 1 if key in SUMMED else 1
+        values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
         if len(epochs) < FEW_EPOCHS or not faint:
-            lines.append(Line(name, each.epochs_of(fine), [r[key] / share for r in fine], run + index))
+            lines.append(Line(name, each.epochs_of(fine), values, run + index))
             continue
-        lines.append(Line("", each.epochs_of(fine), [r[key] / share for r in fine], run + index, "faint"))
+        lines.append(Line("", each.epochs_of(fine), values, run + index, "faint"))
         middles = [epoch - 0.5 for epoch in each.epochs_of(epochs)]
-        lines.append(Line(name, middles, [r[key] / share for r in epochs], run + index))
+        lines.append(Line(name, middles, means, run + index))
     return tuple(lines)

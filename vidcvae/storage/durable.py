@@ -76,10 +76,7 @@ def writing(target: Path) -> Iterator[Writer]:
     except OSError as error:
         if writer:
             writer.abandon()
-        raise DataError(
-            f"cannot write {target}: {os.strerror(error.errno) if error.errno else error}.",
-            "What was there before is intact. Free some space or choose another folder, then run the command again.",
-        ) from error
+        raise _refused(target, error) from error
     except BaseException:
         if writer:
             writer.abandon()
@@ -120,11 +117,14 @@ def remove(path: Path) -> None:
         _unlink(path)
 
 
-def append(file: BinaryIO, data: bytes) -> None:
-    """Append to an open log and make it last."""
-    file.write(data)
-    file.flush()
-    _fsync(file.fileno())
+def append(file: BinaryIO, path: Path, data: bytes) -> None:
+    """Append to the open log ``path`` and make it last; raises ``DataError`` when the system refuses."""
+    try:
+        file.write(data)
+        file.flush()
+        _fsync(file.fileno())
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def truncate(path: Path, size: int) -> None:
@@ -146,6 +146,13 @@ def clean_leftovers(folder: Path) -> list[Path]:
             remove(path)
             removed.append(path)
     return removed
+
+
+def _refused(target: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write {target}: {os.strerror(error.errno) if error.errno else error}.",
+        "What was there before is intact. Free some space or choose another folder, then run the command again.",
+    )
 
 
 def _started(pid: int) -> int:

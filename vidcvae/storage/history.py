@@ -26,7 +26,7 @@ class History:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line and make it last; NaN and infinity are refused, JSON has none."""
-        durable.append(self._file, (json.dumps(record, allow_nan=False) + "\n").encode())
+        durable.append(self._file, self.path, (json.dumps(record, allow_nan=False) + "\n").encode())
 
     @property
     def size(self) -> int:

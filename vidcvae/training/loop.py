@@ -5,6 +5,7 @@ Everything random is a function of (seed, stream, step), so a resumed run is the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -190,8 +191,11 @@ class _Training:
         ratio = schedules.teacher_forcing_ratio(config.teacher_forcing, epoch)
         # 2. the batch, its noise, and which previous frames are the truth
         picks = self._picks()
-        batch = clips.cut(self.sequences, picks, train.clip_length, config.model.condition, config.data.condition)
-        steps = train.clip_length - 1
+        frames = schedules.clip_length(train, self.length, at)
+        batch = clips.cut(
+            self.sequences, picks, frames, config.model.condition, config.data.condition, self._anchors(picks)
+        )
+        steps = frames - 1
         shape = (len(picks), steps, *self.state.model.latent_shape(*config.data.size))
         eps = rng.normal(shape, train.seed, "posterior", progress.step, device=self.device)
         mask = forcing_mask(
@@ -211,6 +215,7 @@ class _Training:
             "teacher_forcing": ratio,
             "forced": float(mask[:, train.past :].ne(0).float().mean()) if steps > train.past else 1.0,
             "lr": weights.lr,
+            "predicted": float(steps),
         }
         progress.window.add(numbers)
         progress.epoch.add(numbers)
@@ -229,6 +234,13 @@ class _Training:
         order = self.order(epoch)
         first = (step - self.length.begin(epoch)) * train.batch_size
         return [order[i % len(order)] for i in range(first, first + train.batch_size)]
+
+    def _anchors(self, picks: list[sampler.Pick]) -> list[int] | None:
+        """A frame of each clip's sequence, for models that keep one in sight."""
+        if not self.state.model.uses_anchor:
+            return None
+        shares = rng.uniform((len(picks),), self.config.training.seed, "anchors", self.progress.step).tolist()
+        return [int(share * len(self.sequences[s])) for share, (s, _) in zip(shares, picks, strict=True)]
 
     def _log(self, kind: str, meter: Meter) -> None:
         now = time.monotonic()
@@ -257,7 +269,7 @@ class _Training:
             self._log("epoch", progress.epoch)
         last = progress.epochs + 1 >= self.config.training.epochs or self.out_of_time()
         best = False
-        if every and (last or (progress.epochs + 1) % every == 0) and self.data.splits.get(self._val_split()):
+        if every and (last or (progress.epochs + 1) % every == 0) and self.data.splits.get(self.data.split_name("val")):
             best = self._validate()
         progress.epoch = Meter()
         if progress.step >= self.length.end(progress.epochs):
@@ -267,9 +279,6 @@ class _Training:
             self._save(best)
 
     _before_epoch_end: int | None = None
-
-    def _val_split(self) -> str:
-        return "val" if "val" in self.data.splits else "validate"
 
     def _validate(self) -> bool:
         """A free run over the validation split; returns whether it is the best so far."""
@@ -283,7 +292,7 @@ class _Training:
         with _eval_weights(self.state):
             found = score_rollout(
                 self.state.model,
-                self.data.split(self._val_split()),
+                self.data.split("val"),
                 config,
                 VALIDATED,
                 seed=config.training.seed,
@@ -300,8 +309,15 @@ class _Training:
             record[f"psnr_{latent}"] = found[latent]["psnr_mean"]
             record[f"ssim_{latent}"] = found[latent]["ssim_mean"]
             record[f"psnr_{latent}_per_frame"] = found[latent]["psnr_per_frame"]
-        record["baseline_copy_first_psnr"] = found["zero"]["baseline_copy_first_psnr"]
+        baseline = "baseline_copy_last_past_psnr" if config.training.past > 1 else "baseline_copy_first_psnr"
+        record[baseline] = found["zero"][baseline]
         score = record[config.validation.metric]
+        if not math.isfinite(score):
+            raise NonFiniteError(
+                f"the validation's {config.validation.metric} became {score} at step {self.progress.step}; "
+                f"the checkpoints saved before are intact.",
+                f"Try a lower learning rate (--lr {config.optimizer.lr / 3:.2g}).",
+            )
         best = self.progress.best is None or score > self.progress.best
         self.progress.scores = {k: record[k] for k in ("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior")}
         if best:

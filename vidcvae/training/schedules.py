@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vidcvae.config import Config, Kl, TeacherForcing
+from vidcvae.config import Config, Kl, TeacherForcing, Training
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,14 @@ def learning_rate(config: Config, length: Length, step: int) -> float:
         progress = step / max(1, length.steps - 1)
         lr = schedule.final + (lr - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
     return lr * min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else lr
+
+
+def clip_length(training: Training, length: Length, step: int) -> int:
+    """Frames in a clip: from ``clip_length_start`` to ``clip_length``, evenly over the first half of training."""
+    if not training.clip_length_start:
+        return training.clip_length
+    grown = min(1.0, 2 * step / length.steps)
+    return training.clip_length_start + round((training.clip_length - training.clip_length_start) * grown)
 
 
 def warnings(config: Config, length: Length) -> list[str]:

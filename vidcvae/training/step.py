@@ -15,7 +15,7 @@ from vidcvae.config import Config, TeacherForcing
 from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
-from vidcvae.models.interface import VideoModel, at, reparameterize
+from vidcvae.models.interface import Anchor, VideoModel, at, reparameterize
 from vidcvae.training.state import TrainingState
 
 Terms = dict[str, Tensor]
@@ -46,7 +46,13 @@ def forcing_mask(
 
 
 def clip_terms(
-    model: VideoModel, frames: Tensor, condition: Tensor | None, eps: Tensor, mask: Tensor, config: Config
+    model: VideoModel,
+    frames: Tensor,
+    condition: Tensor | None,
+    eps: Tensor,
+    mask: Tensor,
+    config: Config,
+    anchor: Anchor | None = None,
 ) -> Terms:
     """The objective's terms on a batch of clips.
 
@@ -59,7 +65,7 @@ def clip_terms(
     condition_codes = model.encode_condition(None if condition is None else condition[:, 1:], truth)
     posterior = model.posterior(at(codes, slice(1, None)), condition_codes)
     z = reparameterize(*posterior, eps)
-    state = model.initial_state(frames[:, 0], None if condition is None else condition[:, 0])
+    state = model.initial_state(frames[:, 0], None if condition is None else condition[:, 0], anchor)
 
     if bool((mask == 1).all()):
         prediction, prior = model.forced(state, at(codes, slice(0, -1)), condition_codes, z)
@@ -114,8 +120,11 @@ def training_step(
     device = next(state.model.parameters()).device
     frames = to_unit(batch.frames.to(device))
     condition = None if batch.condition is None else to_unit(batch.condition.to(device))
+    anchor = (
+        None if batch.anchor is None else (to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device)))
+    )
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        terms = clip_terms(state.model, frames, condition, eps.to(device), mask, config)
+        terms = clip_terms(state.model, frames, condition, eps.to(device), mask, config, anchor)
     terms["total"] = objectives.total(terms, weights.beta, weights.smoothing)
     state.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()

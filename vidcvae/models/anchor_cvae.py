@@ -1,0 +1,126 @@
+"""``anchor-cvae``: our own model, p(x_t | x_{t-1}, anchor frame, anchor pose, pose_{t-1}, pose_t, z_t).
+
+B batch, T frames, H W a frame, C channels at half resolution, N latent channels at an eighth.
+
+The anchor is the given first frame (in training any frame of the same stretch) with its pose: appearance and
+background are at hand in every step and never have to survive hundreds of generations, so errors do not pile up. A
+small U-Net works at 1/2, 1/4 and 1/8 of the resolution; what is full-size is two thin convolutions at the end.
+The frame's position is an input too, so that a room seen from one camera can be learnt.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidcvae.config import AnchorCvae as AnchorCvaeConfig
+from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, full
+from vidcvae.models.layers import over_frames
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, normalised and gated before each (He et al. 2016, full pre-activation)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # each block starts as its skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        y: Tensor = self.skip(x) + h
+        return y
+
+
+class AnchorCvae(VideoModel):
+    uses_anchor = True
+
+    def __init__(self, config: AnchorCvaeConfig) -> None:
+        super().__init__()
+        c, n = config.channels, config.latent_channels
+        given = 3 * 5 + 2  # frame before, anchor, their poses, the new pose; and where in the frame
+        self.config = config
+        self.stem = nn.Conv2d(4 * given, c, 3, padding=1)
+        self.down1 = Block(c, c)
+        self.shrink1 = nn.Conv2d(c, 2 * c, 2, stride=2)
+        self.down2 = Block(2 * c, 2 * c)
+        self.shrink2 = nn.Conv2d(2 * c, 3 * c, 2, stride=2)
+        self.latent = nn.Conv2d(n, 3 * c, 1)
+        self.middle = nn.Sequential(Block(3 * c, 3 * c), Block(3 * c, 3 * c))
+        self.grow2 = nn.Conv2d(3 * c, 2 * c, 1)
+        self.up2 = Block(4 * c, 2 * c)
+        self.grow1 = nn.Conv2d(2 * c, c, 1)
+        self.up1 = Block(2 * c, c)
+        self.unfold = nn.Conv2d(c, 4 * 16, 1)
+        self.refine = nn.Conv2d(16 + given, 24, 3, padding=1)
+        self.image = nn.Conv2d(24, 3, 3, padding=1)
+        self.posterior_net = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            *(nn.Conv2d(4 * 6, 48, 3, padding=1), nn.SiLU()),
+            *(nn.Conv2d(48, 96, 3, stride=2, padding=1), nn.SiLU()),
+            *(nn.Conv2d(96, 96, 3, stride=2, padding=1), nn.SiLU()),
+            nn.Conv2d(96, 2 * n, 1),
+        )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return self.config.latent_channels, height // 8, width // 8
+
+    def encode_frames(self, frames: Tensor) -> Code:
+        """A frame is its own code, -1..1."""
+        return frames * 2 - 1
+
+    def encode_condition(self, condition: Tensor | None, like: Tensor) -> Code:
+        """Pose images (B, T, 3, H, W) in 0..1 -> ink on paper: 0 where the paper is white."""
+        assert condition is not None, "anchor-cvae is conditioned on poses"
+        return 1 - condition
+
+    def posterior(self, frames: Code, condition: Code) -> Gaussian:
+        """(B, T, 3, H, W) twice -> mu, logvar (B, T, N, H/8, W/8)"""
+        mu, logvar = over_frames(self.posterior_net, torch.cat([frames, condition], dim=2)).chunk(2, dim=2)
+        return mu, logvar
+
+    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
+        """Anchor, its pose and position channels (B, 8, H, W), and the pose of the frame before (B, 3, H, W)."""
+        assert first_condition is not None, "anchor-cvae is conditioned on poses"
+        image, pose = anchor or (first_frame, first_condition)
+        height, width = first_frame.shape[-2:]
+        y = torch.linspace(-1, 1, height, device=image.device)[:, None].expand(height, width)
+        x = torch.linspace(-1, 1, width, device=image.device)[None, :].expand(height, width)
+        position = torch.stack([y, x]).expand(len(image), -1, -1, -1).to(image.dtype)
+        fixed = torch.cat([image * 2 - 1, 1 - pose, position], dim=1)
+        return fixed, 1 - first_condition
+
+    def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
+        """N(0, I), whatever came before."""
+        zero = previous.new_zeros(len(previous), *self.latent_shape(*previous.shape[-2:]))
+        return (zero, zero), state
+
+    def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
+        """(B, 3, H, W), (B, 3, H, W), (B, N, H/8, W/8) -> frame (B, 3, H, W)"""
+        fixed, pose_before = state
+        given = torch.cat([previous, fixed, pose_before, condition], dim=1)  # (B, 17, H, W)
+        half = self.down1(self.stem(F.pixel_unshuffle(given, 2)))  # (B, C, H/2, W/2)
+        quarter = self.down2(self.shrink1(half))  # (B, 2C, H/4, W/4)
+        eighth = self.middle(self.shrink2(quarter) + self.latent(z))  # (B, 3C, H/8, W/8)
+        up = self.up2(torch.cat([quarter, F.interpolate(self.grow2(eighth), scale_factor=2)], dim=1))
+        up = self.up1(torch.cat([half, F.interpolate(self.grow1(up), scale_factor=2)], dim=1))  # (B, C, H/2, W/2)
+        fine = F.pixel_shuffle(self.unfold(F.silu(up)), 2)  # (B, 16, H, W)
+        frame = self.image(F.silu(self.refine(torch.cat([fine, given], dim=1))))
+        return torch.sigmoid(full(frame)), (fixed, condition)
+
+    def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
+        """Frames depend on each other through their true predecessors only, so time is one more batch axis."""
+        fixed, pose_before = state
+        steps = z.shape[1]
+        poses_before = torch.cat([pose_before[:, None], condition[:, :-1]], dim=1)
+        every = fixed[:, None].expand(-1, steps, -1, -1, -1)
+        flat = (every.flatten(0, 1), poses_before.flatten(0, 1))
+        frames, _ = self.step(flat, *(x.flatten(0, 1) for x in (previous, condition, z)))
+        zero = torch.zeros_like(z)
+        return frames.unflatten(0, z.shape[:2]), (zero, zero)
