@@ -202,8 +202,18 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
     if config.teacher_forcing.floor > config.teacher_forcing.ratio:
         yield "teacher_forcing.floor is above teacher_forcing.ratio: the ratio can only fall."
-    if isinstance(config.model, Svg) and t.batch_size < 2:
-        yield f"{config.model.name} needs at least two clips in a batch for its BatchNorm: set training.batch_size."
+    if t.batch_size % t.accumulate:
+        yield f"training.accumulate ({t.accumulate}) must divide training.batch_size ({t.batch_size})."
+    if isinstance(config.model, Svg) and t.batch_size < 2 * t.accumulate:
+        yield (
+            f"{config.model.name} needs at least two clips at a time for its BatchNorm: raise training.batch_size"
+            f"{' or lower training.accumulate' if t.accumulate > 1 else ''}."
+        )
+    if isinstance(config.model, Svg) and t.checkpoint_activations:
+        yield (
+            f"training.checkpoint_activations is not for {config.model.name}, whose BatchNorm would count every frame "
+            "twice: raise training.accumulate instead."
+        )
     if any(side % 8 for side in config.data.size):
         yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
     if isinstance(config.model, Svg) and config.data.size != (64, 64):

@@ -205,6 +205,15 @@ class Training:
         "arithmetic of the networks; auto takes bfloat16 where the hardware has it",
         choices=("float32", "bf16", "auto"),
     )
+    accumulate: int = setting(
+        1,
+        "parts of a batch that go through the networks one after the other, to save memory: the same step, but that "
+        "BatchNorm sees one part at a time",
+        low=1,
+    )
+    checkpoint_activations: bool = setting(
+        False, "compute each frame's activations again in the backward pass: long clips in little memory, slower"
+    )
     device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = setting(0, "seed of every random stream", low=0)
     log_every: int = setting(10, "steps between two log lines", low=1, unit="steps")

@@ -14,6 +14,7 @@ import torch
 
 from vidcvae import config as settings
 from vidcvae.config import Config
+from vidcvae.data import synthetic_push
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError, Stopped
 from vidcvae.models.loading import load_model
@@ -84,6 +85,29 @@ def test_resume_is_exact(tmp_path: Path, squares: VideoData, kind: str, count: i
     assert last(broken).meta["step"] < last(whole).meta["step"]
     train(broken, config, squares, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
+
+
+@pytest.mark.parametrize("name", ["svg-fp", "svg-lp"])
+def test_resume_is_exact_for_svg_too(tmp_path: Path, name: str) -> None:
+    data = synthetic_push.push(6, 2, 0, 5, 0)
+    config = settings.resolve_with_preset(
+        None,
+        [
+            {
+                "model": {"name": name, "backbone": "dcgan64", "frame_dim": 16, "latent_dim": 4, "hidden_dim": 16},
+                "training": {"epochs": 3, "steps_per_epoch": 2, "batch_size": 2, "clip_length": 5, "device": "cpu"},
+                "teacher_forcing": {"ratio": 0.5, "decay_start": 1},
+                "validation": {"frames": 4},
+            }
+        ],
+    )
+    whole, broken = new_run(tmp_path / "whole", config), new_run(tmp_path / "broken", config)
+    train(whole, config, data)
+    with pytest.raises(Stopped):
+        train(broken, config, data, report=KillAt("checkpoint", 2))
+    train(broken, config, data, resume=last(broken))
+    assert fingerprint(broken) == fingerprint(whole)
+    assert last(whole).meta["step"] == 6
 
 
 def test_fast_train_resumes_exactly_over_its_boundary(tmp_path: Path, squares: VideoData) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vidcvae import __version__
-from vidcvae.cli import checkpoint, dataset, demo, evaluate, export, generate, plot, train, ui
+from vidcvae.cli import bench, checkpoint, dataset, demo, evaluate, export, generate, plot, train, ui
 from vidcvae.errors import EXIT_INTERRUPTED, VidcvaeError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.add_typer(plot.app, name="plot")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

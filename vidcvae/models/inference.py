@@ -56,7 +56,8 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
 
 
 def _fold_batch_norm(chain: nn.Sequential) -> None:
-    for i, (conv, norm) in enumerate(zip(chain[:-1], chain[1:], strict=True)):
+    for i in range(len(chain) - 1):
+        conv, norm = chain[i], chain[i + 1]
         if isinstance(conv, Convolution) and isinstance(norm, nn.BatchNorm2d):
             chain[i] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             chain[i + 1] = nn.Identity()
@@ -68,5 +69,5 @@ def _use_onednn(block: nn.Module, dtype: torch.dtype) -> None:
             setattr(block, name, OneDnnConv(child, dtype))
     if activated := getattr(block, "activated", ()):
         for name in activated:
-            getattr(block, name).slope = block.act.negative_slope
+            block.get_submodule(name).slope = block.get_submodule("act").negative_slope
         block.act = nn.Identity()

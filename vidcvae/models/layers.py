@@ -18,7 +18,8 @@ def flat(x: Tensor) -> Tensor:
 
 def unflat(x: Tensor, batch: int) -> Tensor:
     """(T*B, ...) -> (B, T, ...), a view that keeps the memory format of the frames."""
-    return x.unflatten(0, (-1, batch)).transpose(0, 1)
+    view: Tensor = x.unflatten(0, (-1, batch)).transpose(0, 1)
+    return view
 
 
 def beside(first: Tensor, *others: Tensor) -> Tensor:

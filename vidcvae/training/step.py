@@ -6,16 +6,18 @@ B batch, T frames in the clip, S* the latent's shape.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vidcvae import rng
 from vidcvae.config import Config, TeacherForcing
 from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
-from vidcvae.models.interface import Anchor, VideoModel, at, reparameterize
+from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, reparameterize
 from vidcvae.training.state import TrainingState
 
 Terms = dict[str, Tensor]
@@ -75,7 +77,9 @@ def clip_terms(
         references: list[Tensor] = []
         mus: list[Tensor] = []
         logvars: list[Tensor] = []
-        last = frames[:, 0]
+        last, advance = frames[:, 0], partial(_advance, model)
+        if config.training.checkpoint_activations:
+            advance = partial(checkpoint, advance, use_reentrant=False, preserve_rng_state=False)
         shares = mask.to(frames)[:, :, None, None, None]  # (B, T-1, 1, 1, 1)
         for t in range(steps):
             share = mask[:, t]
@@ -84,11 +88,9 @@ def clip_terms(
             else:
                 if bool((share != 0).any()):
                     last = shares[:, t] * before[:, t] + (1 - shares[:, t]) * last
-                previous = at(model.encode_frames(last[:, None]), 0)
+                previous = None
             references.append(last)
-            code = at(condition_codes, t)
-            (mu, logvar), state = model.prior(state, previous, code)
-            last, state = model.step(state, previous, code, z[:, t])
+            last, (mu, logvar), state = advance(state, last, previous, at(condition_codes, t), z[:, t])
             predictions.append(last)
             mus.append(mu)
             logvars.append(logvar)
@@ -104,6 +106,17 @@ def clip_terms(
     return terms
 
 
+def _advance(
+    model: VideoModel, state: State, last: Tensor, previous: Code | None, condition: Code, z: Tensor
+) -> tuple[Tensor, Gaussian, State]:
+    """One frame from the one before it, whose code is computed where it is not known: frame, prior, state."""
+    if previous is None:
+        previous = at(model.encode_frames(last[:, None]), 0)
+    prior, state = model.prior(state, previous, condition)
+    frame, state = model.step(state, previous, condition, z)
+    return frame, prior, state
+
+
 def training_step(
     state: TrainingState,
     batch: ClipBatch,
@@ -113,7 +126,9 @@ def training_step(
     weights: Weights,
     dtype: torch.dtype,
 ) -> Terms:
-    """Forward, backward, clip, check, update. Returns the terms, ``total`` and ``grad_norm``.
+    """Forward and backward (of the batch's parts in turn), clip, check, update.
+
+    Returns the terms, their ``total`` and ``grad_norm``.
 
     Raises ``NonFiniteError`` before anything is updated.
     """
@@ -123,14 +138,27 @@ def training_step(
     anchor = (
         None if batch.anchor is None else (to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device)))
     )
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        terms = clip_terms(state.model, frames, condition, eps.to(device), mask, config, anchor)
-    terms["total"] = objectives.total(terms, weights.beta, weights.smoothing)
+    eps, parts = eps.to(device), config.training.accumulate
+    terms: Terms = {}
     state.optimizer.zero_grad(set_to_none=True)
-    terms["total"].backward()
+    for first in range(0, len(frames), len(frames) // parts):
+        part = slice(first, first + len(frames) // parts)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found = clip_terms(
+                state.model,
+                frames[part],
+                None if condition is None else condition[part],
+                eps[part],
+                mask[part],
+                config,
+                None if anchor is None else (anchor[0][part], anchor[1][part]),
+            )
+        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
+        (found["total"] / parts).backward()
+        for name, value in found.items():
+            terms[name] = terms.get(name, 0) + value.detach() / parts
     limit = config.optimizer.gradient_clip or float("inf")
     terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
-    terms = {name: value.detach() for name, value in terms.items()}
     if bad := objectives.first_non_finite(terms):
         raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
     for group in state.optimizer.param_groups:

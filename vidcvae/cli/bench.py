@@ -1,0 +1,88 @@
+"""``vidcvae bench``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vidcvae.cli import trained, ui
+
+WHAT = ("train", "generate")
+MODELS = ("pose-cvae", "svg-fp", "svg-lp")
+PRECISIONS = ("float32", "bf16", "auto")
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="train or generate.", autocompletion=trained.choices(*WHAT))],
+    model: Annotated[
+        str, typer.Option("--model", help="Which model.", autocompletion=trained.choices(*MODELS))
+    ] = "pose-cvae",
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Clips in a step, or videos side by side.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=2, help="Frames of a clip, or of a video.", show_default=False)
+    ] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="Frame size.", show_default=False)] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="float32, bf16, or auto: bf16 where the hardware has it.",
+            autocompletion=trained.choices(*PRECISIONS),
+        ),
+    ] = "float32",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often each is measured.")] = 5,
+    against: Annotated[
+        str, typer.Option("--against", help="What to compare with: plain, the loop everyone writes.")
+    ] = "plain",
+    device: trained.Device = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Measure training or generation against the plain loop, in turns in one run, on made-up clips."""
+    for option, value, names in (
+        ("WHAT", what, WHAT),
+        ("--model", model, MODELS),
+        ("--precision", precision, PRECISIONS),
+        ("--against", against, ("plain",)),
+    ):
+        trained.check_choice(option, value, names)
+    from dataclasses import asdict
+
+    from vidcvae import config as settings
+    from vidcvae.models.loading import pick_device
+    from vidcvae.training import bench as measuring
+
+    made = what == "generate"
+    common: dict[str, Any] = {"precision": precision}
+    if batch or made:
+        common["batch_size"] = batch or 5
+    if frames or made:
+        common["clip_length"] = frames or 64
+    # statistics as the plain loop takes them, so that both compute the same
+    layers = [{"model": {"name": model, "batch_norm": "frame"}, "training": common}, {"data": {"size": size}}]
+    config = settings.resolve_with_preset(None, layers if size else layers[:1])
+    compare = measuring.compare_generation if made else measuring.compare_training
+    with ui.progress(f"{what}, plain and engine in turns", quiet=json) as advance:
+        found = compare(config, pick_device(device), repeats, advance)
+    if json:
+        ui.emit(asdict(found))
+        return
+    kind = "frames, absolute" if made else "losses, relative"
+    memory = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 2**20:.0f} MiB"
+    ui.table(
+        f"{model} {what}: {config.training.batch_size} x {config.training.clip_length} frames of "
+        f"{config.data.size[0]}x{config.data.size[1]}, {precision}",
+        ("what", "value"),
+        [
+            ("plain loop", f"{found.plain:.4g} {found.unit}"),
+            ("engine", f"{found.engine:.4g} {found.unit}"),
+            ("ratio", f"{found.ratio:.2f}"),
+            ("arithmetic", f"{found.flop_per_frame / 1e9:.2f} GFLOP per frame forward"),
+            ("share of the matrix peak", f"{found.peak_share:.0%}"),
+            ("peak memory", memory),
+            ("largest difference", f"{found.max_difference:.2g} ({kind})"),
+            ("machine", found.machine),
+        ],
+    )

@@ -1,0 +1,362 @@
+"""The engine measured against the plain loop, in turns in one run, on made-up clips.
+
+B batch, T frames. The plain loop is the one that everybody writes, and the lab's report describes: for each frame it
+encodes the previous frame, the condition and the true frame, draws z, fuses and decodes; eager, float32,
+contiguous. It shares nothing with the engine but the networks, so that it is also the reference for its numbers.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidcvae import rng
+from vidcvae.config import Config
+from vidcvae.data.clips import ClipBatch, to_unit
+from vidcvae.models import build_model
+from vidcvae.models.interface import VideoModel, at
+from vidcvae.models.objectives import kl_elements
+from vidcvae.models.pose_cvae import PoseCvae
+from vidcvae.models.rollout import rollout
+from vidcvae.models.svg import CONDITION_SIZE, Hidden, Svg, zero_hidden
+from vidcvae.training.state import new_state
+from vidcvae.training.step import Weights, clip_terms, compute_dtype, training_step
+
+BETA = 0.01
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both rates in ``unit``, the engine's share of the measured matrix peak, and how far the results differ.
+
+    flop_per_frame: one frame forward (encoders, posterior, decoder), multiply and add counted apart.
+    peak_memory_bytes: the engine's: of the GPU, or of the whole process; None where the system does not tell.
+    max_difference: train: of the first step's losses, relative; generate: of the frames, absolute.
+    """
+
+    plain: float
+    engine: float
+    ratio: float
+    unit: str
+    flop_per_frame: float
+    peak_share: float
+    peak_memory_bytes: int | None
+    max_difference: float
+    machine: str
+
+
+def compare_training(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
+    """Clips/s of whole training steps, optimizer included, from the same weights on the same clips."""
+    engine_model, plain_model, dtype = *_twins(config, device), compute_dtype(config.training.precision, device)
+    clips, length = config.training.batch_size, config.training.clip_length
+    batch, eps, mask = _made_up(config, device, clips, length)
+    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+    engine_state = new_state(engine_model.to(memory_format=torch.channels_last).train(), config)  # type: ignore[call-overload]
+    plain_state = new_state(plain_model.train(), config)
+    rate = config.loss.smoothing
+
+    def engine() -> dict[str, Tensor]:
+        return training_step(engine_state, batch, eps, mask, config, Weights(BETA, rate, config.optimizer.lr), dtype)
+
+    def plain() -> dict[str, Tensor]:
+        terms = plain_terms(plain_model, frames, condition, eps, mask)
+        terms["total"] = terms["reconstruction"] + BETA * terms["kl"] + rate * terms["smoothing"]
+        plain_state.optimizer.zero_grad()
+        terms["total"].backward()
+        torch.nn.utils.clip_grad_norm_(plain_model.parameters(), config.optimizer.gradient_clip)
+        plain_state.optimizer.step()
+        return terms
+
+    got, memory = _with_memory(engine, device)
+    want = plain()
+    losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
+    difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())
+    seconds = in_turns(plain, engine, device, repeats, progress)
+    forward = count_flop(lambda: clip_terms(engine_model, frames, condition, eps, mask, config))
+    share = 3 * forward / seconds[1] / matrix_peak(dtype, device)  # backward costs twice forward
+    return _comparison(
+        seconds, clips, "clips/s", frame_flop(engine_model, frames, condition), share, memory, difference
+    )
+
+
+def compare_generation(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
+    """Frames/s of free runs, z drawn from the prior: one sequence after the other, and all together."""
+    engine_model, plain_model, dtype = *_twins(config, device), compute_dtype(config.training.precision, device)
+    sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
+    batch, eps, _ = _made_up(config, device, sequences, length)
+    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        alone = ([x[i : i + 1] for x in (frames, condition, eps) if x is not None] for i in range(sequences))
+        videos = [plain_video(plain_model.eval(), one[0][:, :past], *one[1:-1], eps=one[-1]) for one in alone]
+        return torch.cat(videos)
+
+    def engine() -> Tensor:
+        made = rollout(
+            engine_model.eval(), frames[:, :past], condition, lambda t: eps[:, t - 1], latent="prior", length=length,
+            dtype=dtype,
+        )  # fmt: skip
+        return torch.stack(list(made), dim=1)
+
+    got, memory = _with_memory(engine, device)
+    difference = float((got - plain()).abs().max())
+    seconds = in_turns(plain, engine, device, repeats, progress)
+    flop = frame_flop(engine_model, frames, condition)
+    made = sequences * (length - past)
+    share = frame_flop(engine_model, frames, condition, posterior=False) * made / seconds[1]
+    share /= matrix_peak(dtype, device)
+    return _comparison(seconds, made, "frames/s", flop, share, memory, difference)
+
+
+# --- the plain loop --------------------------------------------------------------------------------
+
+
+def plain_terms(
+    model: VideoModel, frames: Tensor, condition: Tensor | None, eps: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """The terms of ``training.step.clip_terms``, frame after frame.
+
+    frames (B, T, 3, H, W), condition (B, T, ...), eps (B, T-1, ...), mask (B, T-1) the truth's share in each step.
+    """
+    forward = _plain_pose_step(model) if isinstance(model, PoseCvae) else _plain_svg_step(cast(Svg, model), frames)
+    last = frames[:, 0]
+    terms = dict.fromkeys(("kl", "reconstruction", "smoothing"), torch.zeros((), device=frames.device))
+    for t in range(1, frames.shape[1]):
+        share = mask[:, t - 1, None, None, None].to(frames)
+        reference = share * frames[:, t - 1] + (1 - share) * last
+        given = None if condition is None else condition[:, t]
+        last, posterior, prior = forward(reference, given, frames[:, t], eps[:, t - 1])
+        terms["kl"] = terms["kl"] + kl_elements(posterior, prior).sum() / len(frames)
+        terms["reconstruction"] = terms["reconstruction"] + F.mse_loss(last, frames[:, t])
+        terms["smoothing"] = terms["smoothing"] + F.mse_loss(last - reference, frames[:, t] - frames[:, t - 1])
+    return terms
+
+
+def plain_video(model: VideoModel, past: Tensor, condition: Tensor | None = None, *, eps: Tensor) -> Tensor:
+    """Frames P..T-1 of a free run from ``past`` (B, P, 3, H, W), z drawn from the prior with ``eps`` (B, T-1, ...)."""
+    forward = _plain_pose_step(model) if isinstance(model, PoseCvae) else _plain_svg_step(cast(Svg, model), past)
+    last, made = past[:, 0], []
+    for t in range(1, eps.shape[1] + 1):
+        truth = past[:, t] if t < past.shape[1] else None
+        last, _, _ = forward(last, None if condition is None else condition[:, t], truth, eps[:, t - 1])
+        if truth is None:
+            made.append(last)
+        else:
+            last = truth
+    return torch.stack(made, dim=1)
+
+
+# reference, condition, true frame (None: draw from the prior), eps -> frame, posterior, prior (None: N(0, I))
+PlainStep = Callable[[Tensor, Tensor | None, Tensor | None, Tensor], tuple[Tensor, Any, Any]]
+
+
+def _plain_pose_step(model: PoseCvae) -> PlainStep:
+    def step(reference: Tensor, pose: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
+        before = model.frame_encoder(reference)
+        skeleton = model.pose_encoder(pose)
+        z, posterior = eps, None
+        if truth is not None:
+            features = model.frame_encoder(truth)
+            mu, logvar = posterior = model.gaussian_predictor(torch.cat([features, skeleton], dim=1)).chunk(2, dim=1)
+            z = mu + eps * torch.exp(logvar / 2)
+        fused = model.fusion(torch.cat([before, skeleton, z], dim=1))
+        return torch.sigmoid(model.generator(fused)), posterior, None
+
+    return step
+
+
+def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
+    """As in the original code: the LSTMs keep their state from step to step."""
+    hidden: dict[str, Hidden] = {}
+    skips: list[Tensor] = []
+    steps_done = 0
+
+    def recur(name: str, network: Any, x: Tensor) -> Any:
+        before = hidden[name] if name in hidden else zero_hidden(network.lstm, len(like), like)
+        y, hidden[name] = network(x[:, None], before)
+        return y[:, 0] if isinstance(y, Tensor) else (y[0][:, 0], y[1][:, 0])
+
+    def step(reference: Tensor, given: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
+        nonlocal skips, steps_done
+        h, *found = model.encoder(reference)
+        if model.last_frame_skip or steps_done < model.renewals:
+            skips = found
+        steps_done += 1
+        prior = None if model.prior_lstm is None else recur("prior", model.prior_lstm, h)
+        posterior = None
+        if truth is not None:
+            posterior = recur("posterior", model.posterior_lstm, model.encoder(truth)[0])
+        mu, logvar = posterior or prior or (torch.zeros_like(eps), torch.zeros_like(eps))
+        z = mu + eps * torch.exp(logvar / 2)
+        row = [] if given is None else [model.condition_embedding(given)]
+        code = recur("predictor", model.frame_predictor, torch.cat([h, z, *row], dim=-1))
+        return model.decoder(model.frame_predictor.normalize(code), *skips), posterior, prior
+
+    return step
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def in_turns(
+    plain: Callable[[], Any], engine: Callable[[], Any], device: str, repeats: int, progress: Progress | None = None
+) -> tuple[float, float]:
+    """Median seconds of each, measured in turns so that whatever else the machine does strikes both."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for done in range(repeats):
+        for run, seconds in zip((plain, engine), times, strict=True):
+            _wait(device)
+            began = time.perf_counter()
+            run()
+            _wait(device)
+            seconds.append(time.perf_counter() - began)
+        if progress:
+            progress(done + 1, repeats)
+    return median(times[0]), median(times[1])
+
+
+def count_flop(run: Callable[[], Any]) -> float:
+    """Floating-point operations of ``run``: what PyTorch's counter finds, and its LSTMs, for which it finds nothing."""
+    counter = FlopCounterMode(display=False)
+    known: list[int] = []
+    lstm = 0.0
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, nn.LSTM):
+            known.append(counter.get_total_flops())
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal lstm
+        if isinstance(module, nn.LSTM):  # in place of what some backends let the counter see of it
+            lstm += lstm_flop(module, inputs[0].shape[:-1].numel()) - (counter.get_total_flops() - known.pop())
+
+    before = nn.modules.module.register_module_forward_pre_hook(enter)
+    after = nn.modules.module.register_module_forward_hook(leave)
+    try:
+        with torch.no_grad(), counter:
+            run()
+    finally:
+        before.remove()
+        after.remove()
+    return counter.get_total_flops() + lstm
+
+
+def lstm_flop(lstm: nn.LSTM, vectors: int) -> float:
+    """8 H (inputs + H) for each layer and vector: four gates, multiply and add counted apart."""
+    h = lstm.hidden_size
+    layers = [lstm.input_size] + [h] * (lstm.num_layers - 1)
+    return float(sum(8 * h * (inputs + h) for inputs in layers) * vectors)
+
+
+def frame_flop(model: VideoModel, frames: Tensor, condition: Tensor | None, posterior: bool = True) -> float:
+    """Floating-point operations of one frame of one clip, forward: each network once."""
+    two, row = frames[:1, :2], None if condition is None else condition[:1, :1]
+    model.eval()
+
+    def forward() -> None:
+        code, given = model.encode_frames(two[:, :1]), model.encode_condition(row, two[:, :1])
+        mu, _ = model.posterior(code, given) if posterior else (None, None)
+        state = model.initial_state(two[:, 0], None if row is None else row[:, 0])
+        (p_mu, _), state = model.prior(state, at(code, 0), at(given, 0))
+        model.step(state, at(code, 0), at(given, 0), torch.zeros_like(p_mu if mu is None else mu[:, 0]))
+
+    return count_flop(forward)
+
+
+def matrix_peak(dtype: torch.dtype, device: str, n: int = 0) -> float:
+    """The most floating-point operations a second that a large product of matrices reaches here, in ``dtype``.
+
+    On a CPU a 1x1 convolution is tried too: it is a product by another library, which may be the faster one.
+    """
+    n = n or (8192 if device == "cuda" else 1024)
+    a = torch.rand(n, n, device=device, dtype=dtype)
+    image = torch.rand(16, n, 8, n // 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    ways = [lambda: a @ a]
+    if device == "cpu":
+        ways.append(lambda: F.conv2d(image, a[:, :, None, None]))
+    best = float("inf")
+    with torch.inference_mode():
+        for way in ways:
+            way()
+            best = min(best, *(in_turns(way, way, device, 1)[0] for _ in range(5)))
+    return 2 * n**3 / best
+
+
+def machine() -> str:
+    """Processor, threads and PyTorch, for the record."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        from pathlib import Path
+
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+
+
+def _twins(config: Config, device: str) -> tuple[VideoModel, VideoModel]:
+    """Two models with the same weights."""
+    torch.manual_seed(rng.seed_of(config.training.seed, "weights"))
+    one, other = build_model(config).to(device), build_model(config).to(device)
+    other.load_state_dict(one.state_dict())
+    return one, other
+
+
+def _made_up(config: Config, device: str, clips: int, length: int) -> tuple[ClipBatch, Tensor, Tensor]:
+    """Clips of noise, eps, and the usual previous frames: the model's own for poses, the truth for actions."""
+    shape, seed = (clips, length, 3, *config.data.size), config.training.seed
+
+    def image(stream: str) -> Tensor:
+        return (rng.uniform(shape, seed, stream, device=device) * 255).to(torch.uint8)
+
+    kind = config.model.condition
+    condition = None
+    if kind == "pose":
+        condition = image("poses")
+    elif CONDITION_SIZE[kind]:
+        condition = rng.normal((clips, length, CONDITION_SIZE[kind]), seed, "actions", device=device)
+    latent = build_model(config).latent_shape(*config.data.size)
+    eps = rng.normal((clips, length - 1, *latent), seed, "posterior", device=device)
+    mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)
+    mask[:, : config.training.past] = 1
+    return ClipBatch(image("frames"), condition), eps, mask
+
+
+def _with_memory(run: Callable[[], Any], device: str) -> tuple[Any, int | None]:
+    """Run it for the first time: its result, and the most memory it took."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        result = run()
+        return result, torch.cuda.max_memory_allocated()
+    result = run()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return result, None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return result, peak if sys.platform == "darwin" else peak * 1024
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _comparison(
+    seconds: tuple[float, float], amount: int, unit: str, flop: float, share: float, memory: int | None, apart: float
+) -> Comparison:
+    plain, engine = (amount / s for s in seconds)
+    return Comparison(plain, engine, engine / plain, unit, flop, share, memory, apart, machine())
