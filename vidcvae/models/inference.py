@@ -49,10 +49,15 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
             _fold_batch_norm(block)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameter = next(model.parameters())
-    if parameter.is_cpu and parameter.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    if parameter.is_cpu and parameter.dtype == torch.float32 and _has_onednn():
         for block in blocks:
             _use_onednn(block, dtype)
     return model
+
+
+def _has_onednn() -> bool:
+    """Whether this PyTorch has oneDNN and the fused operator, which is not part of its public interface."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 def _fold_batch_norm(chain: nn.Sequential) -> None:
