@@ -6,7 +6,7 @@ Unknown keys and wrong values are errors, reported all at once; a resolved confi
 from __future__ import annotations
 
 import json
-import math
+import sys
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vidcvae import reading
 from vidcvae.errors import UsageError, did_you_mean
 from vidcvae.schema import (
     MODELS,
@@ -83,7 +84,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     for layer in layers:
         for section, table in layer.items():
             if section not in sections:
-                problems.append(f"unknown section [{section}].{did_you_mean(section, sections)}")
+                problems.append(f"unknown section [{reading.label(section)}].{did_you_mean(section, sections)}")
             elif not isinstance(table, Mapping):
                 problems.append(f"{section} is a section: write [{section}] and its keys below it.")
             else:
@@ -93,7 +94,8 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     model_class = MODELS.get(name) if isinstance(name, str) else None
     if model_class is None:
         problems.append(
-            f"model.name is {name!r}, which is none of {', '.join(MODELS)}.{did_you_mean(str(name), MODELS)}"
+            f"model.name is {reading.shown(name)}, which is none of {', '.join(MODELS)}."
+            f"{did_you_mean(name, MODELS) if isinstance(name, str) else ''}"
         )
         model_class = PoseCvae
         merged.pop("model", None)
@@ -110,9 +112,13 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     raise UsageError(
         "the configuration has "
         + (f"{len(problems)} problems:" if len(problems) > 1 else "a problem:")
-        + "".join(f"\n  - {p}" for p in problems),
-        "Every key with its default: vidcvae train --dry-run",
+        + "".join(f"\n  - {p}" for p in problems[:_MOST_PROBLEMS])
+        + ("\n  - .." if len(problems) > _MOST_PROBLEMS else ""),
+        "What each key means: vidcvae config explain",
     )
+
+
+_MOST_PROBLEMS = 50  # that are listed: nobody reads more
 
 
 def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: list[str]) -> Any:
@@ -123,13 +129,13 @@ def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: li
         where = f"{section}.{key}"
         if key not in known:
             nearest = did_you_mean(key, known) or _elsewhere(key)
-            problems.append(f"unknown key {where}.{nearest}")
+            problems.append(f"unknown key {reading.label(where)}.{nearest}")
             continue
         try:
             values[key] = _convert(value, types_of[key])
             _check_range(values[key], known[key].metadata)
         except ValueError as error:
-            problems.append(f"{where} is {value!r}, but it {error}.")
+            problems.append(f"{where} is {reading.shown(value)}, but it {error}.")
     return cls(**values) if not problems else None
 
 
@@ -152,7 +158,7 @@ def _convert(value: Any, kind: Any) -> Any:
             return value
         raise ValueError("must be a whole number")
     if kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return float(value)
         raise ValueError("must be a finite number")
     if kind is str:
@@ -162,7 +168,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if isinstance(value, str):  # "32x64", as the command line writes sizes
             parts = value.lower().split("x")
-            value = [int(p) if p.strip().isdigit() else p for p in parts]
+            value = [int(p) if p.strip().isdecimal() and len(p) < 20 else p for p in parts]
         if not isinstance(value, list | tuple):
             raise ValueError("must be a list of whole numbers")
         items = typing.get_args(kind)
@@ -172,12 +178,17 @@ def _convert(value: Any, kind: Any) -> Any:
     raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
 
 
+_TOO_LARGE = 2**53  # from here on floats, and with them other programs' JSON, skip whole numbers
+
+
 def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
     choices = meta["choices"]
     if choices and value not in choices:
         near = did_you_mean(value, choices)
         raise ValueError(f"must be one of {', '.join(choices)}{';' + near.rstrip('?') if near else ''}")
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) >= _TOO_LARGE:
+            raise ValueError(f"must be below {_TOO_LARGE}")
         if meta["low"] is not None and number < meta["low"]:
             raise ValueError(f"must be at least {meta['low']:g}")
         if meta["above"] is not None and number <= meta["above"]:
@@ -204,32 +215,56 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "teacher_forcing.floor is above teacher_forcing.ratio: the ratio can only fall."
     if t.batch_size % t.accumulate:
         yield f"training.accumulate ({t.accumulate}) must divide training.batch_size ({t.batch_size})."
-    if isinstance(config.model, Svg) and t.batch_size < 2 * t.accumulate:
-        yield (
-            f"{config.model.name} needs at least two clips at a time for its BatchNorm: raise training.batch_size"
-            f"{' or lower training.accumulate' if t.accumulate > 1 else ''}."
-        )
-    if isinstance(config.model, Svg) and t.checkpoint_activations:
-        yield (
-            f"training.checkpoint_activations is not for {config.model.name}, whose BatchNorm would count every frame "
-            "twice: raise training.accumulate instead."
-        )
+    if config.kl.free_bits and config.kl.reduction != "sum":
+        yield 'kl.free_bits are nats per frame: set kl.reduction to "sum".'
     if any(side % 8 for side in config.data.size):
         yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
-    if isinstance(config.model, Svg) and config.data.size != (64, 64):
+    if t.cuda_graph == "on" and (reason := unfit_for_graphs(config)):
+        yield f'training.cuda_graph is "on", but {reason}'
+    yield from _unfit_for_the_model(config)
+
+
+def unfit_for_graphs(config: Config) -> str | None:
+    """Why a training step cannot be a CUDA graph, with the way out."""
+    if config.teacher_forcing.draw == "frame" and config.teacher_forcing.ratio > 0:
+        return (
+            'teacher_forcing.draw "frame" gives every step another shape: set it to "clip", '
+            'or leave graphs off (training.cuda_graph = "off").'
+        )
+    return None
+
+
+def _unfit_for_the_model(config: Config) -> Iterator[str]:
+    """Settings that the chosen model cannot take."""
+    t, model, name = config.training, config.model, config.model.name
+    if isinstance(model, Svg) and t.batch_size < 2 * t.accumulate:
+        yield (
+            f"{name} needs at least two clips at a time for its BatchNorm: raise training.batch_size"
+            f"{' or lower training.accumulate' if t.accumulate > 1 else ''}."
+        )
+    if isinstance(model, Svg) and t.checkpoint_activations:
+        yield (
+            f"training.checkpoint_activations is not for {name}, whose BatchNorm would count every frame "
+            "twice: raise training.accumulate instead."
+        )
+    if isinstance(model, Svg) and config.data.size != (64, 64):
         height, width = config.data.size
-        yield f"{config.model.name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
-    if isinstance(config.model, AnchorCvae) and config.model.channels % 8:
-        yield f"model.channels ({config.model.channels}) must be a multiple of 8, for its normalisation groups."
-    if isinstance(config.model, PoseCvae | AnchorCvae) and t.past != 1:
-        yield f"{config.model.name} starts from one given frame: training.past must be 1, not {t.past}."
+        yield f"{name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
+    if (config.data.flip or config.data.shift) and model.condition != "pose":
+        yield "data.flip and data.shift move pose images with the frames, but actions stay as they are: set both to 0."
+    if t.noise and not isinstance(model, AnchorCvae):
+        yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
+    if isinstance(model, AnchorCvae) and model.channels % 8:
+        yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
+    if isinstance(model, PoseCvae | AnchorCvae) and t.past != 1:
+        yield f"{name} starts from one given frame: training.past must be 1, not {t.past}."
 
 
 def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> Config:
     """``resolve`` over a preset: the one named, or else the one that the layers' model needs."""
     if preset is None:
         names = [layer["model"].get("name") for layer in layers if isinstance(layer.get("model"), Mapping)]
-        preset = _PRESET_OF_MODEL.get(next((name for name in reversed(names) if name), ""))
+        preset = _PRESET_OF_MODEL.get(next((name for name in reversed(names) if name and isinstance(name, str)), ""))
     return resolve(*([read_preset(preset)] if preset else []), *layers)
 
 
@@ -268,12 +303,12 @@ def read_preset(name: str) -> Table:
 def read_toml(path: Path) -> Table:
     """The table of a TOML file; raises ``UsageError`` with the line of a syntax error."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return reading.read_toml(path)
     except FileNotFoundError:
         raise UsageError(
             f"there is no config file {path}.", f"Presets need no file: {', '.join(preset_names())}."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.", "Mend that line and try again.") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}.") from None
@@ -285,11 +320,12 @@ def read_override(text: str) -> Table:
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name):
         raise UsageError(
-            f"cannot read the setting {text!r}.", "Write --set section.key=value, such as --set kl.ratio=0.5"
+            f"cannot read the setting {reading.shown(text)}.",
+            "Write --set section.key=value, such as --set kl.ratio=0.5",
         )
     try:
-        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = reading.parse_toml(f"value = {value.strip()}")["value"]
+    except ValueError:
         parsed = value.strip()
     return {section: {name: parsed}}
 

@@ -34,6 +34,13 @@ def uniform(shape: Sequence[int], seed: int, stream: str, *index: int, device: s
     return torch.rand(*shape, generator=generator(seed, stream, *index, device=device), device=device)
 
 
+def there(x: Tensor, device: str | torch.device) -> Tensor:
+    """``x`` on ``device``, and nobody waits for a GPU: a copy from ordinary memory would."""
+    if torch.device(device).type == "cuda" and not x.is_cuda:
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
 def permutation(n: int, seed: int, stream: str, *index: int) -> list[int]:
     """A random order of ``range(n)``."""
     order: list[int] = torch.randperm(n, generator=generator(seed, stream, *index)).tolist()

@@ -40,10 +40,10 @@ class PoseCvae:
     """The course's five modules (``pose-cvae``)."""
 
     name: str = setting("pose-cvae", "which model", choices=("pose-cvae",))
-    frame_channels: int = setting(128, "channels of the frame encoder's output", low=8, symbol="F")
-    pose_channels: int = setting(32, "channels of the pose encoder's output", low=2, symbol="L")
-    latent_channels: int = setting(12, "channels of z, at full resolution", low=4, symbol="N")
-    decoder_channels: int = setting(192, "channels between fusion and generator", low=8, symbol="D")
+    frame_channels: int = setting(128, "channels of the frame encoder's output", low=8, high=4096, symbol="F")
+    pose_channels: int = setting(32, "channels of the pose encoder's output", low=2, high=4096, symbol="L")
+    latent_channels: int = setting(12, "channels of z, at full resolution", low=4, high=4096, symbol="N")
+    decoder_channels: int = setting(192, "channels between fusion and generator", low=8, high=4096, symbol="D")
     batch_norm: str = setting(
         "clip",
         "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
@@ -61,8 +61,12 @@ class AnchorCvae:
     """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
 
     name: str = setting("anchor-cvae", "which model", choices=("anchor-cvae",))
-    channels: int = setting(72, "channels at half resolution, a multiple of 8", low=8, symbol="C")
-    latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, symbol="N")
+    channels: int = setting(72, "channels at half resolution, a multiple of 8", low=8, high=4096, symbol="C")
+    latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, high=4096, symbol="N")
+    prior: str = setting(
+        "fixed", "the prior of z: N(0, I), or learned from frame before and pose", choices=("fixed", "learned")
+    )
+    anchor: bool = setting(True, "keep the first frame and its pose in sight; false hides both")
 
     @property
     def condition(self) -> str:
@@ -75,18 +79,20 @@ class Svg:
 
     name: str = setting("svg-fp", "which model", choices=("svg-fp", "svg-lp"))
     backbone: str = setting("vgg64", "frame encoder and decoder", choices=("vgg64", "dcgan64"))
-    frame_dim: int = setting(128, "size of a frame's code", low=1, symbol="g")
-    latent_dim: int = setting(64, "size of the latent", low=1, symbol="z")
-    hidden_dim: int = setting(256, "size of the LSTM cells", low=1)
-    predictor_layers: int = setting(2, "LSTM layers of the frame predictor", low=1)
-    posterior_layers: int = setting(1, "LSTM layers of the posterior", low=1)
-    prior_layers: int = setting(1, "LSTM layers of the learned prior (svg-lp)", low=1)
+    frame_dim: int = setting(128, "size of a frame's code", low=1, high=16384, symbol="g")
+    latent_dim: int = setting(64, "size of the latent", low=1, high=16384, symbol="z")
+    hidden_dim: int = setting(256, "size of the LSTM cells", low=1, high=16384)
+    predictor_layers: int = setting(2, "LSTM layers of the frame predictor", low=1, high=64)
+    posterior_layers: int = setting(1, "LSTM layers of the posterior", low=1, high=64)
+    prior_layers: int = setting(1, "LSTM layers of the learned prior (svg-lp)", low=1, high=64)
     conditions: str = setting(
         "actions+positions",
         "what the frame predictor sees beside the frames",
         choices=("none", "actions", "actions+positions"),
     )
-    condition_embedding: int = setting(0, "size of a linear embedding of the condition; 0 concatenates it raw", low=0)
+    condition_embedding: int = setting(
+        0, "size of a linear embedding of the condition; 0 concatenates it raw", low=0, high=16384
+    )
     last_frame_skip: bool = setting(
         False, "take the decoder's skips from every previous frame, not only from the given ones"
     )
@@ -114,11 +120,15 @@ MODELS: dict[str, type[PoseCvae] | type[AnchorCvae] | type[Svg]] = {
 @dataclass(frozen=True)
 class Data:
     path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
-    size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, unit="pixels")
+    size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, high=4096, unit="pixels")
     sampling: str = setting(
         "random",
         "clips from every start position, or the course's non-overlapping windows",
         choices=("random", "windows"),
+    )
+    flip: bool = setting(False, "mirror half of the clips, poses and anchors with them")
+    shift: int = setting(
+        0, "move clips, poses and anchors by up to so much, the edge repeated behind them", low=0, unit="pixels"
     )
     shuffle: bool = setting(True, "a new order of clips each epoch; false keeps the file order of the course")
     partial: float = setting(1.0, "share of the training clips that is used, from the start", above=0, high=1)
@@ -135,8 +145,11 @@ class Data:
 @dataclass(frozen=True)
 class Loss:
     reconstruction: str = setting(
-        "mse", "squared error, or half absolute and half squared error", choices=("mse", "l1+mse")
+        "mse",
+        "squared error, half absolute and half squared error, or the logarithm of each frame's squared error (PSNR)",
+        choices=("mse", "l1+mse", "log-mse"),
     )
+    motion: float = setting(0.0, "extra weight of pixels that differ from the true frame before", low=0)
     smoothing: float = setting(0.3, "rate of the time-smoothing term mse(prediction - reference, x_t - x_{t-1})", low=0)
 
 
@@ -148,6 +161,7 @@ class Kl:
     start: float = setting(0.01, "beta at the start of a cycle", low=0, symbol="beta")
     stop: float = setting(1.0, "beta at the end of the climb, and throughout with type none", low=0, symbol="beta")
     per: str = setting("epoch", "beta moves once an epoch or every iteration", choices=("epoch", "iteration"))
+    free_bits: float = setting(0.0, "KL that costs nothing, mean over the batch", low=0, unit="nats per frame")
     reduction: str = setting(
         "sum", "KL summed over the latent's elements (the course) or averaged", choices=("sum", "mean")
     )
@@ -199,6 +213,13 @@ class Training:
         0, "frames in a clip at the start, growing to clip_length over the first half of training; 0: no growth", low=0
     )
     past: int = setting(1, "frames that are given", low=1)
+    replay: float = setting(
+        0.0, "share of clips that go on where an earlier one ended, from the model's own last frame", low=0, high=1
+    )
+    noise: float = setting(
+        0.0, "largest standard deviation of the noise on previous frames, whose level the model is told", low=0, high=1
+    )
+    latent_dropout: float = setting(0.0, "share of clips trained with z at the prior's mean", low=0, high=1)
     ema: float = setting(0.0, "decay of the moving average of the weights; 0 keeps none", low=0, high=0.99999)
     precision: str = setting(
         "float32",
@@ -213,6 +234,19 @@ class Training:
     )
     checkpoint_activations: bool = setting(
         False, "compute each frame's activations again in the backward pass: long clips in little memory, slower"
+    )
+    batch_norm_ranks: str = setting(
+        "sync",
+        "with several processes (torchrun), BatchNorm's statistics over the clips of all, or of each rank alone",
+        choices=("sync", "rank"),
+    )
+    compile: bool = setting(
+        False, "let torch.compile fuse the networks' small operations; needs a C++ compiler and minutes at the start"
+    )
+    cuda_graph: str = setting(
+        "auto",
+        "on a GPU, replay whole steps as CUDA graphs; on refuses settings that a graph cannot carry, auto does without",
+        choices=("auto", "on", "off"),
     )
     device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = setting(0, "seed of every random stream", low=0)

@@ -72,7 +72,7 @@ def plain_loop(model: PoseCvae, data: dict[str, Tensor], ratio: float) -> tuple[
     prediction = torch.stack(predictions, 1)
     terms = {
         "reconstruction": objectives.reconstruction(prediction, truth[:, 1:], "mse"),
-        "kl": objectives.kl((torch.stack(mu, 1), torch.stack(logvar, 1)), None, "sum"),
+        "kl": objectives.kl_per_frame((torch.stack(mu, 1), torch.stack(logvar, 1)), None, "sum").sum(),
         "smoothing": objectives.smoothing(prediction, torch.stack(references, 1), truth[:, 1:], truth[:, :-1]),
     }
     return terms, prediction

@@ -20,9 +20,19 @@ from vidcvae.models.inference import prepare
 from vidcvae.models.rollout import rollout
 from vidcvae.training import bench
 from vidcvae.training.state import TrainingState, new_state
-from vidcvae.training.step import Weights, clip_terms, training_step
+from vidcvae.training.step import Weights, clip_terms, draw, training_step
 
 from .conftest import tiny_config
+
+
+def config_of(name: str, **training: object) -> Config:
+    if name == "pose-cvae":
+        return tiny_config(model={"batch_norm": "frame"}, training=training)
+    if name == "anchor-cvae":
+        model = {"name": name, "channels": 8, "latent_channels": 2, "prior": "learned"}
+        sizes = {"clip_length": 4, "batch_size": 2, "device": "cpu", **training}
+        return settings.resolve({"model": model, "data": {"size": [8, 16]}, "training": sizes})
+    return svg_config(name)
 
 
 def svg_config(name: str, past: int = 2) -> Config:
@@ -50,15 +60,15 @@ def clip(config: Config, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return frames, condition, eps, mask
 
 
-@pytest.mark.parametrize("name", ["pose-cvae", "svg-fp", "svg-lp"])
+@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
 def test_engine_and_plain_loop_have_the_same_losses_and_gradients(name: str) -> None:
-    config = tiny_config(model={"batch_norm": "frame"}) if name == "pose-cvae" else svg_config(name)
+    config = config_of(name)
     torch.manual_seed(0)
     model, twin = build_model(config).double(), build_model(config).double()
     twin.load_state_dict(model.state_dict())
     model.to(memory_format=torch.channels_last)
     frames, condition, eps, mask = clip(config)
-    got = clip_terms(model.train(), frames, condition, eps, mask, config)
+    got = clip_terms(model.train(), frames, condition, draw(eps, mask), config)[0]
     want = bench.plain_terms(twin.train(), frames, condition, eps, mask)
     for term, value in got.items():
         assert value.item() == pytest.approx(want[term].item(), rel=1e-5), term
@@ -72,9 +82,9 @@ def test_engine_and_plain_loop_have_the_same_losses_and_gradients(name: str) -> 
             assert torch.allclose(a.double(), b.double(), rtol=1e-6), key
 
 
-@pytest.mark.parametrize("name", ["pose-cvae", "svg-fp", "svg-lp"])
+@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
 def test_rollout_and_plain_loop_make_the_same_video(name: str) -> None:
-    config = tiny_config(training={"clip_length": 8}) if name == "pose-cvae" else svg_config(name)
+    config = config_of(name, clip_length=8) if not name.startswith("svg") else svg_config(name)
     torch.manual_seed(1)
     model = build_model(config)
     for module in model.modules():  # statistics that a folding could get wrong
@@ -109,7 +119,7 @@ def _one_step(config: Config, **training: object) -> tuple[TrainingState, dict[s
     frames, poses, eps, mask = (x.float() for x in clip(config))
     batch = ClipBatch(*((x * 255).to(torch.uint8) for x in (frames, poses)))
     state.model.eval()  # BatchNorm's statistics are the one thing that parts of a batch do not share
-    return state, training_step(state, batch, eps, mask, config, Weights(0.01, 0.3, 1e-3), torch.float32)
+    return state, training_step(state, batch, draw(eps, mask), config, Weights(0.01, 0.3, 1e-3), torch.float32)[0]
 
 
 @pytest.mark.parametrize("setting", [{"accumulate": 2}, {"accumulate": 4}, {"checkpoint_activations": True}])
@@ -184,7 +194,7 @@ def test_bench_command(what: str, unit: str) -> None:
     ("arguments", "message"),
     [
         (["trian"], "WHAT is 'trian'. Did you mean 'train'?"),
-        (["train", "--model", "anchor-cvae"], "--model is 'anchor-cvae'"),
+        (["train", "--model", "anchor"], "--model is 'anchor'"),
         (["train", "--precision", "fp16"], "--precision is 'fp16'"),
         (["train", "--against", "nothing"], "--against is 'nothing'"),
         (["train", "--size", "30x30"], "data.size 30x30 must be multiples of 8"),

@@ -13,7 +13,7 @@ from vidcvae.errors import NonFiniteError
 from vidcvae.models import build_model, objectives
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, clip_terms, forcing_mask, training_step
+from vidcvae.training.step import Weights, clip_terms, draw, forcing_mask, training_step
 
 from .conftest import tiny_config
 
@@ -45,7 +45,7 @@ def test_batched_step_equals_the_plain_loop(share: float | str) -> None:
     frames, poses = torch.rand(2, 2, 5, 3, 8, 16, dtype=torch.float64)
     eps = torch.randn(2, 4, 4, 8, 16, dtype=torch.float64)
     mask = torch.tensor([[1.0, 0, 1, 0], [1, 1, 0, 0]]) if share == "frames" else torch.full((2, 4), float(share))
-    got = clip_terms(model.train(), frames, poses, eps, mask, config)
+    got = clip_terms(model.train(), frames, poses, draw(eps, mask), config)[0]
     want = plain_loop(twin.train(), frames, poses, eps, mask.double())  # type: ignore[arg-type]
     for name, value in want.items():
         assert got[name].item() == pytest.approx(value.item(), rel=1e-5)
@@ -94,13 +94,14 @@ def test_a_non_finite_loss_changes_nothing() -> None:
     state = new_state(build_model(config), config)
     batch = ClipBatch(*torch.randint(0, 256, (2, 2, 4, 3, 8, 16), dtype=torch.uint8))
     eps = torch.randn(2, 3, 4, 8, 16)
-    args = (forcing_mask(config.teacher_forcing, 0, 2, 3, 1, 0, 0, 0), config, Weights(1.0, 0.3, 1e-3), torch.float32)
-    training_step(state, batch, eps, *args)
+    mask = forcing_mask(config.teacher_forcing, 0, 2, 3, 1, 0, 0, 0)
+    args = (draw(eps, mask), config, Weights(1.0, 0.3, 1e-3), torch.float32)
+    training_step(state, batch, *args)
     before = {name: t.clone() for name, t in state.tensors().items() if "running" not in name and "batches" not in name}
     with pytest.raises(NonFiniteError, match="the kl became"):
         with torch.no_grad():
             state.model.gaussian_predictor[-1].bias[4:] = 200.0  # logvar whose exp overflows
-        training_step(state, batch, eps, *args)
+        training_step(state, batch, *args)
     state.model.gaussian_predictor[-1].bias.data.copy_(before["model.gaussian_predictor.6.bias"])
     for name, tensor in before.items():
         assert torch.equal(state.tensors()[name], tensor), name
@@ -113,7 +114,7 @@ def test_moving_average_follows_the_weights() -> None:
     start = parameter.detach().clone()
     batch = ClipBatch(*torch.randint(0, 256, (2, 2, 4, 3, 8, 16), dtype=torch.uint8))
     mask = forcing_mask(config.teacher_forcing, 0, 2, 3, 1, 0, 0, 0)
-    training_step(state, batch, torch.randn(2, 3, 4, 8, 16), mask, config, Weights(0.1, 0, 1e-3), torch.float32)
+    training_step(state, batch, draw(torch.randn(2, 3, 4, 8, 16), mask), config, Weights(0.1, 0, 1e-3), torch.float32)
     decay = min(0.99, 1 / 10)
     assert torch.allclose(state.ema[name], decay * start + (1 - decay) * parameter.detach(), atol=1e-7)
     assert settings.to_table(config)["training"]["ema"] == 0.99

@@ -9,7 +9,7 @@ import typer
 from vidcvae.cli import trained, ui
 
 WHAT = ("train", "generate")
-MODELS = ("pose-cvae", "svg-fp", "svg-lp")
+MODELS = ("pose-cvae", "anchor-cvae", "svg-fp", "svg-lp")
 PRECISIONS = ("float32", "bf16", "auto")
 
 
@@ -33,6 +33,9 @@ def bench(
             autocompletion=trained.choices(*PRECISIONS),
         ),
     ] = "float32",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse the engine's small operations.")
+    ] = False,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often each is measured.")] = 5,
     against: Annotated[
         str, typer.Option("--against", help="What to compare with: plain, the loop everyone writes.")
@@ -55,13 +58,14 @@ def bench(
     from vidcvae.training import bench as measuring
 
     made = what == "generate"
-    common: dict[str, Any] = {"precision": precision}
+    common: dict[str, Any] = {"precision": precision, "compile": compile_}
     if batch or made:
         common["batch_size"] = batch or 5
     if frames or made:
         common["clip_length"] = frames or 64
     # statistics as the plain loop takes them, so that both compute the same
-    layers = [{"model": {"name": model, "batch_norm": "frame"}, "training": common}, {"data": {"size": size}}]
+    statistics = {} if model == "anchor-cvae" else {"batch_norm": "frame"}
+    layers = [{"model": {"name": model, **statistics}, "training": common}, {"data": {"size": size}}]
     config = settings.resolve_with_preset(None, layers if size else layers[:1])
     compare = measuring.compare_generation if made else measuring.compare_training
     with ui.progress(f"{what}, plain and engine in turns", quiet=json) as advance:

@@ -6,8 +6,10 @@ Axes are B, T, C, H, W throughout; frames are uint8 0..255 until a model sees th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -99,11 +101,13 @@ class ClipBatch:
     condition: entry t belongs to the transition into frame t. Pose images uint8 (B, T, 3, H, W), or
         actions float32 (B, T, A), or nothing. Entry 0 is never used to predict a frame of the clip.
     anchor: another frame of each clip's sequence with its pose, uint8 (B, 3, H, W) each, where a model wants one.
+    start: uint8 (B, 3, H, W), what the model gets for frame 0, where that is not always the truth.
     """
 
     frames: Tensor
     condition: Tensor | None
     anchor: tuple[Tensor, Tensor] | None = None
+    start: Tensor | None = None
 
 
 # The tracks that a model's ``condition`` is made of, side by side
@@ -136,25 +140,52 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
     return np.concatenate([np.asarray(sequence.tracks[name][rows]) for name in wanted], axis=-1)
 
 
+class Place(NamedTuple):
+    """Where a clip begins, which frame of its sequence is its anchor, and how the images are mirrored and moved."""
+
+    sequence: int
+    first: int
+    anchor: int = -1
+    mirrored: int = 0
+    down: int = 0
+    right: int = 0
+
+
 def cut(
-    sequences: tuple[Sequence, ...],
-    picks: list[tuple[int, int]],
-    length: int,
-    kind: str,
-    pairing: str,
-    anchors: list[int] | None = None,
+    sequences: tuple[Sequence, ...], places: Items[tuple[int, ...]], length: int, kind: str, pairing: str
 ) -> ClipBatch:
-    """The clips that begin at ``picks``, pairs of (sequence, first frame), and the frames ``anchors``."""
-    frames = np.stack([sequences[s].frames[start : start + length] for s, start in picks])
-    rows = [condition_rows(sequences[s], start, length, kind, pairing) for s, start in picks]
-    condition = None if kind == "none" else torch.from_numpy(np.stack([r for r in rows if r is not None]))
-    if anchors is None:
-        return ClipBatch(torch.from_numpy(frames), condition)
-    each = [(sequences[s], t) for (s, _), t in zip(picks, anchors, strict=True)]
-    images, poses = (
-        np.stack(found) for found in zip(*((q.frames[t], q.tracks["pose"][t]) for q, t in each), strict=True)
-    )
-    return ClipBatch(torch.from_numpy(frames), condition, (torch.from_numpy(images), torch.from_numpy(poses)))
+    """The clips of ``length`` frames that begin at ``places``, with their anchors where they name some."""
+    at = [Place(*place) for place in places]
+    frames = np.stack([moved(sequences[p.sequence].frames[p.first : p.first + length], p) for p in at])
+    condition = anchor = None
+    if kind != "none":
+        rows = [condition_rows(sequences[p.sequence], p.first, length, kind, pairing) for p in at]
+        given = [row for row in rows if row is not None]
+        if kind == "pose":
+            given = [moved(row, p, 255) for row, p in zip(given, at, strict=True)]
+        condition = torch.from_numpy(np.stack(given))
+    if all(p.anchor >= 0 for p in at):
+        each = [(sequences[p.sequence], p) for p in at]
+        images = np.stack([moved(q.frames[p.anchor], p) for q, p in each])
+        poses = np.stack([moved(q.tracks["pose"][p.anchor], p, 255) for q, p in each])
+        anchor = torch.from_numpy(images), torch.from_numpy(poses)
+    return ClipBatch(torch.from_numpy(frames), condition, anchor)
+
+
+def moved(images: np.ndarray, place: Place, fill: int | None = None) -> np.ndarray:
+    """(..., H, W) mirrored and moved as ``place`` says; what comes in is ``fill``, or the edge repeated."""
+    _, _, _, mirrored, down, right = place
+    if mirrored:
+        images = images[..., ::-1]
+    if not down and not right:
+        return images
+    height, width = images.shape[-2:]
+    y, x = np.arange(height) - down, np.arange(width) - right
+    found = images[..., y.clip(0, height - 1), :][..., x.clip(0, width - 1)]
+    if fill is not None:
+        found[..., (y < 0) | (y >= height), :] = fill
+        found[..., (x < 0) | (x >= width)] = fill
+    return found
 
 
 def to_unit(values: Tensor) -> Tensor:

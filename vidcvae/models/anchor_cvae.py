@@ -18,6 +18,8 @@ from vidcvae.config import AnchorCvae as AnchorCvaeConfig
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, full
 from vidcvae.models.layers import over_frames
 
+SHARP = -4.0  # the posterior's logvar at the start of training
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions, normalised and gated before each (He et al. 2016, full pre-activation)."""
@@ -38,13 +40,25 @@ class Block(nn.Module):
         return y
 
 
+def gaussian_net(inputs: int, latent: int) -> nn.Sequential:
+    """(., inputs, H, W) -> mu and logvar side by side (., 2 N, H/8, W/8)"""
+    return nn.Sequential(
+        nn.PixelUnshuffle(2),
+        *(nn.Conv2d(4 * inputs, 48, 3, padding=1), nn.SiLU()),
+        *(nn.Conv2d(48, 96, 3, stride=2, padding=1), nn.SiLU()),
+        *(nn.Conv2d(96, 96, 3, stride=2, padding=1), nn.SiLU()),
+        nn.Conv2d(96, 2 * latent, 1),
+    )
+
+
 class AnchorCvae(VideoModel):
     uses_anchor = True
+    knows_noise = True
 
     def __init__(self, config: AnchorCvaeConfig) -> None:
         super().__init__()
         c, n = config.channels, config.latent_channels
-        given = 3 * 5 + 2  # frame before, anchor, their poses, the new pose; and where in the frame
+        given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; where in the frame
         self.config = config
         self.stem = nn.Conv2d(4 * given, c, 3, padding=1)
         self.down1 = Block(c, c)
@@ -60,20 +74,20 @@ class AnchorCvae(VideoModel):
         self.unfold = nn.Conv2d(c, 4 * 16, 1)
         self.refine = nn.Conv2d(16 + given, 24, 3, padding=1)
         self.image = nn.Conv2d(24, 3, 3, padding=1)
-        self.posterior_net = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            *(nn.Conv2d(4 * 6, 48, 3, padding=1), nn.SiLU()),
-            *(nn.Conv2d(48, 96, 3, stride=2, padding=1), nn.SiLU()),
-            *(nn.Conv2d(96, 96, 3, stride=2, padding=1), nn.SiLU()),
-            nn.Conv2d(96, 2 * n, 1),
-        )
+        self.posterior_net = gaussian_net(6, n)
+        head = self.posterior_net[-1]
+        assert isinstance(head, nn.Conv2d) and head.bias is not None
+        nn.init.constant_(head.bias[n:], SHARP)  # a z of noise alone would be unlearnt before it could carry anything
+        self.prior_net = gaussian_net(7, n) if config.prior == "learned" else None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         return self.config.latent_channels, height // 8, width // 8
 
-    def encode_frames(self, frames: Tensor) -> Code:
-        """A frame is its own code, -1..1."""
-        return frames * 2 - 1
+    def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> Code:
+        """A frame is its own code, -1..1, with the level of the noise on it as a fourth channel."""
+        known = frames.new_zeros(frames.shape[:2]) if level is None else level.to(frames)
+        plane = known[:, :, None, None, None].expand(-1, -1, 1, *frames.shape[-2:])
+        return torch.cat([frames * 2 - 1, plane], dim=2)
 
     def encode_condition(self, condition: Tensor | None, like: Tensor) -> Code:
         """Pose images (B, T, 3, H, W) in 0..1 -> ink on paper: 0 where the paper is white."""
@@ -81,8 +95,8 @@ class AnchorCvae(VideoModel):
         return 1 - condition
 
     def posterior(self, frames: Code, condition: Code) -> Gaussian:
-        """(B, T, 3, H, W) twice -> mu, logvar (B, T, N, H/8, W/8)"""
-        mu, logvar = over_frames(self.posterior_net, torch.cat([frames, condition], dim=2)).chunk(2, dim=2)
+        """(B, T, 4, H, W), (B, T, 3, H, W) -> mu, logvar (B, T, N, H/8, W/8)"""
+        mu, logvar = over_frames(self.posterior_net, torch.cat([frames[:, :, :3], condition], dim=2)).chunk(2, dim=2)
         return mu, logvar
 
     def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
@@ -93,18 +107,22 @@ class AnchorCvae(VideoModel):
         y = torch.linspace(-1, 1, height, device=image.device)[:, None].expand(height, width)
         x = torch.linspace(-1, 1, width, device=image.device)[None, :].expand(height, width)
         position = torch.stack([y, x]).expand(len(image), -1, -1, -1).to(image.dtype)
-        fixed = torch.cat([image * 2 - 1, 1 - pose, position], dim=1)
+        seen = 1.0 if self.config.anchor else 0.0
+        fixed = torch.cat([(image * 2 - 1) * seen, (1 - pose) * seen, position], dim=1)
         return fixed, 1 - first_condition
 
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
-        """N(0, I), whatever came before."""
+        """N(0, I), or learned: p(z_t | x_{t-1}, pose_t)."""
+        if self.prior_net is not None:
+            mu, logvar = self.prior_net(torch.cat([previous, condition], dim=1)).chunk(2, dim=1)
+            return (mu, logvar), state
         zero = previous.new_zeros(len(previous), *self.latent_shape(*previous.shape[-2:]))
         return (zero, zero), state
 
     def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
-        """(B, 3, H, W), (B, 3, H, W), (B, N, H/8, W/8) -> frame (B, 3, H, W)"""
+        """(B, 4, H, W), (B, 3, H, W), (B, N, H/8, W/8) -> frame (B, 3, H, W)"""
         fixed, pose_before = state
-        given = torch.cat([previous, fixed, pose_before, condition], dim=1)  # (B, 17, H, W)
+        given = torch.cat([previous, fixed, pose_before, condition], dim=1)  # (B, 18, H, W)
         half = self.down1(self.stem(F.pixel_unshuffle(given, 2)))  # (B, C, H/2, W/2)
         quarter = self.down2(self.shrink1(half))  # (B, 2C, H/4, W/4)
         eighth = self.middle(self.shrink2(quarter) + self.latent(z))  # (B, 3C, H/8, W/8)
@@ -121,6 +139,8 @@ class AnchorCvae(VideoModel):
         poses_before = torch.cat([pose_before[:, None], condition[:, :-1]], dim=1)
         every = fixed[:, None].expand(-1, steps, -1, -1, -1)
         flat = (every.flatten(0, 1), poses_before.flatten(0, 1))
-        frames, _ = self.step(flat, *(x.flatten(0, 1) for x in (previous, condition, z)))
-        zero = torch.zeros_like(z)
-        return frames.unflatten(0, z.shape[:2]), (zero, zero)
+        before, now = previous.flatten(0, 1), condition.flatten(0, 1)
+        (mu, logvar), _ = self.prior(flat, before, now)
+        frames, _ = self.step(flat, before, now, z.flatten(0, 1))
+        like = z.shape[:2]
+        return frames.unflatten(0, like), (mu.unflatten(0, like), logvar.unflatten(0, like))

@@ -49,6 +49,10 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
             _fold_batch_norm(block)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameter = next(model.parameters())
+    if parameter.is_cuda and dtype != torch.float32:  # without gradients autocast would convert them in every step
+        for module in model.modules():
+            if isinstance(module, Convolution):
+                module.to(dtype)
     if parameter.is_cpu and parameter.dtype == torch.float32 and _has_onednn():
         for block in blocks:
             _use_onednn(block, dtype)

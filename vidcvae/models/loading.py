@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae import config as settings
+from vidcvae import reading
 from vidcvae.errors import DataError, UsageError
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
@@ -50,7 +51,7 @@ def load_model(
     """
     path, run = find_checkpoint(None if source is None else Path(source), which)
     saved = checkpoint.read(path)
-    config = settings.resolve(saved.meta["config"])
+    config = _config(saved)
     has_ema = any(name.startswith("ema.") for name in saved.tensors)
     if weights == "ema" and not has_ema:
         raise UsageError(f"{path} holds no moving average of the weights.", "Use --weights raw.")
@@ -58,19 +59,48 @@ def load_model(
     state = saved.part("model")
     if chosen == "ema":
         state |= saved.part("ema")
-    model = build_model(config)
-    load_weights(model, state, path)
+    model = build_filled(config, state, path)
     if batch_stats:
         use_image_statistics(model)
     return Loaded(model.eval().to(device), config, saved.meta, path, saved.digest, run, chosen, batch_stats)
 
 
+def _config(saved: checkpoint.Checkpoint) -> settings.Config:
+    table = saved.meta.get("config")
+    if not isinstance(table, dict):
+        raise DataError(f"{saved.path} does not say of what model it is: it has no config.")
+    try:
+        return settings.resolve(table)
+    except UsageError as error:
+        raise DataError(f"{saved.path} cannot be used: {error.message}", "Was it written by another version?") from None
+
+
+def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) -> VideoModel:
+    """The model that ``config`` describes with the weights ``state``; raises ``DataError`` as ``load_weights`` does.
+
+    The first try is a model without memory: a small file must not make room for a huge one.
+    """
+    with torch.device("meta"):
+        sketch = build_model(config)
+    _check_fit(sketch, state, path)
+    model = build_model(config)
+    model.load_state_dict(state)
+    return model
+
+
 def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Copy ``state`` into ``model``; raises ``DataError`` naming the first tensor that does not fit."""
+    _check_fit(model, state, path)
+    model.load_state_dict(state)
+
+
+def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in state:
             raise DataError(f"{path} is a checkpoint of another model: it has no tensor {name}.")
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise DataError(f"{path} is a checkpoint of another model: {name} holds numbers of another kind there.")
         if state[name].shape != tensor.shape:
             raise DataError(
                 f"{path} is a checkpoint of another model: {name} is {list(state[name].shape)} there, "
@@ -78,9 +108,9 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None
             )
     if unknown := sorted(set(state) - set(own)):
         raise DataError(
-            f"{path} is a checkpoint of another model: {unknown[0]} has no place in {type(model).__name__}."
+            f"{path} is a checkpoint of another model: "
+            f"{reading.label(unknown[0])} has no place in {type(model).__name__}."
         )
-    model.load_state_dict(state)
 
 
 def pick_device(wanted: str) -> str:

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from vidcvae.models.interface import Gaussian, full
 
+FLOOR = 1e-4  # 40 dB: a frame better than that is good enough
+MOVING = 0.05  # a pixel moves where a channel changes by more than so much of the range
+
 
 def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
     """KL(q || p) of each element of two diagonal Gaussians; ``p`` is N(0, I) where it is not given.
@@ -25,20 +28,31 @@ def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
     return 0.5 * (p_logvar - logvar + (logvar.exp() + (mu - p_mu).square()) / p_logvar.exp() - 1)
 
 
-def kl(q: Gaussian, p: Gaussian | None, reduction: str) -> Tensor:
-    """KL of (B, T, S*) Gaussians: summed over T, averaged over B; over S* summed ("sum") or averaged ("mean")."""
+def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: str, keep: Tensor | None = None) -> Tensor:
+    """KL of (B, T, S*) Gaussians for each of the T steps, averaged over B; over S* summed ("sum") or averaged ("mean").
+
+    keep (B,): the weight of each clip, 1 in the mean; without it all weigh the same.
+    """
     elements = kl_elements(q, p).flatten(2)  # (B, T, S)
     each = elements.sum(2) if reduction == "sum" else elements.mean(2)  # (B, T)
-    return each.sum(1).mean()
+    return (each if keep is None else each * keep[:, None]).mean(0)
 
 
-def reconstruction(prediction: Tensor, truth: Tensor, kind: str) -> Tensor:
-    """(B, T, 3, H, W) twice -> mean over pixels, summed over T. "mse", or "l1+mse": half of each."""
-    steps = prediction.shape[1]
-    squared = F.mse_loss(full(prediction), full(truth))
-    if kind == "mse":
-        return squared * steps
-    return (F.l1_loss(full(prediction), full(truth)) + squared) / 2 * steps
+def reconstruction(
+    prediction: Tensor, truth: Tensor, kind: str, before: Tensor | None = None, motion: float = 0.0
+) -> Tensor:
+    """(B, T, 3, H, W) twice -> mean over pixels, summed over T. "mse", or "l1+mse": half of each; or "log-mse": the
+    logarithm of each frame's squared error, so that a decibel is worth the same in every frame, as in a mean PSNR.
+
+    With ``motion`` a pixel that differs from the true frame ``before`` weighs 1 + motion.
+    """
+    difference = full(prediction) - full(truth)
+    each = (difference.abs() + difference.square()) / 2 if kind == "l1+mse" else difference.square()
+    if motion and before is not None:
+        each = each * (1 + motion * ((truth - before).abs().amax(2, keepdim=True) > MOVING))
+    if kind == "log-mse":
+        return (each.flatten(2).mean(2) + FLOOR).log().mean() * prediction.shape[1]
+    return each.mean() * prediction.shape[1]
 
 
 def smoothing(prediction: Tensor, reference: Tensor, truth: Tensor, truth_before: Tensor) -> Tensor:
@@ -49,7 +63,7 @@ def smoothing(prediction: Tensor, reference: Tensor, truth: Tensor, truth_before
 
 def total(terms: dict[str, Tensor], beta: float | Tensor, rate: float) -> Tensor:
     """reconstruction + beta * kl + rate * smoothing, the last where it is asked for."""
-    elbo = terms["reconstruction"] + beta * terms["kl"]
+    elbo = terms["reconstruction"] + beta * terms.get("kl_charged", terms["kl"])
     return elbo + rate * terms["smoothing"] if "smoothing" in terms else elbo
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from vidcvae.models.graphs import Graphed
 from vidcvae.models.inference import prepare
-from vidcvae.models.interface import VideoModel, at, full, reparameterize
+from vidcvae.models.interface import Code, State, VideoModel, at, full, reparameterize
+from vidcvae.rng import there
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
 
@@ -58,6 +60,16 @@ def rollout(
             codes = model.encode_condition(_chunk(condition, 0, frames.shape[1], device), frames)
             mu, logvar = model.posterior(at(known_codes, slice(1, None)), at(codes, slice(1, None)))
 
+    def advance(state: State, frame: Tensor, code: Code, z: Tensor | None, eps: Tensor) -> tuple[Tensor, State]:
+        with arithmetic:
+            previous = at(model.encode_frames(frame[:, None]), 0)
+            (p_mu, p_logvar), state = model.prior(state, previous, code)
+        if z is None:
+            z = _z(latent, p_mu, p_logvar, eps)
+        with arithmetic:
+            return model.step(state, previous, code, z)
+
+    run = Graphed(advance) if device.type == "cuda" else advance
     frame = _unit(past[:, 0], device)
     state = model.initial_state(frame, None if condition is None else _unit(condition[:, 0], device))
     for begin in range(1, steps, CHUNK):
@@ -66,26 +78,25 @@ def rollout(
         with arithmetic:
             condition_codes = model.encode_condition(_chunk(condition, begin, end, device), like)
         for t in range(begin, end):
-            code = at(condition_codes, t - begin)
-            with arithmetic:
-                previous = at(model.encode_frames(frame[:, None]), 0)
-                (p_mu, p_logvar), state = model.prior(state, previous, code)
+            eps, z = there(noise(t), device), None
             if t < given or latent == "posterior":
-                z = reparameterize(mu[:, t - 1], logvar[:, t - 1], noise(t))
-            elif latent == "prior":
-                z = reparameterize(p_mu, p_logvar, noise(t))
-            elif latent == "prior-mean":
-                z = full(p_mu)
-            elif latent == "zero":
-                z = torch.zeros_like(p_mu, dtype=torch.float32)
-            else:
-                raise ValueError(f"latent {latent!r}")
-            with arithmetic:
-                frame, state = model.step(state, previous, code, z)
+                z = reparameterize(mu[:, t - 1], logvar[:, t - 1], eps)
+            frame, state = run(state, frame, at(condition_codes, t - begin), z, eps)
             if t < given:
                 frame = _unit(past[:, t], device)
             else:
-                yield frame
+                yield frame.clone() if device.type == "cuda" else frame  # the next replay writes over it
+
+
+def _z(latent: str, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
+    """z as ``latent`` says, of the prior's mean and log-variance."""
+    if latent == "prior":
+        return reparameterize(p_mu, p_logvar, eps)
+    if latent == "prior-mean":
+        return full(p_mu)
+    if latent == "zero":
+        return torch.zeros_like(p_mu, dtype=torch.float32)
+    raise ValueError(f"latent {latent!r}")
 
 
 def zero_noise(t: int) -> Tensor:

@@ -24,13 +24,16 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.models import build_model
+from vidcvae.models.anchor_cvae import AnchorCvae
+from vidcvae.models.graphs import EAGER_CALLS
 from vidcvae.models.interface import VideoModel, at
 from vidcvae.models.objectives import kl_elements
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import CONDITION_SIZE, Hidden, Svg, zero_hidden
+from vidcvae.training.engine import Engine
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, clip_terms, compute_dtype, training_step
+from vidcvae.training.step import Weights, clip_terms, compute_dtype, draw
 
 BETA = 0.01
 Progress = Callable[[int, int], None]
@@ -63,11 +66,12 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     batch, eps, mask = _made_up(config, device, clips, length)
     frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
     engine_state = new_state(engine_model.to(memory_format=torch.channels_last).train(), config)  # type: ignore[call-overload]
+    fast = Engine(engine_state, config, dtype)
     plain_state = new_state(plain_model.train(), config)
-    rate = config.loss.smoothing
+    rate, draws = config.loss.smoothing, draw(eps, mask)
 
     def engine() -> dict[str, Tensor]:
-        return training_step(engine_state, batch, eps, mask, config, Weights(BETA, rate, config.optimizer.lr), dtype)
+        return fast.step(batch, draws, Weights(BETA, rate, config.optimizer.lr))[0]
 
     def plain() -> dict[str, Tensor]:
         terms = plain_terms(plain_model, frames, condition, eps, mask)
@@ -80,10 +84,12 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
 
     got, memory = _with_memory(engine, device)
     want = plain()
+    for _ in range(EAGER_CALLS if device == "cuda" else 0):  # until the step is a graph
+        engine()
     losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())
     seconds = in_turns(plain, engine, device, repeats, progress)
-    forward = count_flop(lambda: clip_terms(engine_model, frames, condition, eps, mask, config))
+    forward = count_flop(lambda: clip_terms(engine_model, frames, condition, draws, config))
     share = 3 * forward / seconds[1] / matrix_peak(dtype, device)  # backward costs twice forward
     return _comparison(
         seconds, clips, "clips/s", frame_flop(engine_model, frames, condition), share, memory, difference
@@ -130,7 +136,7 @@ def plain_terms(
 
     frames (B, T, 3, H, W), condition (B, T, ...), eps (B, T-1, ...), mask (B, T-1) the truth's share in each step.
     """
-    forward = _plain_pose_step(model) if isinstance(model, PoseCvae) else _plain_svg_step(cast(Svg, model), frames)
+    forward = _plain_step(model, frames[:, 0], condition)
     last = frames[:, 0]
     terms = dict.fromkeys(("kl", "reconstruction", "smoothing"), torch.zeros((), device=frames.device))
     for t in range(1, frames.shape[1]):
@@ -146,7 +152,7 @@ def plain_terms(
 
 def plain_video(model: VideoModel, past: Tensor, condition: Tensor | None = None, *, eps: Tensor) -> Tensor:
     """Frames P..T-1 of a free run from ``past`` (B, P, 3, H, W), z drawn from the prior with ``eps`` (B, T-1, ...)."""
-    forward = _plain_pose_step(model) if isinstance(model, PoseCvae) else _plain_svg_step(cast(Svg, model), past)
+    forward = _plain_step(model, past[:, 0], condition)
     last, made = past[:, 0], []
     for t in range(1, eps.shape[1] + 1):
         truth = past[:, t] if t < past.shape[1] else None
@@ -160,6 +166,36 @@ def plain_video(model: VideoModel, past: Tensor, condition: Tensor | None = None
 
 # reference, condition, true frame (None: draw from the prior), eps -> frame, posterior, prior (None: N(0, I))
 PlainStep = Callable[[Tensor, Tensor | None, Tensor | None, Tensor], tuple[Tensor, Any, Any]]
+
+
+def _plain_step(model: VideoModel, first: Tensor, condition: Tensor | None) -> PlainStep:
+    if isinstance(model, PoseCvae):
+        return _plain_pose_step(model)
+    if isinstance(model, AnchorCvae):
+        return _plain_anchor_step(model, first, condition)
+    return _plain_svg_step(cast(Svg, model), first)
+
+
+def _plain_anchor_step(model: AnchorCvae, first: Tensor, condition: Tensor | None) -> PlainStep:
+    """The first frame is the anchor."""
+    assert condition is not None
+    state = model.initial_state(first, condition[:, 0])
+
+    def step(reference: Tensor, pose: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
+        nonlocal state
+        assert pose is not None
+        before, given = model.encode_frames(reference[:, None]), 1 - pose
+        z, posterior = eps, None
+        (p_mu, p_logvar), state = model.prior(state, before[:, 0], given)
+        if truth is not None:
+            mu, logvar = (x[:, 0] for x in model.posterior(model.encode_frames(truth[:, None]), given[:, None]))
+            z, posterior = mu + eps * torch.exp(logvar / 2), (mu, logvar)
+        elif model.prior_net is not None:
+            z = p_mu + eps * torch.exp(p_logvar / 2)
+        frame, state = model.step(state, before[:, 0], given, z)
+        return frame, posterior, (p_mu, p_logvar)
+
+    return step
 
 
 def _plain_pose_step(model: PoseCvae) -> PlainStep:
@@ -309,6 +345,7 @@ def machine() -> str:
 
 def _twins(config: Config, device: str) -> tuple[VideoModel, VideoModel]:
     """Two models with the same weights."""
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, on both sides
     torch.manual_seed(rng.seed_of(config.training.seed, "weights"))
     one, other = build_model(config).to(device), build_model(config).to(device)
     other.load_state_dict(one.state_dict())

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidcvae import reading
 from vidcvae.config import Config
 from vidcvae.errors import DataError
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import load_weights
 from vidcvae.storage.checkpoint import Checkpoint
+from vidcvae.training.replay import Replay
 
 
 class Meter:
@@ -69,21 +71,23 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """The model, its optimizer, the moving average of its weights (or none), and where training stands."""
+    """The model, its optimizer, the moving average of its weights (or none), the frames it replays (or none), and where
+    training stands."""
 
     model: VideoModel
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]
     progress: Progress
+    replay: Replay | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """``model.*``, ``ema.*`` and ``optimizer.KEY.PARAMETER``."""
+        """``model.*``, ``ema.*``, ``optimizer.KEY.PARAMETER`` and ``replay.*``."""
         found = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"ema.{name}": t for name, t in self.ema.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"optimizer.{key}.{name}"] = value
-        return found
+        return found | (self.replay.tensors() if self.replay else {})
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's tensors and position; raises ``DataError`` if it is of another model."""
@@ -93,6 +97,18 @@ class TrainingState:
                 f"{saved.path} holds weights only, no optimizer and no position, so it cannot be resumed.",
                 f"Start a new run from its weights: vidcvae train --init {saved.path}",
             )
+        try:
+            self._take_over(saved)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = reading.label((str(error).splitlines() or [""])[0][:200])
+            raise DataError(
+                f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).",
+                f"Start a new run from its weights: vidcvae train --init {saved.path}",
+            ) from None
+
+    def _take_over(self, saved: Checkpoint) -> None:
         device = next(self.model.parameters()).device
         for name, average in saved.part("ema").items():
             self.ema[name].copy_(average)
@@ -100,11 +116,13 @@ class TrainingState:
         for name, parameter in self.model.named_parameters():
             state = {key.partition(".")[0]: t for key, t in optimizer.items() if key.partition(".")[2] == name}
             if state:
-                # Adam keeps its step count on the CPU and its moments beside the parameter, in its memory format
+                # Adam keeps its moments beside the parameter, in its memory format
                 self.optimizer.state[parameter] = {
-                    key: t if t.dim() == 0 else torch.empty_like(parameter).copy_(t.to(device))
+                    key: t.to(device) if t.dim() == 0 else torch.empty_like(parameter).copy_(t.to(device))
                     for key, t in state.items()
                 }
+        if self.replay and (frames := saved.part("replay")):
+            self.replay.restore(frames)
         self.progress = Progress.from_json(saved.meta["progress"])
 
 
@@ -112,11 +130,20 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
     """A fresh optimizer and moving average around ``model``."""
     settings = config.optimizer
     cls = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    device = next(model.parameters()).device
     optimizer = cls(
         model.parameters(),
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
+        fused=True,  # one pass over all weights, and nothing to wait for on a GPU
+        capturable=device.type == "cuda",
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
-    return TrainingState(model, optimizer, ema, Progress())
+    replay = Replay(config.data.size, str(device)) if config.training.replay else None
+    return TrainingState(model, optimizer, ema, Progress(), replay)
+
+
+def ema_memory(state: TrainingState, decay: float) -> float:
+    """The moving average's decay at this step: less in the first steps, so that it starts warm."""
+    return min(decay, (1 + state.progress.step) / (10 + state.progress.step))

@@ -5,8 +5,10 @@ B batch, T frames in the clip, S* the latent's shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +19,9 @@ from vidcvae.config import Config, TeacherForcing
 from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
-from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, reparameterize
-from vidcvae.training.state import TrainingState
+from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, full, reparameterize
+from vidcvae.training.distributed import ALONE, Ranks
+from vidcvae.training.state import TrainingState, ema_memory
 
 Terms = dict[str, Tensor]
 
@@ -27,9 +30,46 @@ Terms = dict[str, Tensor]
 class Weights:
     """What the schedules say about a step."""
 
-    beta: float
+    beta: float | Tensor
     smoothing: float
-    lr: float
+    lr: float | Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is random in a step.
+
+    eps (B, T-1, S*); mask (B, T-1) from ``forcing_mask``, and what it says of all clips at once in each step ("truth",
+    "own" or "mixed"), known on the CPU; noise (B, T-1, 3, H, W) on the previous frames, scaled already, and its
+    level (B, T-1); keep (B,): 0 for clips with the prior's mean for z, the weight of their KL for those with a drawn
+    one, 1 in the mean of the whole batch, so that parts of it may be averaged.
+    """
+
+    eps: Tensor
+    mask: Tensor
+    pattern: tuple[str, ...]
+    noise: Tensor | None = None
+    level: Tensor | None = None
+    keep: Tensor | None = None
+
+    def __getitem__(self, clips: slice | list[int]) -> Draws:
+        return self.map(lambda x: x[clips])
+
+    def to(self, device: torch.device) -> Draws:
+        return self.map(lambda x: x.to(device, non_blocking=True))
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Draws:
+        """``f`` of every tensor."""
+        parts = {name: getattr(self, name) for name in ("eps", "mask", "noise", "level", "keep")}
+        changed: dict[str, Any] = {name: f(x) for name, x in parts.items() if x is not None}
+        return replace(self, **changed)
+
+
+def draw(eps: Tensor, mask: Tensor, **others: Tensor | None) -> Draws:
+    """The draws of a step, from a ``mask`` on the CPU."""
+    each = ((column.min(), column.max()) for column in mask.unbind(1))
+    pattern = tuple("truth" if low == 1 else "own" if high == 0 else "mixed" for low, high in each)
+    return Draws(eps, mask, pattern, **others)
 
 
 def forcing_mask(
@@ -51,68 +91,97 @@ def clip_terms(
     model: VideoModel,
     frames: Tensor,
     condition: Tensor | None,
-    eps: Tensor,
-    mask: Tensor,
+    draws: Draws,
     config: Config,
     anchor: Anchor | None = None,
-) -> Terms:
-    """The objective's terms on a batch of clips.
+    start: Tensor | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[Terms, Tensor]:
+    """The objective's terms on a batch of clips, and the last predicted frame of each.
 
-    frames (B, T, 3, H, W) in 0..1; condition (B, T, ...), whose entry 0 is not used; eps (B, T-1, S*); mask (B, T-1)
-    from ``forcing_mask``. Encoding and posterior see all frames at once; what depends on predictions runs in order.
+    frames (B, T, 3, H, W) in 0..1; condition (B, T, ...), whose entry 0 is not used; start (B, 3, H, W): what the model
+    gets for frame 0, where it is not the truth. Encoding and posterior see all frames at once; what depends on
+    predictions runs in order.
     """
     truth, before = frames[:, 1:], frames[:, :-1]
-    steps = truth.shape[1]
+    given = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
+    keep = draws.keep
     codes = model.encode_frames(frames)
+    if start is None and draws.noise is None:
+        given_codes = at(codes, slice(0, -1))
+    else:
+        noisy = given if draws.noise is None else given + draws.noise
+        given_codes = _encode(model, noisy, draws.level)
     condition_codes = model.encode_condition(None if condition is None else condition[:, 1:], truth)
     posterior = model.posterior(at(codes, slice(1, None)), condition_codes)
-    z = reparameterize(*posterior, eps)
-    state = model.initial_state(frames[:, 0], None if condition is None else condition[:, 0], anchor)
+    z = reparameterize(*posterior, draws.eps)
+    state = model.initial_state(given[:, 0], None if condition is None else condition[:, 0], anchor)
 
-    if bool((mask == 1).all()):
-        prediction, prior = model.forced(state, at(codes, slice(0, -1)), condition_codes, z)
-        reference = before
+    if keep is None and all(share == "truth" for share in draws.pattern):
+        prediction, prior = model.forced(state, given_codes, condition_codes, z)
+        reference = given
     else:
         predictions: list[Tensor] = []
         references: list[Tensor] = []
         mus: list[Tensor] = []
         logvars: list[Tensor] = []
-        last, advance = frames[:, 0], partial(_advance, model)
+        last, advance = given[:, 0], partial(_advance, model, keep)
         if config.training.checkpoint_activations:
             advance = partial(checkpoint, advance, use_reentrant=False, preserve_rng_state=False)
-        shares = mask.to(frames)[:, :, None, None, None]  # (B, T-1, 1, 1, 1)
-        for t in range(steps):
-            share = mask[:, t]
-            if bool((share == 1).all()):
-                last, previous = before[:, t], at(codes, t)
-            else:
-                if bool((share != 0).any()):
-                    last = shares[:, t] * before[:, t] + (1 - shares[:, t]) * last
-                previous = None
+        shares = draws.mask.to(frames)[:, :, None, None, None]  # (B, T-1, 1, 1, 1)
+        for t, share in enumerate(draws.pattern):
+            previous = None
+            if share == "truth":
+                last, previous = given[:, t], at(given_codes, t)
+            elif share == "mixed":
+                last = shares[:, t] * given[:, t] + (1 - shares[:, t]) * last
             references.append(last)
-            last, (mu, logvar), state = advance(state, last, previous, at(condition_codes, t), z[:, t])
+            noise = None if draws.noise is None or previous is not None else draws.noise[:, t]
+            level = None if draws.level is None else draws.level[:, t]
+            last, (mu, logvar), state = advance(state, last, previous, noise, level, at(condition_codes, t), z[:, t])
             predictions.append(last)
             mus.append(mu)
             logvars.append(logvar)
         prediction, reference = torch.stack(predictions, 1), torch.stack(references, 1)
         prior = torch.stack(mus, 1), torch.stack(logvars, 1)
 
+    kl = objectives.kl_per_frame(posterior, prior, config.kl.reduction, keep)  # (T-1,)
     terms = {  # the KL first: where its logvar overflows, the prediction does too, and the first culprit is named
-        "kl": objectives.kl(posterior, prior, config.kl.reduction),
-        "reconstruction": objectives.reconstruction(prediction, truth, config.loss.reconstruction),
+        "kl": kl.sum(),
+        "reconstruction": objectives.reconstruction(
+            prediction, truth, config.loss.reconstruction, before, config.loss.motion
+        ),
     }
+    if config.kl.free_bits:
+        terms["kl_charged"] = ranks.mean(kl).clamp(min=config.kl.free_bits).sum()
     if config.loss.smoothing:
         terms["smoothing"] = objectives.smoothing(prediction, reference, truth, before)
-    return terms
+    return terms, prediction[:, -1].detach()
+
+
+def _encode(model: VideoModel, frames: Tensor, level: Tensor | None) -> Code:
+    """Codes of (B, T, 3, H, W), for models that know noise with its level (B, T)."""
+    return model.encode_frames(frames) if level is None else model.encode_frames(frames, level)  # type: ignore[call-arg]
 
 
 def _advance(
-    model: VideoModel, state: State, last: Tensor, previous: Code | None, condition: Code, z: Tensor
+    model: VideoModel,
+    keep: Tensor | None,
+    state: State,
+    last: Tensor,
+    previous: Code | None,
+    noise: Tensor | None,
+    level: Tensor | None,
+    condition: Code,
+    z: Tensor,
 ) -> tuple[Tensor, Gaussian, State]:
     """One frame from the one before it, whose code is computed where it is not known: frame, prior, state."""
     if previous is None:
-        previous = at(model.encode_frames(last[:, None]), 0)
+        seen = last if noise is None else last + noise
+        previous = at(_encode(model, seen[:, None], None if level is None else level[:, None]), 0)
     prior, state = model.prior(state, previous, condition)
+    if keep is not None:
+        z = torch.where(keep.view(-1, *[1] * (z.dim() - 1)) > 0, z, full(prior[0]))
     frame, state = model.step(state, previous, condition, z)
     return frame, prior, state
 
@@ -120,62 +189,81 @@ def _advance(
 def training_step(
     state: TrainingState,
     batch: ClipBatch,
-    eps: Tensor,
-    mask: Tensor,
+    draws: Draws,
     config: Config,
     weights: Weights,
     dtype: torch.dtype,
-) -> Terms:
+    ranks: Ranks = ALONE,
+) -> tuple[Terms, Tensor]:
     """Forward and backward (of the batch's parts in turn), clip, check, update.
 
-    Returns the terms, their ``total`` and ``grad_norm``.
+    Returns the terms with their ``total`` and ``grad_norm``, and the last predicted frame of each clip.
 
     Raises ``NonFiniteError`` before anything is updated.
     """
-    device = next(state.model.parameters()).device
-    frames = to_unit(batch.frames.to(device))
-    condition = None if batch.condition is None else to_unit(batch.condition.to(device))
-    anchor = (
-        None if batch.anchor is None else (to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device)))
-    )
-    eps, parts = eps.to(device), config.training.accumulate
-    terms: Terms = {}
-    state.optimizer.zero_grad(set_to_none=True)
-    for first in range(0, len(frames), len(frames) // parts):
-        part = slice(first, first + len(frames) // parts)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found = clip_terms(
-                state.model,
-                frames[part],
-                None if condition is None else condition[part],
-                eps[part],
-                mask[part],
-                config,
-                None if anchor is None else (anchor[0][part], anchor[1][part]),
-            )
-        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
-        (found["total"] / parts).backward()
-        for name, value in found.items():
-            terms[name] = terms.get(name, 0) + value.detach() / parts
-    limit = config.optimizer.gradient_clip or float("inf")
-    terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+    terms, last = gradients(state, batch, draws, config, weights, dtype, ranks)
     if bad := objectives.first_non_finite(terms):
         raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
     for group in state.optimizer.param_groups:
         group["lr"] = weights.lr
     state.optimizer.step()
     update_ema(state, config.training.ema)
-    return terms
+    return terms, last
+
+
+def gradients(
+    state: TrainingState,
+    batch: ClipBatch,
+    draws: Draws,
+    config: Config,
+    weights: Weights,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
+) -> tuple[Terms, Tensor]:
+    """The first half of a step: the clipped gradients of a batch, of which each of ``ranks`` has its rows, on the
+    parameters."""
+    device, parts = next(state.model.parameters()).device, config.training.accumulate
+    frames = to_unit(batch.frames.to(device))
+    condition = None if batch.condition is None else to_unit(batch.condition.to(device))
+    start = None if batch.start is None else to_unit(batch.start.to(device))
+    anchor = None
+    if batch.anchor is not None:
+        anchor = to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device))
+    draws = draws.to(device)
+    terms: Terms = {}
+    ends: list[Tensor] = []
+    state.optimizer.zero_grad(set_to_none=True)
+    for first in range(0, len(frames), len(frames) // parts):
+        part = slice(first, first + len(frames) // parts)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found, end = clip_terms(
+                state.model,
+                frames[part],
+                None if condition is None else condition[part],
+                draws[part],
+                config,
+                None if anchor is None else (anchor[0][part], anchor[1][part]),
+                None if start is None else start[part],
+                ranks,
+            )
+        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
+        (found["total"] / parts).backward()
+        ends.append(end)
+        for name, value in found.items():
+            terms[name] = terms.get(name, 0) + value.detach() / parts
+    ranks.average(state.model.parameters(), terms)
+    limit = config.optimizer.gradient_clip or float("inf")
+    terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+    return terms, torch.cat(ends)
 
 
 @torch.no_grad()
 def update_ema(state: TrainingState, decay: float) -> None:
-    """ema = decay * ema + (1 - decay) * weights, with less memory in the first steps so that it starts warm."""
+    """ema = decay * ema + (1 - decay) * weights."""
     if not state.ema:
         return
-    warm = min(decay, (1 + state.progress.step) / (10 + state.progress.step))
     averages = [state.ema[name] for name, _ in state.model.named_parameters()]
-    torch._foreach_lerp_(averages, [p.detach() for p in state.model.parameters()], 1 - warm)
+    torch._foreach_lerp_(averages, [p.detach() for p in state.model.parameters()], 1 - ema_memory(state, decay))
 
 
 def compute_dtype(precision: str, device: str) -> torch.dtype:

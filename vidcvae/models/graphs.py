@@ -1,0 +1,80 @@
+"""CUDA graphs: a function of tensors recorded once and replayed with one launch instead of thousands.
+
+A small network at a small batch keeps a GPU waiting for Python: each kernel takes less time than its launch. A graph
+holds the launches of a whole step, and is replayed on the same memory (https://pytorch.org/docs/stable/notes/cuda.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EAGER_CALLS = 2  # before a graph is captured: libraries choose their kernels, optimizers make their state
+
+
+class Graphed:
+    """``function`` on a GPU, captured for each new combination of shapes and of what is not a tensor.
+
+    Arguments and results are tensors, tuples of them, or hashable values.
+    The function must not wait for the GPU, and may change tensors in place. The first calls are ordinary ones, with
+    the same effects, so that nothing is computed for warm-up alone. A result is overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.calls: dict[Hashable, int] = {}
+        self.captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
+        self.stream = torch.cuda.Stream()
+        self.pool = torch.cuda.graph_pool_handle()  # shared: the graphs run one after the other
+
+    def __call__(self, *arguments: Any) -> Any:
+        tensors: list[Tensor] = []
+        key = _flatten(arguments, tensors)
+        if key not in self.captured:
+            self.calls[key] = self.calls.get(key, 0) + 1
+            if self.calls[key] <= EAGER_CALLS:
+                return self._eagerly(arguments)
+            self.captured[key] = self._capture(arguments)
+        graph, inputs, result = self.captured[key]
+        for held, given in zip(inputs, tensors, strict=True):
+            held.copy_(given, non_blocking=True)
+        graph.replay()
+        return result
+
+    def _eagerly(self, arguments: Any) -> Any:
+        """On a stream of its own, as the capture will be: autograd remembers streams."""
+        current = torch.cuda.current_stream()
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            result = self.function(*arguments)
+        current.wait_stream(self.stream)
+        return result
+
+    def _capture(self, arguments: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
+        held = _map(arguments, lambda x: x.clone(memory_format=torch.preserve_format))
+        inputs: list[Tensor] = []
+        _flatten(held, inputs)
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            result = self.function(*held)
+        return graph, inputs, result
+
+
+def _flatten(value: Any, tensors: list[Tensor]) -> Hashable:
+    """The tensors of a nest of tuples, appended; what is returned tells nests of another make apart."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.shape, value.dtype
+    if isinstance(value, tuple):
+        return tuple(_flatten(part, tensors) for part in value)
+    return ("value", value)
+
+
+def _map(value: Any, f: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return f(value)
+    return tuple(_map(part, f) for part in value) if isinstance(value, tuple) else value

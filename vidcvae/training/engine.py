@@ -1,0 +1,125 @@
+"""A training step as the machine likes it: on a CPU at once, on a GPU as one CUDA graph that nobody waits for.
+
+On a GPU the loop reads nothing back between two log lines. So the check for NaN is on the GPU as well: from the first
+step on whose loss or gradient is not finite, no step changes anything, and ``Engine.check`` tells on the next log line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcvae.config import Config, unfit_for_graphs
+from vidcvae.data.clips import ClipBatch
+from vidcvae.errors import NonFiniteError
+from vidcvae.models.graphs import Graphed
+from vidcvae.rng import there
+from vidcvae.training.distributed import ALONE, Ranks
+from vidcvae.training.state import TrainingState, ema_memory
+from vidcvae.training.step import Draws, Terms, Weights, gradients, training_step
+
+
+class Engine:
+    """``step`` is ``training.step.training_step``, several times faster on a GPU.
+
+    deferred: look for what is not finite in ``check`` only; None: on a GPU.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        config: Config,
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+        deferred: bool | None = None,
+    ) -> None:
+        self.state, self.config, self.dtype, self.ranks = state, config, dtype, ranks
+        self.device = next(state.model.parameters()).device
+        self.deferred = self.device.type == "cuda" if deferred is None else deferred
+        if config.training.compile:
+            for network in state.model.children():
+                network.compile()
+        self.names: tuple[str, ...] = ()
+        self.steps = 0  # since the last check
+        if self.deferred:
+            # fused optimizers take their rate from the GPU, and change nothing where found_inf is 1
+            self.broken = torch.zeros((), device=self.device)
+            self.finite_steps = torch.zeros((), device=self.device)
+            self.first_broken: Tensor | None = None
+            for group in state.optimizer.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
+            state.optimizer.found_inf = self.broken  # type: ignore[attr-defined]
+        graphed = self.device.type == "cuda" and config.training.cuda_graph != "off" and not unfit_for_graphs(config)
+        self.run = Graphed(self._step) if graphed else self._step
+
+    def step(self, batch: ClipBatch, draws: Draws, weights: Weights) -> tuple[Terms, Tensor]:
+        """Terms and last frames, as ``training_step`` gives them.
+
+        Raises ``NonFiniteError`` at once on a CPU; on a GPU ``check`` does.
+        """
+        if not self.deferred:
+            return training_step(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
+        numbers = torch.tensor([weights.beta, weights.lr, 1 - ema_memory(self.state, self.config.training.ema)])
+        given = (batch.frames, batch.condition, batch.anchor, batch.start)
+        drawn = (draws.eps, draws.mask, draws.pattern, draws.noise, draws.level, draws.keep)
+        values, ends = self.run(*self._there(given), *self._there(drawn), self._there(numbers))
+        self.steps += 1
+        return dict(zip(self.names, values.clone().unbind(), strict=True)), ends.clone()
+
+    def check(self) -> None:
+        """Raise ``NonFiniteError`` if one of the last steps was not finite; ``late`` says how many steps ago."""
+        if not self.deferred:
+            return
+        self.late = self.steps - int(self.finite_steps)
+        if self.late:
+            assert self.first_broken is not None
+            values = zip(self.names, self.first_broken.tolist(), strict=True)
+            name, value = next((n, v) for n, v in values if not math.isfinite(v))
+            raise NonFiniteError(f"the {name.replace('_', ' ')} became {value}")
+        self.steps = 0
+        self.finite_steps.zero_()
+
+    late = 0
+
+    def _there(self, value: Any) -> Any:
+        """Tensors on the GPU, without waiting for those that are not."""
+        if isinstance(value, tuple):
+            return tuple(self._there(part) for part in value)
+        return there(value, self.device) if isinstance(value, Tensor) else value
+
+    def _step(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """A whole step of tensors alone, without a look at any of them: the terms' values, and the last frames."""
+        frames, condition, anchor, start, eps, mask, pattern, noise, level, keep, numbers = inputs
+        batch = ClipBatch(frames, condition, anchor, start)
+        draws = Draws(eps, mask, pattern, noise, level, keep)
+        beta, lr, ema_share = numbers.unbind()
+        weights = Weights(beta, self.config.loss.smoothing, lr)
+        terms, ends = gradients(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
+        self.names = tuple(terms)
+        self._guard(torch.stack([value.float() for value in terms.values()]))
+        for group in self.state.optimizer.param_groups:
+            group["lr"].copy_(lr)
+        self.state.optimizer.step()
+        self._average(ema_share)
+        return torch.stack([value.float() for value in terms.values()]), ends
+
+    @torch.no_grad()
+    def _guard(self, values: Tensor) -> None:
+        if self.first_broken is None:
+            self.first_broken = torch.zeros_like(values)
+        bad = 1 - torch.isfinite(values).all().float()
+        self.first_broken.copy_(torch.where((bad == 1) & (self.broken == 0), values, self.first_broken))
+        self.broken.copy_(torch.maximum(self.broken, bad))
+        self.finite_steps += 1 - self.broken
+
+    @torch.no_grad()
+    def _average(self, share: Tensor) -> None:
+        """ema += share * (weights - ema), and nothing after a step that was not finite."""
+        if self.state.ema:
+            averages = [self.state.ema[name] for name, _ in self.state.model.named_parameters()]
+            apart = torch._foreach_sub([p.detach() for p in self.state.model.parameters()], averages)
+            torch._foreach_mul_(apart, share * (1 - self.broken))
+            torch._foreach_add_(averages, apart)

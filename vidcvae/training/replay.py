@@ -1,0 +1,72 @@
+"""The model's own earlier frames, from which clips go on: it meets its own errors at every age.
+
+A clip of T frames shows a model its own predictions only T - 2 steps old. A clip that begins with the last prediction
+of an earlier clip, at its place in the video, shows it older ones; and as such clips end here too, frames grow
+hundreds of steps old, as they will be in a free run, at the cost of short clips. (The idea of error recycling in
+Stable Video Infinity, 2025; here for a recurrent model.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+
+import torch
+from torch import Tensor
+
+from vidcvae import rng
+from vidcvae.data.clips import Place, Sequence
+
+CAPACITY = 256  # frames: many times a batch, so that neighbours in time do not come back together
+
+
+class Replay:
+    """A ring of the last predicted frames, uint8 (K, 3, H, W), with their places in the data."""
+
+    def __init__(self, size: tuple[int, int], device: str) -> None:
+        self.frames = torch.zeros(CAPACITY, 3, *size, dtype=torch.uint8, device=device)
+        self.places: list[Place | None] = [None] * CAPACITY
+        self.written = 0
+
+    def choose(
+        self, places: list[Place], sequences: Items[Sequence], length: int, share: float, seed: int, step: int
+    ) -> tuple[list[Place], list[int]]:
+        """Replace a share of the places by remembered ones with ``length`` frames to go; -1 is said of the others."""
+        coins = rng.uniform((len(places), 2), seed, "replay", step).tolist()
+        known = min(self.written, CAPACITY)
+        chosen, rows = list(places), [-1] * len(places)
+        for i, (coin, where) in enumerate(coins):
+            row = int(where * known)
+            place = self.places[row] if known else None
+            if coin < share and place is not None and place.first + length <= len(sequences[place.sequence]):
+                chosen[i], rows[i] = place, row
+        return chosen, rows
+
+    def starts(self, truth: Tensor, rows: list[int]) -> Tensor:
+        """What the model gets for frame 0 (B, 3, H, W): the truth, or the remembered frame of ``rows``."""
+        device = self.frames.device
+        known = rng.there(torch.tensor(rows), device)
+        remembered = self.frames[known.clamp(min=0)]
+        return torch.where(known.view(-1, 1, 1, 1) >= 0, remembered, rng.there(truth, device))
+
+    def add(self, ends: Tensor, places: list[Place], length: int) -> None:
+        """Remember the last frames (B, 3, H, W), 0..1, of clips of ``length`` frames that began at ``places``."""
+        rows = [(self.written + i) % CAPACITY for i in range(len(places))]
+        where = rng.there(torch.tensor(rows), self.frames.device)
+        self.frames[where] = (ends.clamp(0, 1) * 255).round().to(torch.uint8)
+        for row, place in zip(rows, places, strict=True):
+            self.places[row] = place._replace(first=place.first + length - 1)
+        self.written += len(places)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For the checkpoint: nothing is lost when training stops."""
+        places = [place or (-1,) * len(Place._fields) for place in self.places]
+        return {
+            "replay.frames": self.frames,
+            "replay.places": torch.tensor(places),
+            "replay.written": torch.tensor(self.written),
+        }
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        self.frames.copy_(saved["frames"])
+        self.places = [Place(*row) if row[0] >= 0 else None for row in saved["places"].tolist()]
+        self.written = int(saved["written"])
