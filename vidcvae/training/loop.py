@@ -5,10 +5,11 @@ Everything random is a function of (seed, stream, step), so a resumed run is the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,21 +19,25 @@ from torch import Tensor, nn
 from vidcvae import __version__, rng
 from vidcvae import config as settings
 from vidcvae.config import Config
-from vidcvae.data import clips, sampler
-from vidcvae.data.clips import VideoData
+from vidcvae.data import clips, resident, sampler
+from vidcvae.data.clips import ClipBatch, Place, VideoData
+from vidcvae.data.resident import Resident
 from vidcvae.errors import NonFiniteError, Stopped
-from vidcvae.evaluation.score import score_rollout
+from vidcvae.evaluation.freerun import Way, measure
+from vidcvae.evaluation.score import summaries
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_weights, pick_device
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.history import History
 from vidcvae.storage.run import RunFolder
-from vidcvae.training import schedules
+from vidcvae.training import failures, schedules
+from vidcvae.training.distributed import ALONE, Ranks, share_statistics
+from vidcvae.training.engine import Engine
 from vidcvae.training.schedules import Length
-from vidcvae.training.signals import Requests, listening
+from vidcvae.training.signals import Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, TrainingState, new_state
-from vidcvae.training.step import Weights, compute_dtype, forcing_mask, training_step
+from vidcvae.training.step import Draws, Weights, compute_dtype, draw, forcing_mask
 
 Report = Callable[[dict[str, Any]], None]
 VALIDATED = ("zero", "prior")  # how z is chosen in validation: 0, and drawn as in the course
@@ -49,7 +54,16 @@ class Outcome:
 
 
 class _StopRequested(Exception):
-    """A signal came while the validation ran."""
+    """A signal came."""
+
+
+@dataclass
+class Asked:
+    """What all ranks know is asked of them: a signal's number, a checkpoint; and how late it is."""
+
+    stop: int | None = None
+    save: bool = False
+    minutes: float = 0.0
 
 
 def run_length(config: Config, data: VideoData) -> Length:
@@ -73,14 +87,16 @@ def train(
     report: Report = lambda event: None,
     resume: Checkpoint | None = None,
     weights: dict[str, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train until the epochs or the minutes are over, from the start or from a checkpoint of this run.
 
     ``weights`` are where a fresh run starts from, in place of random ones.
     ``report`` is told of every event as a dict with a "kind"; the same dicts make up the run's history.
+    ``ranks`` are the processes that train together (``distributed.join``); rank 0 alone writes and reports.
     Raises ``Stopped`` after a signal, with everything saved, and ``NonFiniteError`` before a NaN does any harm.
     """
-    return _Training(run, config, data, report, resume, weights).run_to_the_end()
+    return _Training(run, config, data, report, resume, weights, ranks).run_to_the_end()
 
 
 @dataclass
@@ -91,7 +107,10 @@ class _Training:
     report: Report
     resume: Checkpoint | None
     weights: dict[str, Tensor] | None
+    ranks: Ranks
     requests: Requests = field(default_factory=Requests)
+    asked: Asked = field(default_factory=Asked)
+    _unchecked: list[tuple[int, list[Place], Tensor, Weights]] = field(default_factory=list)
 
     # --- 1. set up ---------------------------------------------------------------------------------
 
@@ -107,11 +126,18 @@ class _Training:
         if self.weights:
             load_weights(model, self.weights, self.run.path)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.training.batch_norm_ranks == "sync":
+            share_statistics(model, self.ranks)
         self.state = new_state(model, config)
         if self.resume:
             self.state.restore(self.resume)
-        durable.clean_leftovers(self.run.checkpoints)
-        self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else None)
+        self.engine = Engine(self.state, config, self.dtype, self.ranks)
+        self.cut = self._source()
+        if not self.ranks.main:
+            self.report = lambda event: None
+        else:
+            durable.clean_leftovers(self.run.checkpoints)
+            self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else 0)
         self.began = time.monotonic()
         self.minutes_before = self.progress.minutes
         self.window_began = self.began
@@ -125,7 +151,22 @@ class _Training:
 
     def out_of_time(self) -> bool:
         budget = self.config.training.max_minutes
-        return bool(budget) and self.minutes() >= budget
+        return bool(budget) and self.asked.minutes >= budget
+
+    def _agree(self) -> None:
+        """Let all ranks know what any of them was asked, and go by rank 0's clock, so that they decide alike."""
+        save, self.requests.save = self.requests.save, False
+        minutes = self.minutes() if self.ranks.main else 0.0
+        stop, any_save, self.asked.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
+        self.asked.stop = int(stop) or None
+        self.asked.save |= bool(any_save)
+
+    def _source(self) -> Callable[[list[Place], int], ClipBatch]:
+        """What cuts clips of a length at places: on a GPU, from a copy there of the whole split, where it fits."""
+        kind, pairing = self.config.model.condition, self.config.data.condition
+        if self.device == "cuda" and resident.fits(self.sequences, kind):
+            return Resident(self.sequences, kind, pairing, self.device).cut
+        return lambda places, length: clips.cut(self.sequences, places, length, kind, pairing)
 
     # --- 2. the loop -------------------------------------------------------------------------------
 
@@ -133,6 +174,7 @@ class _Training:
         with listening() as self.requests:
             try:
                 self._announce()
+                self._begin_alike()
                 while self.progress.epochs < self.config.training.epochs and not self.out_of_time():
                     self._epoch()
                 if self.progress.saved_step != self.progress.step:
@@ -140,7 +182,8 @@ class _Training:
             except _StopRequested:
                 raise self._stopped() from None
             finally:
-                self.history.close()
+                if self.ranks.main:
+                    self.history.close()
         outcome = Outcome(self.run, self.progress.step, self.minutes(), self.progress.scores)
         self.report({"kind": "done", "steps": outcome.steps, "minutes": outcome.minutes, **outcome.scores})
         return outcome
@@ -164,15 +207,24 @@ class _Training:
         for text in schedules.warnings(self.config, length):
             self.report({"kind": "warning", "text": text})
 
+    def _begin_alike(self) -> None:
+        self.ranks.must_agree(
+            configuration=settings.to_table(self.config),
+            clips=[len(sequence) for sequence in self.sequences],
+            position=self.progress.to_json(),
+            weights=sum(float(p.detach().double().abs().sum()) for p in self.state.model.parameters()),
+        )
+        self._agree()
+
     def _epoch(self) -> None:
         end = self.length.end(self.progress.epochs)
         while self.progress.step < end:
             self._step()
-            if self.requests.stop is not None:
+            self._agree()
+            if self.asked.stop is not None:
                 raise _StopRequested
             due = self.config.checkpoint.every_steps
-            if self.requests.save or (due and self.progress.step % due == 0 and self.progress.step < end):
-                self.requests.save = False
+            if self.asked.save or (due and self.progress.step % due == 0 and self.progress.step < end):
                 self._save()
             if self.out_of_time():
                 return
@@ -181,7 +233,7 @@ class _Training:
     def _step(self) -> None:
         config, progress, train = self.config, self.progress, self.config.training
         # 1. what the schedules say
-        at = schedules.scheduled_step(progress.step, self.length, self.minutes(), train.max_minutes)
+        at = schedules.scheduled_step(progress.step, self.length, self.asked.minutes, train.max_minutes)
         epoch = self.length.epoch(at)
         weights = Weights(
             schedules.beta(config.kl, self.length, at),
@@ -190,38 +242,53 @@ class _Training:
         )
         ratio = schedules.teacher_forcing_ratio(config.teacher_forcing, epoch)
         # 2. the batch, its noise, and which previous frames are the truth
-        picks = self._picks()
         frames = schedules.clip_length(train, self.length, at)
-        batch = clips.cut(
-            self.sequences, picks, frames, config.model.condition, config.data.condition, self._anchors(picks)
-        )
-        steps = frames - 1
-        shape = (len(picks), steps, *self.state.model.latent_shape(*config.data.size))
-        eps = rng.normal(shape, train.seed, "posterior", progress.step, device=self.device)
+        places, batch = self._batch(frames)
         mask = forcing_mask(
-            config.teacher_forcing, ratio, len(picks), steps, train.past, train.seed, epoch, progress.step
+            config.teacher_forcing, ratio, len(places), frames - 1, train.past, train.seed, epoch, progress.step
         )
+        draws = self._draws(mask)[self.ranks.slice(len(places))]
         # 3. the update
         self.state.model.train()
         try:
-            terms = training_step(self.state, batch, eps, mask, config, weights, self.dtype)
+            terms, ends = self.engine.step(batch, draws, weights)
         except NonFiniteError as error:
-            raise self._non_finite(error, picks, weights) from None
+            raise self._non_finite(error, places, batch, draws, weights) from None
+        except RuntimeError as error:
+            if not failures.ran_out_of_memory(error):
+                raise
+            raise failures.out_of_memory(error, config, self.ranks.world, self.run) from error
+        if self.state.replay:
+            self.state.replay.add(self.ranks.all_rows(ends), places, frames)
+        self._unchecked.append((progress.step, places, mask, weights))
         progress.step += 1
+        if progress.step % train.log_every == 0:
+            self._check()
         # 4. the books
         numbers: dict[str, Tensor | float] = {
             **terms,
             "beta": weights.beta,
             "teacher_forcing": ratio,
-            "forced": float(mask[:, train.past :].ne(0).float().mean()) if steps > train.past else 1.0,
+            "forced": float(mask[:, train.past :].ne(0).float().mean()) if frames - 1 > train.past else 1.0,
             "lr": weights.lr,
-            "predicted": float(steps),
+            "predicted": float(frames - 1),
         }
         progress.window.add(numbers)
         progress.epoch.add(numbers)
         if progress.step % train.log_every == 0:
             self._log("step", progress.window)
             progress.window = Meter()
+
+    def _check(self) -> None:
+        """Make sure that all steps so far were finite, of which a GPU has not told yet."""
+        try:
+            self.engine.check()
+        except NonFiniteError as error:
+            self.progress.step, places, mask, weights = self._unchecked[-self.engine.late]
+            mine = self.ranks.slice(len(places))
+            batch, draws = self.cut(places[mine], mask.shape[1] + 1), self._draws(mask)[mine]
+            raise self._non_finite(error, places, batch, draws, weights) from None
+        self._unchecked.clear()
 
     def _picks(self) -> list[sampler.Pick]:
         """The clips of this step. An epoch's last batch is filled up from its beginning, so all are full."""
@@ -235,14 +302,46 @@ class _Training:
         first = (step - self.length.begin(epoch)) * train.batch_size
         return [order[i % len(order)] for i in range(first, first + train.batch_size)]
 
-    def _anchors(self, picks: list[sampler.Pick]) -> list[int] | None:
-        """A frame of each clip's sequence, for models that keep one in sight."""
-        if not self.state.model.uses_anchor:
-            return None
-        shares = rng.uniform((len(picks),), self.config.training.seed, "anchors", self.progress.step).tolist()
-        return [int(share * len(self.sequences[s])) for share, (s, _) in zip(shares, picks, strict=True)]
+    def _batch(self, length: int) -> tuple[list[Place], ClipBatch]:
+        """Where the clips of this step are from, some of them where an earlier one ended; and this rank's own."""
+        train, step = self.config.training, self.progress.step
+        places = [self._place(pick, i) for i, pick in enumerate(self._picks())]
+        rows: list[int] = []
+        if self.state.replay:
+            places, rows = self.state.replay.choose(places, self.sequences, length, train.replay, train.seed, step)
+        mine = self.ranks.slice(len(places))
+        batch = self.cut(places[mine], length)
+        if self.state.replay:
+            batch = replace(batch, start=self.state.replay.starts(batch.frames[:, 0], rows[mine]))
+        return places, batch
+
+    def _place(self, pick: sampler.Pick, i: int) -> Place:
+        """A clip's anchor, for models that keep one in sight: a frame of its sequence; and how it is moved."""
+        sequence, first = pick
+        data, train = self.config.data, self.config.training
+        share, coin, *by = rng.uniform((4,), train.seed, "places", self.progress.step, i).tolist()
+        down, right = (round((2 * x - 1) * data.shift) for x in by)
+        anchor = int(share * len(self.sequences[sequence])) if self.state.model.uses_anchor else -1
+        return Place(sequence, first, anchor, int(data.flip and coin < 0.5), down, right)
+
+    def _draws(self, mask: Tensor) -> Draws:
+        """Everything random in this step, apart from its clips; ``mask`` is (B, T-1)."""
+        train, step, size = self.config.training, self.progress.step, self.config.data.size
+        shape = (*mask.shape, *self.state.model.latent_shape(*size))
+        eps = rng.normal(shape, train.seed, "posterior", step, device=self.device)
+        noise = level = keep = None
+        if train.noise:
+            level = rng.uniform((len(mask), 1), train.seed, "noise-level", step).expand_as(mask) * train.noise
+            noise = rng.normal((*mask.shape, 3, *size), train.seed, "noise", step, device=self.device)
+            noise = noise * rng.there(level, self.device)[:, :, None, None, None]
+        if train.latent_dropout:
+            keep = (rng.uniform((len(mask),), train.seed, "latent-dropout", step) >= train.latent_dropout).float()
+            keep *= len(keep) / keep.sum().clamp(min=1)
+        return draw(eps, mask, noise=noise, level=level, keep=keep)
 
     def _log(self, kind: str, meter: Meter) -> None:
+        if not self.ranks.main:
+            return
         now = time.monotonic()
         record = {
             "kind": kind,
@@ -257,14 +356,15 @@ class _Training:
         self._record(record)
 
     def _record(self, record: dict[str, Any]) -> None:
-        self.history.append(record)
+        if self.ranks.main:
+            self.history.append(record)
         self.report(record)
 
     # --- 3. after an epoch: score, save --------------------------------------------------------------
 
     def _finish_epoch(self) -> None:
         progress, every = self.progress, self.config.validation.every
-        self._before_epoch_end = self.history.size
+        self._before_epoch_end = self.history.size if self.ranks.main else None
         if progress.epoch.count:
             self._log("epoch", progress.epoch)
         last = progress.epochs + 1 >= self.config.training.epochs or self.out_of_time()
@@ -288,18 +388,26 @@ class _Training:
                 raise _StopRequested
             self.report({"kind": "validating", "done": done, "total": total})
 
-        config = self.config
-        with _eval_weights(self.state):
-            found = score_rollout(
+        self._check()
+        config, sequences = self.config, self.data.split("val")
+        self.ranks.share_buffers(self.state.model)
+        tables: dict[Way, list[Tensor]] = {}
+        with _eval_weights(self.state), contextlib.suppress(_StopRequested):
+            tables = measure(
                 self.state.model,
-                self.data.split("val"),
+                sequences,
                 config,
-                VALIDATED,
+                [Way(z) for z in VALIDATED],
                 seed=config.training.seed,
                 frames=config.validation.frames,
                 device=self.device,
                 progress=advance,
+                only=self.ranks.share(len(sequences)),
             )
+        self._agree()  # before anyone waits for the tables of a rank that was told to stop
+        if self.asked.stop is not None:
+            raise _StopRequested
+        found = summaries({way: self.ranks.dealt(own) for way, own in tables.items()}, sequences)
         record: dict[str, Any] = {
             "kind": "validation",
             "step": self.progress.step,
@@ -328,7 +436,11 @@ class _Training:
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress
+        self._check()
         progress.minutes, progress.saved_step = self.minutes(), progress.step
+        self.asked.save = False
+        if not self.ranks.main:
+            return
         size = self.history.size if self._before_epoch_end is None else self._before_epoch_end
         meta = {
             "version": __version__,
@@ -352,25 +464,31 @@ class _Training:
     # --- 4. endings ---------------------------------------------------------------------------------
 
     def _stopped(self) -> Stopped:
+        assert self.asked.stop is not None
         self._save()
         return Stopped(
             f"stopped at step {self.progress.step} of {self.length.steps}; everything is saved.",
             f"Go on with: vidcvae resume {self.run.path}",
-            self.requests.exit_code,
+            exit_code(self.asked.stop),
         )
 
-    def _non_finite(self, error: NonFiniteError, picks: list[sampler.Pick], weights: Weights) -> NonFiniteError:
+    def _non_finite(
+        self, error: NonFiniteError, places: list[Place], batch: ClipBatch, draws: Draws, weights: Weights
+    ) -> NonFiniteError:
         where = self.run.path / "non-finite.json"
-        durable.write_json(
-            where,
-            {
-                "step": self.progress.step,
-                "problem": error.message,
-                "beta": weights.beta,
-                "lr": weights.lr,
-                "clips": [{"sequence": self.sequences[s].name, "start": start} for s, start in picks],
-            },
-        )
+        ranks = self.ranks.gather(failures.losses_of(self.state, batch, draws, self.config, weights, self.dtype))
+        clips = [{"sequence": self.sequences[p.sequence].name, "start": p.first} for p in places]
+        alone = [losses for rank in ranks for losses in rank["alone"]]
+        about = {
+            "step": self.progress.step,
+            "problem": error.message,
+            "beta": weights.beta,
+            "lr": weights.lr,
+            "ranks": [rank["losses"] for rank in ranks],
+            "clips": [clip | {"losses": losses} for clip, losses in zip(clips, alone, strict=True)],
+        }
+        if self.ranks.main:
+            durable.write_json(where, about)
         last = self.run.checkpoints / checkpoint.LAST
         kept = f"{last} is intact" if last.exists() else "no checkpoint was saved yet"
         return NonFiniteError(

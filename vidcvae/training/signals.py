@@ -20,16 +20,32 @@ class Requests:
         self.save = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGINT, signal.SIGTERM):
-            if self.stop is not None:
-                os._exit(128 + number)  # the second one: nothing may hold us up; the last checkpoint stands
+        if number in _STOPS:
             self.stop = number
         else:
             self.save = True
 
-    @property
-    def exit_code(self) -> int:
-        return EXIT_TERMINATED if self.stop == signal.SIGTERM else EXIT_INTERRUPTED
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _leave_at_the_second(fd: int) -> None:
+    """Read signals' numbers as they come, and end the process with the second one that asks it to stop.
+
+    In a thread, since Python calls a handler only when the operation is over that PyTorch is busy with. Nothing may
+    hold us up; the last checkpoint stands.
+    """
+    stops = 0
+    while number := os.read(fd, 1):
+        stops += number[0] in _STOPS
+        if stops == 2:
+            os._exit(128 + number[0])
+    os.close(fd)
+
+
+def exit_code(stop: int) -> int:
+    """What a training that was stopped by this signal leaves with."""
+    return EXIT_TERMINATED if stop == signal.SIGTERM else EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -43,9 +59,15 @@ def listening() -> Iterator[Requests]:
         yield requests
         return
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)  # as ``set_wakeup_fd`` demands
+    threading.Thread(target=_leave_at_the_second, args=(reading,), daemon=True).start()
+    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = [signal.signal(number, requests.handle) for number in numbers]
     try:
         yield requests
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        signal.set_wakeup_fd(woken)
+        os.close(writing)  # which ends the thread
