@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidcvae.cli import trained, ui
-from vidcvae.errors import UsageError
+from vidcvae.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from vidcvae.data.clips import Sequence, VideoData
+    from vidcvae.models.loading import Loaded
 
 LATENTS = ("zero", "prior", "prior-mean", "posterior")
+ALL = "all"
+Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
 MOST_STEPS, MOST_SEQUENCES = 30, 12  # of more predicted frames or sequences only the means are told
 
 
 def evaluate(
     run: trained.Run = None,
     data: trained.Data = None,
-    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "val",
+    split: Split = "val",
     past: Annotated[
         int | None, typer.Option("--past", min=1, help="Frames that are given.", show_default="as in training")
     ] = None,
@@ -28,9 +34,9 @@ def evaluate(
         str | None,
         typer.Option(
             "--latent",
-            help="How z is chosen: zero, prior, prior-mean, or posterior, which is shown the truth.",
+            help="How z is chosen: zero, prior, prior-mean, posterior, which is shown the truth, or all of them.",
             show_default="zero; prior for --samples",
-            autocompletion=trained.choices(*LATENTS),
+            autocompletion=trained.choices(*LATENTS, ALL),
         ),
     ] = None,
     samples: Annotated[
@@ -44,12 +50,42 @@ def evaluate(
     frames: Annotated[
         int, typer.Option("--frames", min=0, help="Length of the free run, given frames included; 0 is all.")
     ] = 0,
+    elbo: Annotated[
+        bool, typer.Option("--elbo", help="ELBO and importance-weighted bound, in bits per dimension.")
+    ] = False,
+    importance_samples: Annotated[
+        int, typer.Option("--importance-samples", min=1, help="Samples of z a frame for the bound of --elbo.")
+    ] = 8,
+    long: Annotated[
+        int, typer.Option("--long", min=0, help="Also run N frames, the poses forward and back; 0 does not.")
+    ] = 0,
+    lpips_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--lpips-weights",
+            help="LPIPS by this TorchScript network: two batches of frames (B, 3, H, W) in -1..1 -> B distances. "
+            "TorchScript is a program: use files that you trust.",
+            show_default=False,
+        ),
+    ] = None,
+    fvd_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--fvd-weights",
+            help="FVD by this TorchScript network: clips (B, 3, 16, H, W) in -1..1 -> features (B, F). "
+            "TorchScript is a program: use files that you trust.",
+            show_default=False,
+        ),
+    ] = None,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
     json: Annotated[bool, typer.Option("--json", help="The score record as one JSON document.")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the score record into this JSON file too.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="The score record's JSON file.", show_default="RUN/scores/SPLIT-LATENT.json"
+        ),
     ] = None,
 ) -> None:
     """Score a free run from the first frames of each sequence against the truth.
@@ -57,39 +93,137 @@ def evaluate(
     A model that follows actions is also scored with the actions of other clips: the gap says whether it listens.
     """
     latent = latent or ("prior" if samples > 1 else "zero")
-    trained.check_choice("--latent", latent, LATENTS)
+    trained.check_choice("--latent", latent, (*LATENTS, ALL))
     if frames and future:
         raise UsageError("--frames and --future both say how long the run is.", "Leave one of them out.")
     if output:
         trained.check_file(output)
-    from vidcvae.evaluation.score import score_split
-    from vidcvae.storage import durable
+    for path in (lpips_weights, fvd_weights):
+        if path and not path.is_file():
+            raise UsageError(f"there is no file {path}.", "Give the TorchScript file of a network.")
 
     loaded = trained.load(run, device, batch_stats, weights)
     dataset = trained.open_data(loaded, data, quiet=json)
     given = past or loaded.config.training.past
-    with ui.progress("free run", quiet=json) as advance:
-        scores = score_split(
-            loaded,
-            dataset,
-            split,
-            latent,
-            past=given,
-            frames=given + future if future else frames,
-            samples=samples,
-            shuffle_actions=shuffle_actions,
-            seed=seed,
-            device=next(loaded.model.parameters()).device,
-            progress=advance,
-        )
-    if output:
-        durable.write_json(output, scores)
+    scores = score(
+        loaded,
+        dataset,
+        split,
+        latent,
+        quiet=json,
+        past=given,
+        frames=given + future if future else frames,
+        samples=samples,
+        shuffle_actions=shuffle_actions,
+        seed=seed,
+    )
+    common: dict[str, Any] = {"seed": seed, "device": next(loaded.model.parameters()).device}
+    main = scores["protocol"]["latent"]
+    if elbo:
+        scores["bounds"] = _bounds(loaded, dataset, scores, importance_samples, json, common)
+    if lpips_weights or fvd_weights:
+        scores["perceptual"] = _perceptual(loaded, dataset, scores, lpips_weights, fvd_weights, json, common)
+    if long:
+        from vidcvae.evaluation.diagnostics import long_run
+
+        with ui.progress("long run", quiet=json) as advance:
+            run_of = long_run(loaded, dataset, split, frames=long, latent=main, progress=advance, **common)
+        scores["long"] = run_of.to_json()
+    path = keep(loaded, scores, output, whole=not (frames or future))
     if json:
         ui.emit(scores)
     else:
         _show(scores, loaded.path)
-        if output:
-            ui.say(f"score record: {output}")
+        if path:
+            ui.say(f"score record: {path}")
+
+
+def score(
+    loaded: Loaded, dataset: VideoData, split: str, latent: str = "zero", *, quiet: bool = False, **options: Any
+) -> dict[str, Any]:
+    """The score record of a free run; latent "all" is z = 0 with the others beside it. See ``score.score_split``."""
+    from vidcvae.evaluation.score import score_split
+
+    device = next(loaded.model.parameters()).device
+    every = latent == ALL
+    latent = "zero" if every else latent
+    with ui.progress("free run", quiet) as advance:
+        return score_split(
+            loaded, dataset, split, latent, every_latent=every, device=device, progress=advance, **options
+        )
+
+
+def keep(loaded: Loaded, scores: dict[str, Any], output: Path | None = None, whole: bool = True) -> Path | None:
+    """Write the record into ``output``, or else into the run's folder; returns where, None for a lone checkpoint."""
+    from vidcvae.evaluation import records
+
+    if output:
+        records.write(output, scores)
+        return output
+    if loaded.run is None:
+        return None
+    path = records.path_in(loaded.run, records.name_of(loaded, scores, whole))
+    try:
+        records.write(path, scores)
+    except DataError as error:  # a run that may only be read is scored all the same
+        ui.warn(f"the record is not kept: {error.message}")
+        return None
+    return path
+
+
+def _bounds(
+    loaded: Loaded,
+    dataset: VideoData,
+    scores: dict[str, Any],
+    samples: int,
+    quiet: bool,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    from vidcvae.evaluation.latents import measure_bounds
+
+    sequences, lengths = _scored(dataset, scores)
+    with ui.progress("ELBO", quiet) as advance:
+        found = measure_bounds(
+            loaded.model, sequences, loaded.config, lengths, samples=samples, progress=advance, **common
+        )
+    return found.to_json()
+
+
+def _perceptual(
+    loaded: Loaded,
+    dataset: VideoData,
+    scores: dict[str, Any],
+    lpips: Path | None,
+    fvd: Path | None,
+    quiet: bool,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    from vidcvae.evaluation.perceptual import measure_perceptual
+    from vidcvae.evaluation.score import with_past
+
+    sequences, lengths = _scored(dataset, scores)
+    protocol = scores["protocol"]
+    loaded = with_past(loaded, protocol["past"])
+    with ui.progress("LPIPS and FVD", quiet) as advance:
+        return measure_perceptual(
+            loaded.model,
+            sequences,
+            loaded.config,
+            lengths,
+            lpips=lpips,
+            fvd=fvd,
+            latent=protocol["latent"],
+            progress=advance,
+            **common,
+        )
+
+
+def _scored(dataset: VideoData, scores: dict[str, Any]) -> tuple[tuple[Sequence, ...], list[int]]:
+    """The sequences that a record is about, and how many frames of each."""
+    protocol = scores["protocol"]
+    sequences, future = dataset.split(protocol["split"]), protocol["future"]
+    each = [future] * len(sequences) if isinstance(future, int) else future
+    return sequences, [protocol["past"] + n for n in each]
 
 
 def _show(scores: dict[str, Any], checkpoint: Path) -> None:
@@ -103,9 +237,9 @@ def _show(scores: dict[str, Any], checkpoint: Path) -> None:
         ("temporal difference error", "temporal_difference_error_mean"),
     ]
     rows = [(name, *(found[key] for found in beside.values())) for name, key in lines]
-    if len(curve) >= 100:
-        parts = [("  of the first 50", slice(50)), ("  of the last 50", slice(-50, None))]
-        rows[1:1] = [(n, *(_mean(found["psnr_per_frame"][p]) for found in beside.values())) for n, p in parts]
+    if "psnr_first_50" in scores:
+        ends = [("  of the first 50", "psnr_first_50"), ("  of the last 50", "psnr_last_50")]
+        rows[1:1] = [(name, *(found[key] for found in beside.values())) for name, key in ends]
     ui.table("", ("mean over frames", *beside), rows)
     names = {"first": "first frame", "last_past": "last given frame", "previous_truth": "true frame before"}
     ui.table(
@@ -116,6 +250,7 @@ def _show(scores: dict[str, Any], checkpoint: Path) -> None:
             for key, name in names.items()
         ],
     )
+    _show_latent(scores)
     if len(curve) <= MOST_STEPS:
         columns = {name: found["psnr_per_frame"] for name, found in beside.items()}
         columns["copy of the last given"] = scores["baseline_copy_last_past_psnr_per_frame"]
@@ -133,11 +268,34 @@ def _show(scores: dict[str, Any], checkpoint: Path) -> None:
         ui.note("whether it listens to actions takes a second clip of the same length to tell")
     actions = f", actions {protocol['actions']}" if protocol["actions"] != "none" else ""
     drawn = f"{protocol['latent']}, {protocol['samples']} samples" if protocol["samples"] > 1 else protocol["latent"]
+    statistics = f", {protocol['batch_norm']} statistics" if protocol["batch_norm"] != "none" else ""
     ui.say(
-        f"{checkpoint}, {protocol['weights']} weights, {protocol['batch_norm']} statistics; {protocol['dataset']} "
+        f"{checkpoint}, {protocol['weights']} weights{statistics}; {protocol['dataset']} "
         f"{protocol['split']}, {protocol['past']} given -> {protocol['future']} predicted, z: {drawn}, "
         f"seed {protocol['seed']}; condition: {protocol['condition']}{actions}"
     )
+
+
+def _show_latent(scores: dict[str, Any]) -> None:
+    units = f"{scores['active_units']} of {scores['latent_dimensions']} units active"
+    ui.say(f"latent: KL {scores['kl']:.4g} nats a frame, {units}")
+    if not scores["active_units"]:
+        ui.note("the posterior has collapsed onto the prior: the model does not use z")
+    if bounds := scores.get("bounds"):
+        ui.say(
+            f"bits per dimension, at most: ELBO {bounds['elbo_bits_per_dimension']:.4f}, importance-weighted "
+            f"{bounds['importance_weighted_bits_per_dimension']:.4f} ({bounds['importance_samples']} samples); "
+            f"likelihood: {bounds['likelihood']}, sigma {bounds['sigma']:.4f}"
+        )
+    names = {"lpips_mean": "LPIPS", "fvd": "FVD"}
+    for key, value in scores.get("perceptual", {}).items():
+        if key in names:
+            ui.say(f"{names[key]}: {value:.4f}")
+    if run := scores.get("long"):
+        ui.say(
+            f"{run['frames']} frames, poses forward and back: {run['first']:.2f} dB in the first of "
+            f"{len(run['passes'])} passes, {run['last']:.2f} dB in the last: {run['lost']:.2f} dB lost"
+        )
 
 
 def _beside(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -150,8 +308,6 @@ def _beside(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "other_actions": "other actions",
     }
     main = f"mean of {samples}" if samples > 1 else "other actions" if actions == "of other clips" else "free run"
+    if "by_latent" in scores:
+        return {f"z: {scores['protocol']['latent']}": scores} | {f"z: {z}": s for z, s in scores["by_latent"].items()}
     return {main: scores, **{title: scores[key] for key, title in titles.items() if key in scores}}
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -1,13 +1,13 @@
-"""``vidcvae plot loss | psnr | schedule | lr | kl``."""
+"""``vidcvae plot loss | psnr | schedule | lr | kl | drift | latents``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import ui
+from vidcvae.cli import completion, configuration, evaluate, trained, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ app = typer.Typer(help="Draw losses, scores and schedules as figures for a repor
 
 Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Run folders; the newest run if left out.", show_default=False),
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run folders; the newest run if left out.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -62,8 +67,8 @@ def kl(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> 
 @app.command()
 def schedule(
     runs: Runs = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Built-in settings, such as course.")] = None,
+    config: configuration.File = None,
+    preset: configuration.Preset = None,
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
@@ -84,6 +89,112 @@ def schedule(
         for text in schedules.warnings(run.config, run.length()):
             ui.warn(f"{run.name}: {text}" if len(planned) > 1 else text)
     _draw(plots.schedule_chart(planned), output, terminal, "schedule")
+
+
+@app.command()
+def drift(
+    runs: Runs = None,
+    data: trained.Data = None,
+    split: evaluate.Split = "val",
+    every: Annotated[
+        int, typer.Option("--every", min=0, help="Frames between restarts; 0 is 30, or a tenth of shorter videos.")
+    ] = 0,
+    age_test: Annotated[
+        bool, typer.Option("--age-test", help="Only tell the age test (frames 580-629 of 630), and draw nothing.")
+    ] = False,
+    latent: Annotated[
+        str,
+        typer.Option(
+            "--latent", help="How z is chosen.", autocompletion=trained.choices(*evaluate.LATENTS), show_default=True
+        ),
+    ] = "zero",
+    seed: trained.Seed = 0,
+    device: trained.Device = "auto",
+    batch_stats: trained.BatchStats = False,
+    weights: trained.Weights = "auto",
+    json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON document; draws with -o only.")] = False,
+    output: Output = None,
+    terminal: Terminal = False,
+) -> None:
+    """Does a run get worse with age? PSNR of the free run beside that of fresh restarts, and their gap."""
+    trained.check_choice("--latent", latent, evaluate.LATENTS)
+    from vidcvae.evaluation import diagnostics
+    from vidcvae.output import figures, plots
+
+    if output:
+        figures.check_target(output)
+    found: dict[str, diagnostics.Drift | diagnostics.AgeTest] = {}
+    given: list[Path | None] = [*runs] if runs else [None]
+    for path in given:
+        loaded = trained.load(path, device, batch_stats, weights)
+        dataset = trained.open_data(loaded, data, quiet=json)
+        name = str(path or loaded.path.parent.parent)
+        common: dict[str, Any] = {"latent": latent, "seed": seed, "device": next(loaded.model.parameters()).device}
+        with ui.progress(f"runs of {name}", quiet=json) as advance:
+            if age_test:
+                found[name] = diagnostics.age_test(loaded, dataset, split, progress=advance, **common)
+            else:
+                found[name] = diagnostics.drift(loaded, dataset, split, every=every, progress=advance, **common)
+    if json:
+        ui.emit({name: numbers.to_json() for name, numbers in found.items()})
+    drawn = [(name, numbers) for name, numbers in found.items() if isinstance(numbers, diagnostics.Drift)]
+    if drawn and (output or not json):
+        _draw(plots.drift_chart(drawn), output, terminal, "drift")
+    for name, numbers in [] if json else found.items():
+        age = numbers.age_test if isinstance(numbers, diagnostics.Drift) else numbers
+        if isinstance(numbers, diagnostics.Drift):
+            ui.say(
+                f"{name}: the free run changes by {numbers.slope_per_100:+.2f} dB per 100 frames, and falls behind "
+                f"fresh ones by {numbers.gap_slope_per_100:.2f} dB per 100 frames"
+            )
+        ui.say(
+            f"{name}: age test, frames {age.tail[0]}-{age.tail[1]}: {age.from_start:.2f} dB from frame 0, "
+            f"{age.from_restart:.2f} dB from frame {age.restart}: {age.lost:.2f} dB lost"
+        )
+
+
+@app.command()
+def latents(
+    run: trained.Run = None,
+    data: trained.Data = None,
+    split: evaluate.Split = "val",
+    frame: Annotated[
+        int | None,
+        typer.Option("--frame", min=1, help="Frame of which samples are drawn.", show_default="the middle one"),
+    ] = None,
+    seed: trained.Seed = 0,
+    device: trained.Device = "auto",
+    batch_stats: trained.BatchStats = False,
+    weights: trained.Weights = "auto",
+    output: Output = None,
+    terminal: Terminal = False,
+) -> None:
+    """What z does: PSNR for each way to choose it, KL and activity of its dimensions, and samples of one frame.
+
+    The samples are a picture beside the figure, NAME-samples.png. A record of evaluate --latent all is used, or made.
+    """
+    from vidcvae.data.images import encode_png
+    from vidcvae.evaluation import records
+    from vidcvae.output import figures, plots, samples
+    from vidcvae.storage import durable
+
+    if output:
+        figures.check_target(output)
+    loaded = trained.load(run, device, batch_stats, weights)
+    dataset = trained.open_data(loaded, data, quiet=False)
+    sequence = dataset.split(split)[0]
+    picture = samples.samples_picture(loaded, sequence, frame or len(sequence) // 2, seed=seed)
+    record = None
+    if loaded.run and not data and not batch_stats and weights == "auto" and not seed:
+        path = records.path_in(loaded.run, f"{dataset.split_name(split)}-{evaluate.ALL}")
+        record = records.read(path) if path.exists() else None
+    if record is None or record["protocol"]["checkpoint"] != loaded.digest:
+        record = evaluate.score(loaded, dataset, split, evaluate.ALL, seed=seed)
+        evaluate.keep(loaded, record)
+    target = output or Path("latents.png")
+    durable.write_bytes(target.with_name(f"{target.stem}-samples.png"), encode_png(picture))
+    _draw(plots.latents_chart(record), output, terminal, "latents")
+    ui.say(str(target.with_name(f"{target.stem}-samples.png")))
 
 
 def _read(runs: list[Path] | None, output: Path | None) -> list[Run]:

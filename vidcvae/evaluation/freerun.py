@@ -55,10 +55,12 @@ def measure(
     frames: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    only: Sequence[int] | None = None,
 ) -> dict[Way, list[Tensor]]:
     """Roll out every sequence in each way, as few runs side by side as that takes.
 
-    ``model`` must be in eval mode and on ``device``. Sequences shorter than ``frames`` (0: any) are run whole. Returns
+    ``model`` must be in eval mode and on ``device``. Of the sequences only those numbered ``only`` are run, as they
+    would be among the others. Sequences shorter than ``frames`` (0: any) are run whole. Returns
     for each way and sequence a table (T-P, COLUMNS) in float64. Memory does not grow with the length of the sequences,
     but for these numbers. Raises ``DataError`` for a sequence with nothing to predict, and ``UsageError`` where a clip
     has no other of its length and a way asks for one.
@@ -68,25 +70,28 @@ def measure(
     partners = list(range(len(sequences)))
     if any(way.others for way in ways):
         partners = other_clips(lengths, seed, [s.name for s in sequences])
+    numbers = range(len(sequences)) if only is None else only
     jobs = [
-        (picks, group) for group, rows in _run_together(ways, config) for picks in batches(lengths, rows // len(group))
+        ([numbers[i] for i in picks], group)
+        for group, rows in _run_together(ways, config)
+        for picks in batches([lengths[i] for i in numbers], rows // len(group))
     ]
     total = sum(lengths[picks[0]] - past for picks, _ in jobs)
     done = 0
     measured: dict[Way, dict[int, Tensor]] = {way: {} for way in ways}
     for picks, group in jobs:
         table = []  # of (W, S, COLUMNS) for each predicted frame; read back at the end, so that nothing waits
-        for numbers in _measure_batch(
+        for scores in _measure_batch(
             model, sequences, picks, partners, config, group, length=lengths[picks[0]], seed=seed, device=device
         ):
-            table.append(numbers)
+            table.append(scores)
             done += 1
             if progress:
                 progress(done, total)
-        numbers = torch.stack(table).double().cpu()  # (T-P, W, S, COLUMNS)
+        values = torch.stack(table).double().cpu()  # (T-P, W, S, COLUMNS)
         for row, way in enumerate(group):
-            measured[way] |= {i: numbers[:, row, column] for column, i in enumerate(picks)}
-    return {way: [found[i] for i in range(len(sequences))] for way, found in measured.items()}
+            measured[way] |= {i: values[:, row, column] for column, i in enumerate(picks)}
+    return {way: [found[i] for i in numbers] for way, found in measured.items()}
 
 
 def run_length(sequence: clips.Sequence, past: int, frames: int = 0) -> int:
@@ -206,10 +211,15 @@ def _measure_batch(
         before, guess_before = target, guess
 
 
+def learned_prior(config: Config) -> bool:
+    """Whether the prior depends on the frames before; else it is N(0, I), whose mean is z = 0."""
+    return config.model.name == "svg-lp" or getattr(config.model, "prior", "fixed") == "learned"
+
+
 def _run_together(ways: Sequence[Way], config: Config) -> Iterator[tuple[list[Way], int]]:
     """Group what one batch can roll out as draws from the prior (its mean is eps = 0, which is z = 0 unless learned);
     with each group the rows that its batches may have."""
-    as_draws = {"prior", "prior-mean"} | ({"zero"} if config.model.name != "svg-lp" else set())
+    as_draws = {"prior", "prior-mean"} | (set() if learned_prior(config) else {"zero"})
     found: dict[str, list[Way]] = {}
     for way in ways:
         found.setdefault("prior" if way.latent in as_draws else way.latent, []).append(way)

@@ -44,8 +44,11 @@ def _decibels(error: Tensor) -> Tensor:
 
 
 def temporal_difference_error(a: Tensor, a_before: Tensor, b: Tensor, b_before: Tensor) -> Tensor:
-    """MSE between a's and b's change from the frame before: (..., C, H, W) -> (...). Sees flicker and freezing."""
-    return mse(a - a_before, b - b_before)
+    """Mean over C, H, W of |(a - a_before) - (b - b_before)|: (..., C, H, W) -> (...), in parts of the range.
+
+    Sees flicker and freezing, and no error that stays the same from frame to frame.
+    """
+    return ((a - a_before) - (b - b_before)).abs().mean(dim=(-3, -2, -1))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

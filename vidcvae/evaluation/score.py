@@ -11,17 +11,20 @@ import torch
 from torch import Tensor
 
 from vidcvae import __version__
-from vidcvae.config import Config
+from vidcvae.config import Config, to_table
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.evaluation import records
 from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
+from vidcvae.evaluation.latents import measure_latents
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import Loaded
 
 LATENTS = ("zero", "prior-mean", "prior", "posterior")
 CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step
+ENDS = 50  # frames at either end that long runs are also scored by
 
 Scores = dict[str, Any]
 
@@ -34,10 +37,14 @@ class Protocol:
     condition: "pose", "none", or the actions with the row that goes with the step into frame t
         ("source": t-1, which causes it; "target": t).
     actions: whether each clip has its "own" conditions, or those "of other clips", exchanged by the seed.
-    batch_norm: "running" statistics, or those of the "batch" as in the course's code.
+    weights: "raw" or "ema", of those in ``weights_available``.
+    batch_norm: "running" statistics, those of the "batch" as in the course's code, or "none" in the model.
+    data_digest: of the content of the sequences' frames and conditions, whatever file they came from.
+    precision: arithmetic of the networks; scores are in float64.
     """
 
     dataset: str
+    data_digest: str
     split: str
     sequences: tuple[str, ...]
     size: str
@@ -49,10 +56,12 @@ class Protocol:
     samples: int
     seed: int
     weights: str
+    weights_available: str
     batch_norm: str
     checkpoint: str
     step: int
     version: str = __version__
+    precision: str = "float32"
     clips: str = "every sequence, from its frame 0"
     given_frames_counted: bool = False
     reduce: str = "mean"
@@ -63,6 +72,7 @@ class Protocol:
     psnr: str = "per frame, from the squared error over all its channels"
     psnr_per_channel: str = "mean of the PSNRs of a frame's channels (Finn 2016)"
     ssim: str = "Wang 2004: 11x11 Gaussian window, sigma 1.5, full windows only"
+    temporal_difference_error: str = "mean of |change of the prediction - change of the truth|, from frame to frame"
 
 
 def score_split(
@@ -75,6 +85,7 @@ def score_split(
     frames: int = 0,
     samples: int = 1,
     shuffle_actions: bool = False,
+    every_latent: bool = False,
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -86,10 +97,13 @@ def score_split(
     frames: length of the run, given frames included; 0 takes the whole sequence.
     samples: how many draws from the prior each sequence has; the scores are means over them.
     shuffle_actions: every clip has the actions (and positions) of another one.
+    every_latent: z chosen in each of the other ways too, under ``"by_latent"``.
 
     Returns ``{"psnr_mean", "psnr_per_frame", "psnr_per_channel_mean", "ssim_mean", "mse_mean",
     "baseline_copy_first_psnr", ..., "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``.
-    Several sequences are listed one by one under ``"sequences"`` too. Beside that, of several samples the ``"best"``;
+    Several sequences are listed one by one under ``"sequences"`` too. With ``"kl"`` (nats a frame) and
+    ``"active_units"`` (``latents.Latents``), the model's ``"config"``, size and training time. Beside that, of several
+    samples the ``"best"``;
     for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
     ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
     are compared as floats with the truth / 255, as the course does.
@@ -101,7 +115,7 @@ def score_split(
         )
     if samples > 1 and latent != "prior":
         raise UsageError(f"{samples} samples are draws from the prior, but z is {latent}.", "Use --latent prior.")
-    loaded = with_past(loaded, past or loaded.config.training.past)
+    trained, loaded = loaded.config, with_past(loaded, past or loaded.config.training.past)
     config = loaded.config
     kind, past = config.model.condition, config.training.past
     listens = kind not in ("pose", "none")
@@ -123,7 +137,9 @@ def score_split(
     others = [replace(way, others=True) for way in own]
     compared = listens and (shuffle_actions or all(lengths.count(length) > 1 for length in lengths))
     posterior = Way("posterior")
-    ways = dict.fromkeys([*own, *(others if compared else ()), *(() if kind == "pose" else (posterior,))])
+    beside = [posterior] if kind != "pose" else []
+    by_latent = {z: Way(z) for z in LATENTS if z != latent} if every_latent else {}
+    ways = dict.fromkeys([*own, *(others if compared else ()), *beside, *by_latent.values()])
     tables = measure(
         loaded.model, sequences, config, list(ways), seed=seed, frames=frames, device=device, progress=progress
     )
@@ -138,16 +154,20 @@ def score_split(
     if samples > 1:
         picks, best = _best_of(tables, drawn)
         result["best"] = {**_beside(best, names), "samples": picks}
-    if posterior in tables:
+    if posterior in beside:
         result["posterior"] = _beside(tables[posterior], names)
     if compared:
         compared_with = _beside(_mean_of(tables, own if shuffle_actions else others), names)
         result["own_actions" if shuffle_actions else "other_actions"] = compared_with
         gap = result["psnr_mean"] - compared_with["psnr_mean"]
         result["listening_gap_psnr"] = -gap if shuffle_actions else gap
+    if by_latent:
+        result["by_latent"] = {z: _beside(tables[way], names) for z, way in by_latent.items()}
+    found = measure_latents(loaded.model, sequences, config, lengths, device=device)
     future = [length - past for length in lengths]
     protocol = Protocol(
         dataset=data.name,
+        data_digest=records.digest_of(sequences, [run_length(s, past) for s in sequences]),
         split=data.split_name(split),
         sequences=tuple(names),
         size=_size(data.size),
@@ -159,11 +179,26 @@ def score_split(
         samples=samples,
         seed=seed,
         weights=loaded.weights,
-        batch_norm="batch" if loaded.batch_stats else "running",
+        weights_available="raw, ema" if config.training.ema else loaded.weights,
+        batch_norm=_batch_norm(loaded),
         checkpoint=loaded.digest,
         step=loaded.meta.get("step", 0),
     )
-    return {**result, "protocol": asdict(protocol)}
+    return {
+        **result,
+        "kl": found.kl,
+        "active_units": found.active_units,
+        "latent_dimensions": found.dimensions,
+        **({"latents": found.to_json()} if every_latent else {}),
+        "model": {
+            "name": config.model.name,
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "minutes": loaded.meta.get("progress", {}).get("minutes"),
+        },
+        "data": str(data.source),
+        "config": to_table(trained),
+        "protocol": asdict(protocol),
+    }
 
 
 def score_rollout(
@@ -181,6 +216,11 @@ def score_rollout(
     tables = measure(
         model, sequences, config, [Way(z) for z in latents], seed=seed, frames=frames, device=device, progress=progress
     )
+    return summaries(tables, sequences)
+
+
+def summaries(tables: dict[Way, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:
+    """The scores for each latent that the tables of all sequences come to."""
     names = [s.name for s in sequences]
     return {way.latent: _summary(found, names) for way, found in tables.items()}
 
@@ -223,6 +263,9 @@ def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
     steps = [torch.stack([t[i] for t in per_sequence if i < len(t)]).mean(dim=0) for i in range(longest)]
     for name in CURVES:
         scores[f"{name}_per_frame"] = torch.stack(steps)[:, COLUMNS.index(name)].tolist()
+    if longest >= 2 * ENDS:
+        curve = scores["psnr_per_frame"]
+        scores |= {f"psnr_first_{ENDS}": sum(curve[:ENDS]) / ENDS, f"psnr_last_{ENDS}": sum(curve[-ENDS:]) / ENDS}
     if len(names) > 1:
         scores["sequences"] = [
             {"name": name, "psnr_per_frame": table[:, 0].tolist(), **_means(table)}
@@ -234,6 +277,13 @@ def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
 def _means(table: Tensor) -> Scores:
     keys = [f"{name}_mean" if name in MEASURES else name for name in COLUMNS]
     return dict(zip(keys, table.mean(dim=0).tolist(), strict=True))
+
+
+def _batch_norm(loaded: Loaded) -> str:
+    if loaded.batch_stats:
+        return "batch"
+    normalised = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in loaded.model.modules())
+    return "running" if normalised else "none"
 
 
 def _check_frames(sequences: Sequence[clips.Sequence], past: int, frames: int) -> None:

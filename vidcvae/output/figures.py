@@ -67,11 +67,14 @@ def render(chart: Chart, kind: str) -> bytes:
         if sum(panel.tall for panel in chart.panels) > 1:
             heights = [height * 0.65 if height == TALL else height for height in heights]
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
-        grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
+        own = any(panel.xlabel for panel in chart.panels)
+        grid = figure.subplots(len(heights), 1, sharex=not own, squeeze=False, gridspec_kw={"height_ratios": heights})
         for axes, panel in zip(grid[:, 0], chart.panels, strict=True):
             _draw(axes, panel)
-        grid[0, 0].set_title(chart.title, loc="left")
-        grid[-1, 0].set_xlabel(chart.xlabel)
+            axes.set_xlabel(panel.xlabel)
+        grid[0, 0].set_title(_plain(chart.title), loc="left")
+        if not own:
+            grid[-1, 0].set_xlabel(chart.xlabel)
         figure.align_ylabels()
         buffer = io.BytesIO()
         # No date in the file: the same figure is the same bytes
@@ -82,7 +85,8 @@ def render(chart: Chart, kind: str) -> bytes:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
-        axes.plot(line.x, line.y, color=_colour(line), label=line.label or None, **_dashes(line), **LINES[line.style])
+        style = {"color": _colour(line), **_dashes(line), **LINES[line.style]}
+        axes.plot(line.x, line.y, label=_plain(line.label) or None, **style)
     axes.set_ylabel(panel.ylabel)
     if panel.log and any(value > 0 for line in panel.lines for value in line.y):
         axes.set_yscale("log")
@@ -94,6 +98,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
     named = [line for line in panel.lines if line.label]
     if (panel.tall and len(named) > 1) or any(line.style == "marks" for line in named):
         axes.legend(loc="best")
+
+
+def _plain(text: str) -> str:
+    """Text that is drawn as it is: between two dollars Matplotlib reads formulas, and a run may be named so."""
+    return text.replace("$", r"\$")
 
 
 def _colour(line: Line) -> str:

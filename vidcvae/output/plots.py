@@ -13,6 +13,8 @@ import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve, to_table
 from vidcvae.errors import DataError
+from vidcvae.evaluation.diagnostics import Drift
+from vidcvae.evaluation.latents import ACTIVE
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
@@ -44,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes: what is on y, with its unit; ``tall`` panels get most of the height."""
+    """Axes: what is on y, with its unit; ``tall`` panels get most of the height. ``xlabel``: an x axis of its own."""
 
     ylabel: str
     lines: tuple[Line, ...]
@@ -52,11 +54,12 @@ class Panel:
     tall: bool = True
     from_zero: bool = False
     zero_to_one: bool = False
+    xlabel: str = ""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels one below another over one x axis."""
+    """Panels one below another over one x axis, but for those that have their own."""
 
     title: str
     xlabel: str
@@ -226,6 +229,71 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
             Panel("learning rate", curves(schedules.learning_rate), log=True),
         ),
     )
+
+
+def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
+    """PSNR of the free run beside that of fresh restarts, and what age costs: the gap, with its straight line."""
+    above, below = [], []
+    for index, (name, drift) in enumerate(named):
+        label = f"{name}, " if len(named) > 1 else ""
+        known = [t for t, gap in zip(drift.frames, drift.gap, strict=True) if gap is not None]
+        fresh, gaps = ([v for v in curve if v is not None] for curve in (drift.restarted, drift.gap))
+        above.append(
+            Line(f"{label}from frame 0: mean {np.mean(drift.free):.2f} dB", drift.frames, drift.free, 2 * index)
+        )
+        text = f"{label}restarted every {drift.every} frames: mean {np.mean(fresh):.2f} dB"
+        above.append(Line(text, known, fresh, 2 * index + 1, "fine"))
+        slope = f"{label}{drift.gap_slope_per_100:+.2f} dB per 100 frames"
+        below.append(Line(f"{label}restarted - from frame 0", known, gaps, 2 * index, "faint"))
+        below.append(Line(slope, *_fit(known, gaps), 2 * index, "dashed"))
+    title = "Drift"
+    if len(named) == 1:
+        age = named[0][1].age_test
+        title += f": frames {age.tail[0]}-{age.tail[1]} have {age.from_start:.2f} dB from frame 0, "
+        title += f"{age.from_restart:.2f} dB from frame {age.restart}"
+    return Chart(title, "frame", (Panel("PSNR (dB)", tuple(above)), Panel("gap (dB)", tuple(below))))
+
+
+def latents_chart(record: Record) -> Chart:
+    """PSNR for each way to choose z, KL of every dimension and activity, from a record of ``evaluate --latent all``."""
+    latents, protocol = record["latents"], record["protocol"]
+    curves = {protocol["latent"]: record, **record["by_latent"]}
+    psnr = [
+        Line(
+            f"z {name}: mean {scores['psnr_mean']:.2f} dB",
+            range(protocol["past"], protocol["past"] + len(scores["psnr_per_frame"])),
+            scores["psnr_per_frame"],
+            index,
+            "fine",
+        )
+        for index, (name, scores) in enumerate(curves.items())
+    ]
+    ranks = [rank + 1 for rank in latents["kl_ranks"]]
+    threshold = Line(f"active above {ACTIVE}", [ranks[0], ranks[-1]], [ACTIVE] * 2, -1, "dashed")
+    active = f"{latents['active_units']} of {latents['dimensions']} units active"
+    rank = f"dimension of z, of {latents['dimensions']}, by falling KL"
+    return Chart(
+        f"Latent: KL {latents['kl']:.3g} nats a frame, {active}",
+        "frame",
+        (
+            Panel("PSNR (dB)", tuple(psnr), xlabel="frame"),
+            Panel("KL (nats)", (Line("", ranks, latents["kl_per_dimension"]),), log=True, xlabel=rank),
+            Panel(
+                "variance of\nposterior mean",
+                (Line("variance", ranks, latents["variance_per_dimension"]), threshold),
+                log=True,
+                xlabel=rank,
+            ),
+        ),
+    )
+
+
+def _fit(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The ends of the least-squares line."""
+    if len(x) < 2:
+        return list(x), list(y)
+    slope, offset = np.polyfit(x, y, 1)
+    return [x[0], x[-1]], [float(slope * end + offset) for end in (x[0], x[-1])]
 
 
 def _weights(runs: Sequence[Run]) -> tuple[Panel, Panel]:

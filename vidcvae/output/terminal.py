@@ -17,12 +17,22 @@ def to_text(chart: Chart, width: int = 78) -> str:
     lines = [line for panel in chart.panels for line in panel.lines if line.x]
     low, high = _range([x for line in lines for x in line.x])
     parts = [chart.title]
+    columns = max(20, width - AXIS)
     for panel in chart.panels:
-        parts += _panel(panel, low, high, max(20, width - AXIS))
-    left, right = f"{low:.3g}", f"{high:.3g}"
-    middle = chart.xlabel.center(max(20, width - AXIS) - len(left) - len(right))
-    text = "\n".join([*parts, " " * AXIS + left + middle + right])
+        if panel.xlabel:
+            own = _range([x for line in panel.lines for x in line.x])
+            parts += [*_panel(panel, *own, columns), _floor(panel.xlabel, *own, columns)]
+        else:
+            parts += _panel(panel, low, high, columns)
+    if not all(panel.xlabel for panel in chart.panels):
+        parts.append(_floor(chart.xlabel, low, high, columns))
+    text = "\n".join(parts)
     return text.replace("β", "beta").replace("½", "1/2")
+
+
+def _floor(label: str, low: float, high: float, columns: int) -> str:
+    left, right = f"{low:.3g}", f"{high:.3g}"
+    return " " * AXIS + left + label.center(columns - len(left) - len(right)) + right
 
 
 def _panel(panel: Panel, low: float, high: float, columns: int) -> list[str]:

@@ -1,0 +1,159 @@
+"""``compare``, ``plot drift``, ``plot latents`` and the whole of ``evaluate`` on tiny real runs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Cli
+from vidcvae.__main__ import main
+
+ANCHOR = (
+    *("--preset", "anchor-cpu", "--size", "16x16", "--clip-length", 4, "--batch-size", 4, "--device", "cpu", "--plain"),
+    *("--set", "model.channels=8", "--set", "model.latent_channels=2", "--set", "validation.every=0"),
+    *("--epochs", 1, "--set", "training.steps_per_epoch=3"),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_dance: Path) -> Path:
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for name, seed, lr in (("a-0", 0, 1e-3), ("a-1", 1, 1e-3), ("b-0", 0, 1e-4)):
+            options = (*ANCHOR, "--seed", seed, "--lr", lr, "--run", f"runs/{name}")
+            patch.setattr(sys, "argv", ["vidcvae", "train", str(tiny_dance), *map(str, options)])
+            with contextlib.suppress(SystemExit):
+                main()
+            assert Path(f"runs/{name}/checkpoints/last.safetensors").exists()
+    return place
+
+
+@pytest.fixture
+def runs(workplace: Path, trained: Path) -> Path:
+    """a-0, a-1 differ by their seed; b-0 has another learning rate. None has a score yet."""
+    shutil.copytree(trained / "runs", workplace / "runs")
+    return workplace
+
+
+def _scores(run: str, name: str = "val-zero") -> dict[str, Any]:
+    return json.loads(Path(f"runs/{run}/scores/{name}.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_records_lie_with_their_runs_and_compare_in_one_table(runs: Path, cli: Cli) -> None:
+    missing = cli("compare", "a-0", "runs/b-0")
+    assert missing.code == 4
+    assert "a-0, runs/b-0 have no score record val-zero" in missing.err
+    assert "vidcvae evaluate a-0; vidcvae evaluate runs/b-0" in missing.err
+    done = cli("compare", "a-0", "a-1", "b-0", "--evaluate", "--json", "--csv", "t.csv")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)["rows"]
+    psnr = {name: _scores(name)["psnr_mean"] for name in ("a-0", "a-1", "b-0")}
+    seeds = next(row for row in rows if len(row["names"]) == 2)
+    assert seeds["names"] == ["a-0", "a-1"]
+    assert seeds["differing"] == {"optimizer.lr": 1e-3}
+    assert seeds["values"]["psnr"] == pytest.approx((psnr["a-0"] + psnr["a-1"]) / 2)
+    assert seeds["spread"]["psnr"] == pytest.approx(abs(psnr["a-0"] - psnr["a-1"]) / 2**0.5)
+    assert [row["values"]["psnr"] for row in rows] == sorted((r["values"]["psnr"] for r in rows), reverse=True)
+    assert seeds["values"]["parameters"] == _scores("a-0")["model"]["parameters"] > 1000
+    with Path("t.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert {row["runs"]: float(row["psnr"]) for row in table} == {
+        " ".join(row["names"]): pytest.approx(row["values"]["psnr"]) for row in rows
+    }
+    text = cli("compare", "a-0", "a-1", "b-0", "--markdown").out.splitlines()
+    assert text[0].startswith("| run | what differs | PSNR (dB) | SSIM | KL (nats) | active units | parameters |")
+    assert len(text) == 4 and all(line.count("|") == text[0].count("|") for line in text)
+    shown = cli("compare", "a-0", "b-0", "--sort", "minutes").out
+    assert "optimizer.lr = 0.0001" in shown and "PSNR (dB)" in shown
+
+
+def test_scores_of_unlike_protocols_are_refused(runs: Path, cli: Cli) -> None:
+    assert cli("evaluate", "a-0").code == 0
+    assert cli("evaluate", "b-0", "--future", 4, "--latent", "prior", "-o", "b.json").code == 0
+    assert not Path("runs/b-0/scores").exists()
+    refused = cli("compare", "a-0", "b.json")
+    assert refused.code == 2
+    for words in ('latent is "zero" in a-0 and "prior" in b.json', "future is 7 in a-0 and 4 in b.json"):
+        assert words in refused.err
+    assert "vidcvae evaluate RUN --latent zero --future 7" in refused.err
+    assert "data_digest" not in refused.err  # the same data, though fewer frames of them
+    assert cli("compare", "a-0", "b.json", "--anyway").code == 0
+    command = refused.err.partition("vidcvae evaluate RUN ")[2].partition(".")[0].split()
+    assert cli("evaluate", "b-0", *command).code == 0
+    assert cli("compare", "a-0", "runs/b-0/scores/val-zero-1to7.json").code == 0
+
+
+def test_a_record_of_an_older_checkpoint_is_told_and_made_anew(runs: Path, cli: Cli) -> None:
+    assert cli("evaluate", "a-0").code == 0
+    record = _scores("a-0")
+    record["protocol"]["checkpoint"] = "older"
+    Path("runs/a-0/scores/val-zero.json").write_text(json.dumps(record))
+    assert "is of an older checkpoint" in cli("compare", "a-0").err
+    assert cli("compare", "a-0", "--evaluate").err.count("older") == 0
+    assert _scores("a-0")["protocol"]["checkpoint"] != "older"
+
+
+def test_evaluate_tells_latents_bounds_and_the_long_run(runs: Path, cli: Cli) -> None:
+    done = cli("evaluate", "a-0", "--latent", "all", "--elbo", "--importance-samples", 3, "--long", 40, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert _scores("a-0", "val-all-bounds-long") == record
+    assert set(record["by_latent"]) == {"prior-mean", "prior", "posterior"}
+    assert record["by_latent"]["prior-mean"]["psnr_mean"] == record["psnr_mean"]
+    bounds = record["bounds"]
+    assert bounds["importance_weighted_bits_per_dimension"] <= bounds["elbo_bits_per_dimension"] < 8.5
+    assert len(record["long"]["passes"]) == 5  # 39 frames over passes of 7
+    assert sum(record["latents"]["kl_per_channel"]) == pytest.approx(record["kl"])
+    shown = cli("evaluate", "a-0", "--latent", "all", "--elbo").out
+    assert "z: posterior" in shown and "bits per dimension" in shown and "units active" in shown
+
+
+def test_drift_and_latents_are_drawn(runs: Path, cli: Cli) -> None:
+    done = cli("plot", "drift", "a-0", "b-0", "-o", "d.png", "--every", 2)
+    assert done.code == 0, done.err
+    assert "age test, frames 7-7" in done.out
+    with Image.open("d.png") as image:
+        assert image.width > 500
+    told = json.loads(cli("plot", "drift", "a-0", "--json", "--age-test").out)["a-0"]
+    assert told["lost"] == pytest.approx(told["from_restart"] - told["from_start"])
+    assert cli("plot", "drift", "a-0", "--terminal").out.count("gap (dB)") == 1
+    assert cli("plot", "latents", "a-0", "-o", "l.png").code == 0
+    with Image.open("l-samples.png") as image:
+        assert image.width > 8 * 128  # truth, six samples, their spread; 16 pixels made 128
+    kept = Path("runs/a-0/scores/val-all.json")
+    before = kept.stat().st_mtime_ns
+    assert cli("plot", "latents", "a-0", "-o", "l.svg").code == 0  # the record is used again
+    assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("compare", "nowhere"), 4, "nowhere is not a run folder"),
+        (("compare", "x.json"), 4, "there is no score record x.json"),
+        (("compare", "a-0", "--sort", "psrn"), 2, "Did you mean 'psnr'"),
+        (("compare", "a-0", "--json", "--markdown"), 2, "exclude each other"),
+        (("compare", "a-0", "--record", "val-zero-x8", "--evaluate"), 2, "is not SPLIT-LATENT"),
+        (("evaluate", "a-0", "--lpips-weights", "none.pt"), 2, "there is no file none.pt"),
+        (("evaluate", "a-0", "--long", 9), 2, "less than two passes"),
+        (("evaluate", "a-0", "--latent", "al"), 2, "Did you mean 'all'"),
+        (("plot", "drift", "a-0", "-o", "a.jpg"), 2, "a.jpg is no kind of figure"),
+        (("plot", "drift", "a-0", "--split", "test"), 4, "nothing is left to score"),
+        (("plot", "latents", "a-0", "--frame", 99), 2, "frame 99 of"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, arguments: tuple[object, ...], code: int, words: str
+) -> None:
+    monkeypatch.chdir(trained)
+    refused = cli(*arguments)
+    assert (refused.code, words in refused.err) == (code, True), refused.err

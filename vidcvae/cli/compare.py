@@ -1,0 +1,195 @@
+"""``vidcvae compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidcvae.cli import completion, evaluate, trained, ui
+from vidcvae.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vidcvae.evaluation.compare import Row
+    from vidcvae.storage.run import RunFolder
+
+TITLES = {
+    "psnr": "PSNR (dB)",
+    "first_50": "first 50",
+    "last_50": "last 50",
+    "ssim": "SSIM",
+    "kl": "KL (nats)",
+    "active_units": "active units",
+    "parameters": "parameters",
+    "minutes": "minutes",
+}
+DIGITS = {"psnr": 2, "first_50": 2, "last_50": 2, "ssim": 4, "kl": 3, "active_units": 0, "parameters": 0, "minutes": 1}
+MOST_SETTINGS = 3  # of more that differ, a table on a screen shows the first ones
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders, or score records in JSON files.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
+    ],
+    record: Annotated[
+        str, typer.Option("--record", help="Which record of each run: RUN/scores/NAME.json.", metavar="NAME")
+    ] = "val-zero",
+    sort: Annotated[
+        str, typer.Option("--sort", help="Column to sort by, best first.", autocompletion=trained.choices(*TITLES))
+    ] = "psnr",
+    evaluate_missing: Annotated[
+        bool, typer.Option("--evaluate", help="Score the runs that have no record, or one of an older checkpoint.")
+    ] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare scores that were taken in different ways.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The table as one JSON document.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the table into this CSV file.", show_default=False)
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
+) -> None:
+    """Put the scores of several runs in one table; runs that differ by their seed only are one row.
+
+    Scores compare only if they were taken by the same protocol; the p-value is Welch's t-test against the best row.
+    """
+    trained.check_choice("--sort", sort, TITLES)
+    if json and markdown:
+        raise UsageError("--json and --markdown exclude each other.", "Choose one of them.")
+    if csv:
+        trained.check_file(csv)
+    from vidcvae.evaluation.compare import table
+
+    named = _read(runs, record, evaluate_missing, quiet=json)
+    rows = table(named, sort, anyway)
+    if csv:
+        _write_csv(csv, rows)
+    if json:
+        ui.emit({"rows": [row.to_json() for row in rows], "protocol": named[0][1]["protocol"], "record": record})
+    elif markdown:
+        head, body = _cells(rows)
+        lines = [head, ["---"] * len(head), *body]
+        ui.say("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+    else:
+        show(rows)
+    if csv and not json:
+        ui.note(f"table: {csv}")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The table on a screen; the settings that do not fit in are counted."""
+    ui.table("", *_cells(rows))
+    if (hidden := len(rows[0].differing) - min(MOST_SETTINGS, len(_told(rows[0])))) > 0:
+        ui.note(f"{hidden} more settings differ; all of them: --json or --csv FILE")
+
+
+def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The records that the arguments mean, under the names that they were given by."""
+    from vidcvae.evaluation import records
+    from vidcvae.storage.run import find_run
+
+    named: list[tuple[str, dict[str, Any]]] = []
+    missing = []
+    for path in paths:
+        if path.suffix == ".json":
+            named.append((str(path), records.read(path)))
+            continue
+        run = find_run(path)
+        place = records.path_in(run, name)
+        found = records.read(place) if place.exists() else None
+        old = found is not None and not records.is_current(run, found)
+        if fill and (found is None or old):
+            found = _score(run, name, quiet)
+        elif old:
+            ui.warn(f"{place} is of an older checkpoint than the run's best. Score it again: vidcvae evaluate {path}")
+        if found is None:
+            missing.append(path)
+        else:
+            named.append((str(path), found))
+    if missing:
+        commands = "; ".join(f"vidcvae evaluate {path}{_options(name)}" for path in missing)
+        raise DataError(
+            f"{', '.join(map(str, missing))} {'has' if len(missing) == 1 else 'have'} no score record {name}.",
+            f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
+        )
+    return named
+
+
+def _score(run: RunFolder, name: str, quiet: bool) -> dict[str, Any]:
+    """Score a run as the record ``name`` says, which must be an ordinary one, SPLIT-LATENT."""
+    split, _, latent = name.partition("-")
+    if latent not in (*evaluate.LATENTS, evaluate.ALL):
+        raise UsageError(
+            f"--evaluate cannot make the record {name!r}: it is not SPLIT-LATENT, such as val-zero.",
+            "Make it by vidcvae evaluate, with the options that it takes.",
+        )
+    ui.note(f"scoring {run.path}")
+    loaded = trained.load(run.path, "auto", batch_stats=False, weights="auto")
+    found = evaluate.score(loaded, trained.open_data(loaded, None, quiet), split, latent, quiet=quiet)
+    evaluate.keep(loaded, found)
+    return found
+
+
+def _options(name: str) -> str:
+    split, _, latent = name.partition("-")
+    split_option = f" --split {split}" if split != "val" else ""
+    return split_option + (f" --latent {latent}" if latent != "zero" else "")
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Head and body of the table as texts; columns that nothing is known of are left out."""
+    shown = [name for name in TITLES if any(row.values[name] is not None for row in rows)]
+    tested = any(row.p_value is not None for row in rows)
+    head = ["run", *(["what differs"] if rows[0].differing else []), *(TITLES[name] for name in shown)]
+    body = []
+    for row in rows:
+        name = row.names[0] if len(row.names) == 1 else f"{row.names[0]} + {len(row.names) - 1}"
+        cells = [name]
+        if row.differing:
+            told = _told(row)[:MOST_SETTINGS]
+            cells.append(", ".join(f"{key} = {_value(row.differing[key])}" for key in told))
+        cells += [_number(row, name) for name in shown]
+        body.append(cells + (["" if row.p_value is None else f"{row.p_value:.3g}"] if tested else []))
+    return head + (["p"] if tested else []), body
+
+
+def _told(row: Row) -> list[str]:
+    """The settings to show: of unlike models their name, not the settings that only one of them has."""
+    if "model.name" not in row.differing:
+        return list(row.differing)
+    return ["model.name", *(key for key in row.differing if not key.startswith("model."))]
+
+
+def _number(row: Row, name: str) -> str:
+    value, spread, digits = row.values[name], row.spread[name], DIGITS[name]
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    import csv
+    import io
+
+    from vidcvae.storage import durable
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    settings = list(rows[0].differing)
+    writer.writerow(["runs", "count", *settings, *(f"{c}{part}" for c in TITLES for part in ("", "_std")), "p"])
+    for row in rows:
+        numbers = [value for c in TITLES for value in (row.values[c], row.spread[c])]
+        names = " ".join(row.names)
+        writer.writerow([names, len(row.names), *(row.differing[k] for k in settings), *numbers, row.p_value])
+    durable.write_text(path, buffer.getvalue())

@@ -1,0 +1,162 @@
+"""Several score records in one table: what sets the runs apart, means and spread over seeds, and significance."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev, variance
+from typing import Any
+
+from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.evaluation import records
+from vidcvae.evaluation.records import Record
+
+# Columns, and where each stands in a record
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "psnr": ("psnr_mean",),
+    "first_50": ("psnr_first_50",),
+    "last_50": ("psnr_last_50",),
+    "ssim": ("ssim_mean",),
+    "kl": ("kl",),
+    "active_units": ("active_units",),
+    "parameters": ("model", "parameters"),
+    "minutes": ("model", "minutes"),
+}
+LESS_IS_BETTER = ("parameters", "minutes")
+# Settings that do not make another experiment: the seed is what groups are made of, and the rest is no part of a model
+NO_DIFFERENCE = ("training.seed", "training.device", "training.log_every", "data.path")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ by their seed only.
+
+    differing: the settings in which the rows of the table differ, with this row's values.
+    values, spread: mean over the runs and sample standard deviation (None for one run) of each of ``COLUMNS``.
+    p_value: Welch's t-test of the PSNRs against those of the best row; None for that row, and for single runs.
+    """
+
+    names: tuple[str, ...]
+    differing: dict[str, Any]
+    values: dict[str, float | None]
+    spread: dict[str, float | None]
+    p_value: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool = False) -> list[Row]:
+    """A row for each group of runs, best first by the column ``sort``.
+
+    Raises ``UsageError`` that names every difference if the records' protocols do not match, unless ``anyway``.
+    """
+    if sort not in COLUMNS:
+        raise UsageError(f"there is no column {sort!r}.{did_you_mean(sort, COLUMNS)}", f"Sort by {', '.join(COLUMNS)}.")
+    if not anyway:
+        check(named)
+    settings = [_settings(record) for _, record in named]
+    keys = dict.fromkeys(key for table in settings for key in table)
+    differing = [key for key in keys if len({_text(table.get(key)) for table in settings}) > 1]
+    groups: dict[str, list[int]] = {}
+    for index, found in enumerate(settings):
+        groups.setdefault(_text([found.get(key) for key in differing]), []).append(index)
+    scored = {group: [named[i][1]["psnr_mean"] for i in picks] for group, picks in groups.items()}
+    best = max(scored, key=lambda group: fmean(scored[group]))
+    rows = []
+    for group, picks in groups.items():
+        columns = {name: [_value(named[i][1], path) for i in picks] for name, path in COLUMNS.items()}
+        rows.append(
+            Row(
+                names=tuple(named[i][0] for i in picks),
+                differing={key: settings[picks[0]].get(key) for key in differing},
+                values={name: _over_seeds(found, fmean, 1) for name, found in columns.items()},
+                spread={name: _over_seeds(found, stdev, 2) for name, found in columns.items()},
+                p_value=None if group == best else welch(scored[best], scored[group]),
+            )
+        )
+    sign = 1 if sort in LESS_IS_BETTER else -1
+    return sorted(rows, key=lambda row: math.inf if (value := row.values[sort]) is None else sign * value)
+
+
+def check(named: Sequence[tuple[str, Record]]) -> None:
+    """Raise ``UsageError``, with every difference and the commands that remove it, unless all protocols match."""
+    reference, first = named[0]
+    found, commands = [], []
+    for name, record in named[1:]:
+        for key, (left, right) in records.differences(first, record).items():
+            found.append(f"{key} is {_short(left)} in {reference} and {_short(right)} in {name}")
+        if records.differences(first, record):
+            commands.append(records.command(name, record, first))
+    if found:
+        raise UsageError(
+            f"these scores were not taken by the same protocol: {'; '.join(found)}.",
+            "Score alike, and compare again: " + "; ".join(commands) + ". Or compare unlike scores: --anyway",
+        )
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Two-sided p-value of Welch's t-test (Welch 1947) that two groups have the same mean; None for under 2 each."""
+    if min(len(a), len(b)) < 2:
+        return None
+    left, right = variance(a) / len(a), variance(b) / len(b)
+    difference = abs(fmean(a) - fmean(b))
+    if left + right == 0:
+        return 1.0 if difference == 0 else 0.0
+    freedom = (left + right) ** 2 / (left**2 / (len(a) - 1) + right**2 / (len(b) - 1))
+    t2 = difference**2 / (left + right)
+    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t2))  # P(|T| > t) of Student's distribution
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22, Lentz's method)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the other tail's fraction converges fast
+        return 1 - incomplete_beta(b, a, 1 - x)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
+    )
+    c, d, result = 1.0, 0.0, 1.0
+    for i in range(1000):
+        m = i // 2
+        if i == 0:
+            term = 1.0
+        elif i % 2 == 0:
+            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d = 1 / ((1 + term * d) or 1e-300)
+        c = (1 + term / c) or 1e-300
+        result *= c * d
+        if i and abs(c * d - 1) < 1e-15:
+            break
+    return front * (result - 1)
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """``{"kl.type": "cyclical", ...}`` of what makes a model."""
+    flat = {f"{part}.{key}": value for part, table in record["config"].items() for key, value in table.items()}
+    return {key: value for key, value in flat.items() if key not in NO_DIFFERENCE}
+
+
+def _value(record: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return None if record is None else float(record)
+
+
+def _over_seeds(found: Sequence[float | None], reduce: Any, least: int) -> float | None:
+    known = [value for value in found if value is not None]
+    return float(reduce(known)) if len(known) == len(found) >= least else None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _short(value: Any) -> str:
+    text = "not told" if value is None else _text(value)
+    return text if len(text) <= 60 else text[:57] + "..."
