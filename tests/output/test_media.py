@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vidcvae.data import synthetic
 from vidcvae.errors import DataError, UsageError
-from vidcvae.output import media
+from vidcvae.output import media, pictures
 
 SIZE = (8, 16)
 
@@ -96,6 +98,20 @@ def test_mp4_is_h264_that_every_player_shows(tmp_path: Path) -> None:
     assert np.corrcoef(decoded[3][:63, :127].ravel(), grey.ravel())[0, 1] > 0.95
 
 
+def test_an_mp4_is_near_its_source_and_says_how_its_colours_are_meant(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    frames = [pictures.enlarge(f, 4) for f in synthetic.dance(20, 0, 0, 0).splits["train"][0].frames]
+    media.save(tmp_path / "a.mp4", frames, 30000 / 1001)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == Fraction(30000, 1001)
+        # of AVColorSpace: 5 and 6 are BT.601; of AVColorRange: 1 is 16..235
+        assert stream.codec_context.colorspace in (5, 6) and stream.codec_context.color_range == 1
+        decoded = [frame.to_ndarray(format="rgb24").transpose(2, 0, 1) for frame in container.decode(stream)]
+    error = np.stack(decoded).astype(float) - np.stack(frames)
+    assert len(decoded) == 20 and 10 * np.log10(255**2 / (error**2).mean()) > 38
+
+
 def test_mp4_without_pyav_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -168,7 +184,7 @@ def test_poses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("named", r"left\.png has a name that is not a number"),
         ("cut", r"cut.1\.png is damaged or cut off"),
         ("cut.gif", r"cut\.gif is damaged or cut off"),
-        ("text.gif", r"text\.gif is no GIF"),
+        ("text.gif", r"text\.gif is .*, not a GIF image"),
         ("cut/0.png", "is one image"),
     ]:
         with pytest.raises(DataError, match=words):

@@ -24,6 +24,15 @@ def test_a_panel_shows_each_frame_enlarged_under_its_title() -> None:
     assert not np.array_equal(*bars)
 
 
+def test_a_pose_is_laid_over_a_frame_by_its_lines_alone() -> None:
+    pose = np.full((3, 32, 64), 255, np.uint8)
+    pose[:, 4, 5] = (0, 255, 30)
+    laid = pictures.laid_over(_frame(0), pose)
+    assert laid[:, 4, 5].tolist() == [0, 255, 30]
+    laid[:, 4, 5] = _frame(0)[:, 4, 5]
+    np.testing.assert_array_equal(laid, _frame(0))
+
+
 def test_a_long_title_is_cut_within_its_column() -> None:
     panel = pictures.panel([_frame(0)] * 2, ["x" * 200, ""], scale=1)
     assert panel[:, : pictures.BAR, 64:].min() == pictures.PAPER[0]

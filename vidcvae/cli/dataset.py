@@ -1,4 +1,4 @@
-"""``vidcvae dataset inspect | synth | pack | import``."""
+"""``vidcvae dataset inspect | synth | pack | import``; a clip's import is in ``clip_import``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import ui
+from vidcvae.cli import clip_import, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
 synth = typer.Typer(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
-import_ = typer.Typer(help="Turn published data into the packed form.", no_args_is_help=True)
+import_ = typer.Typer(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
 app.add_typer(import_, name="import")
+for name, command in clip_import.COMMANDS.items():
+    import_.command(name)(command)
 
 Root = Annotated[Path, typer.Argument(help="The dataset: a folder of images, or a packed one.", show_default=False)]
 Out = Annotated[Path, typer.Argument(help="The folder to make; it must be new or empty.", show_default=False)]
@@ -45,7 +47,7 @@ def inspect(
     from vidcvae.storage import durable
 
     with ui.progress("reading", quiet=json) as advance:
-        found = inspection.inspect(root, _read_size(size), advance)
+        found = inspection.inspect(root, read_size(size), advance)
     faults = found.report["faults"]
     if preview and not faults:
         durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(found.rows)))
@@ -73,10 +75,10 @@ def pack(
     from vidcvae.data import DEFAULT_SIZES, layout, open_stream, packed
 
     with ui.progress("packing") as advance:
-        wanted = _read_size(size) or DEFAULT_SIZES.get(layout(root), (0, 0))
+        wanted = read_size(size) or DEFAULT_SIZES.get(layout(root), (0, 0))
         packed.write(open_stream(root, wanted, advance), out, shard_size << 20)
     data = packed.open_packed(out)
-    _tell_counts(out, data)
+    tell_counts(out, data)
 
 
 @import_.command("bair")
@@ -106,7 +108,7 @@ def import_bair(
 
     with ui.progress("importing (MiB)") as advance:
         bair.import_bair(src, out, camera, advance, tell)
-    _tell_counts(out, packed.open_packed(out))
+    tell_counts(out, packed.open_packed(out))
     if lost:
         count = f"{lost} parts of {src} could" if lost > 1 else f"a part of {src} could"
         raise DataError(f"{count} not be read; everything else is in {out}.", "Fetch the files named above again.")
@@ -124,12 +126,12 @@ def synth_dance(
     """A drawn dancer and its skeleton: walking, turning, waving and bending in a room."""
     from vidcvae.data import DEFAULT_SIZES, pose_folder, synthetic
 
-    _demand_new(out)
+    demand_new(out)
     with ui.progress("drawing") as advance:
-        data = synthetic.dance(frames, val, test, seed, _read_size(size) or DEFAULT_SIZES["dance"], advance)
+        data = synthetic.dance(frames, val, test, seed, read_size(size) or DEFAULT_SIZES["dance"], advance)
     with ui.progress("writing") as advance:
         pose_folder.write_folder(data, out, advance)
-    _tell_counts(out, data)
+    tell_counts(out, data)
 
 
 @synth.command("push")
@@ -144,21 +146,21 @@ def synth_push(
     """A robot arm that pushes things over a table, 64x64, with its actions and positions."""
     from vidcvae.data import synthetic_push
 
-    _demand_new(out)
+    demand_new(out)
     with ui.progress("drawing") as advance:
         data = synthetic_push.push(clips, val, test, frames, seed, advance)
     with ui.progress("writing") as advance:
         synthetic_push.write_folder(data, out, advance)
-    _tell_counts(out, data)
+    tell_counts(out, data)
 
 
-def _demand_new(out: Path) -> None:
+def demand_new(out: Path) -> None:
     """Before the work, not after it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
 
 
-def _read_size(text: str | None) -> tuple[int, int] | None:
+def read_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
@@ -172,7 +174,7 @@ def _read_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def _tell_counts(out: Path, data: Any) -> None:
+def tell_counts(out: Path, data: Any) -> None:
     parts = [
         f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
         for split, found in data.splits.items()

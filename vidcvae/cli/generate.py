@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 LATENTS = ("zero", "prior")
 MOST_SAMPLES = 32
-MOST_COLUMNS = 100  # of the picture of all time steps
+MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
 
 
 def generate(
@@ -72,9 +73,31 @@ def generate(
     seed: trained.Seed = 0,
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
-    side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="One picture with what the video is made from, enlarged.")
+    fit_poses: Annotated[
+        bool,
+        typer.Option(
+            "--fit-poses",
+            help="Dance: the poses are another person's; scale and shift them to the first frame's figure.",
+        ),
     ] = False,
+    target_poses: Annotated[
+        Path | None,
+        typer.Option(
+            "--target-poses",
+            help="With --fit-poses: pose images of the first frame's person, or one PNG, the first frame's own pose.",
+            show_default="those of the training; that of the frame most like the first tells where it stands",
+        ),
+    ] = None,
+    side_by_side: Annotated[
+        bool,
+        typer.Option("--side-by-side", help="Panels with what the video is made from; and a PNG of its time steps."),
+    ] = False,
+    upscale: Annotated[
+        int | None,
+        typer.Option(
+            "--upscale", min=1, max=64, help="Every pixel as N x N.", show_default="1; panels to about 128 rows"
+        ),
+    ] = None,
     fps: Annotated[
         float | None, typer.Option("--fps", help="Frames a second of a GIF or MP4.", show_default="25; 10 for pushing")
     ] = None,
@@ -84,6 +107,10 @@ def generate(
 
     Pose t shows frame t, so there are as many frames as poses; action t is taken at frame t. Several samples of robot
     pushing come side by side with the truth where it is there, as a video and as a PNG of all time steps.
+
+    --fit-poses measures the figures in the drawn poses: the box around each, its lower edge being the feet. It goes
+    wrong where arms are up, or somebody lies, most of the time, and where the picture cuts figures off; a skeleton is
+    warped as a picture, so proportions stay those of the other person. Look at the preview: OUTPUT-poses.png.
     """
     from vidcvae.output import generation, media
 
@@ -95,21 +122,23 @@ def generate(
         "--actions": actions,
         "--positions": positions,
         "--future": future,
+        "--fit-poses": fit_poses or None,
+        "--target-poses": target_poses,
     }
     chosen = _latent(latent, latents, samples)
     pushing = bool(trajectory or past_frames)
     side_by_side = side_by_side or (pushing and samples > 1)
     targets = _targets(output, samples, side_by_side)
     fps = fps if fps is not None else 10.0 if pushing else 25.0
-    for target in targets:
-        media.check_target(target, fps)
-    strip = output.with_suffix(".png") if pushing and side_by_side else None
-    if strip:
-        trained.check_file(strip)
+    strip = output.with_suffix(".png") if side_by_side else None
+    preview = output.with_name(f"{output.stem}-poses.png") if fit_poses else None
+    _check_targets(targets, [picture for picture in (strip, preview) if picture], fps)
     loaded = trained.load(run, device, batch_stats, weights)
     _check_form(loaded, {name for name, value in options.items() if value is not None})
     if first_frame and poses:
         given = _read_dance(loaded, first_frame, poses)
+        if preview:
+            given = _fit_poses(loaded, given, target_poses, preview)
     else:
         loaded, given = _read_push(loaded, trajectory, past_frames, actions, positions, future or 0)
 
@@ -117,26 +146,30 @@ def generate(
     noise = _noise(loaded, chosen, latents, seed, samples, count)
     with contextlib.ExitStack() as files, ui.progress("generating") as advance:
         add = [files.enter_context(media.recording(target, fps)) for target in targets]
-        if strip:
+        if strip and pushing:
             videos = generation.compare(loaded, given, chosen, noise, samples, advance)
-            _write_comparison(add[0], strip, videos)
+            _write_comparison(add[0], strip, videos, upscale or 0)
         else:
             past, condition = given.batch(samples)
-            for t, frames in enumerate(generation.videos(loaded, past, condition, count, chosen, noise)):
-                _write(add, given.condition, t, frames, side_by_side)
-                advance(t + 1, count)
+            made = generation.videos(loaded, past, condition, count, chosen, noise)
+            if strip:
+                _write_panels(add[0], strip, given, made, upscale or 0, advance)
+            else:
+                _write_each(add, count, made, upscale or 1, advance)
     for target in targets:
         ui.say(f"{target}: {count} frames, z: {'replayed' if latents else chosen}")
     if strip:
-        ui.say(f"{strip}: the same as one picture: {', '.join(videos)}")
+        ui.say(f"{strip}: " + (f"the same as one picture: {', '.join(videos)}" if pushing else "chosen time steps"))
 
 
 def _check_form(loaded: Loaded, given: set[str]) -> None:
     """Raise ``UsageError`` unless the options that are ``given`` are those that this model needs."""
     kind = loaded.config.model.condition
     name = f"{loaded.path} is a {loaded.config.model.name}"
+    if "--target-poses" in given and "--fit-poses" not in given:
+        raise UsageError("--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out.")
     if kind == "pose":
-        needed, optional = ["--first-frame", "--poses"], set()
+        needed, optional = ["--first-frame", "--poses"], {"--fit-poses", "--target-poses"}
         hint = "Give it --first-frame FRAME.png and --poses DIR."
     else:
         name += " without conditions" if kind == "none" else f" conditioned on {kind.replace('+', ' and ')}"
@@ -161,6 +194,42 @@ def _read_dance(loaded: Loaded, first_frame: Path, poses: Path) -> Given:
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     return generation.Given(first[None], pose_images, len(pose_images))
+
+
+def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path) -> Given:
+    """The poses scaled and shifted to the first frame's figure, and a picture of them before and after."""
+    from vidcvae.data import images, retarget
+    from vidcvae.output import generation, media, pictures
+    from vidcvae.storage import durable
+
+    size = loaded.config.data.size
+    poses, first = given.condition, given.past[0]
+    assert poses is not None  # a model of poses has been given them
+    own = None
+    try:
+        if target is None:
+            sequences = trained.open_data(loaded, None, quiet=False).split("train")
+            own = retarget.figures([retarget.likely_pose(first, sequences)])
+            wanted = retarget.figures(itertools.chain.from_iterable(s.tracks["pose"] for s in sequences))
+        elif target.suffix.lower() == ".png":
+            wanted = retarget.figures([images.read_image(target, size)])
+        else:
+            wanted = retarget.figures(media.read_poses(target, size))
+    except DataError as error:
+        hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
+        raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None
+    fitted = retarget.fit_poses(poses, wanted, own)
+    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
+    laid = [pictures.laid_over(first, fitted.poses[t]) for t in times]
+    picture = pictures.strip(
+        [list(poses[times]), list(fitted.poses[times]), laid], ["before", "after", "on frame 0"], times
+    )
+    durable.write_bytes(preview, images.encode_png(picture))
+    low, high = fitted.scale.min(), fitted.scale.max()
+    ui.say(f"{preview}: the poses before and after; scaled by {low:.2f}" + (f" to {high:.2f}" if high > low else ""))
+    if fitted.outside:
+        ui.warn(f"{fitted.outside} of {len(poses)} figures leave the picture.")
+    return generation.Given(given.past, fitted.poses, given.length)
 
 
 def _read_push(
@@ -207,6 +276,16 @@ def _targets(output: Path, samples: int, side_by_side: bool) -> list[Path]:
     return [output / f"sample-{k}" for k in range(samples)]
 
 
+def _check_targets(videos: list[Path], pictures: list[Path], fps: float) -> None:
+    """Raise ``UsageError``, before any work, if a file cannot be written."""
+    from vidcvae.output import media
+
+    for video in videos:
+        media.check_target(video, fps)
+    for picture in pictures:
+        trained.check_file(picture)
+
+
 def _noise(loaded: Loaded, latent: str, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
     from vidcvae.output import generation
 
@@ -216,21 +295,49 @@ def _noise(loaded: Loaded, latent: str, latents: Path | None, seed: int, samples
     return generation.fresh_noise(loaded, latent, seed, range(samples), device)
 
 
-def _write(
-    add: list[Callable[[np.ndarray], None]], poses: np.ndarray | None, t: int, frames: np.ndarray, side_by_side: bool
+def _write_each(
+    add: list[Callable[[np.ndarray], None]], count: int, made: Iterator[np.ndarray], scale: int, advance: ui.Advance
 ) -> None:
-    """One time step into every file."""
+    """Every sample into a file of its own."""
     from vidcvae.output import pictures
 
-    if not side_by_side or poses is None:
+    for t, frames in enumerate(made):
         for put, frame in zip(add, frames, strict=True):
-            put(frame)
-        return
-    titles = ["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))]
-    add[0](pictures.panel([poses[t], *frames], ["pose", *titles]))
+            put(pictures.enlarge(frame, scale))
+        advance(t + 1, count)
 
 
-def _write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray]) -> None:
+def _write_panels(
+    add: Callable[[np.ndarray], None],
+    strip: Path,
+    given: Given,
+    made: Iterator[np.ndarray],
+    scale: int,
+    advance: ui.Advance,
+) -> None:
+    """Pose and samples side by side into a video, and some time steps of it into a PNG."""
+    from vidcvae.data import images
+    from vidcvae.output import media, pictures
+    from vidcvae.storage import durable
+
+    poses = given.condition
+    assert poses is not None  # only a dance is shown like this
+    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
+    kept: list[list[np.ndarray]] = []
+    for t, frames in enumerate(made):
+        titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
+        row = [poses[t], *frames]
+        add(pictures.panel(row, titles, scale))
+        if t in times:
+            kept.append([frame.copy() for frame in row])
+        advance(t + 1, len(poses))
+    picture = pictures.strip(list(zip(*kept, strict=True)), titles, times, scale)
+    durable.write_bytes(strip, images.encode_png(picture))
+
+
+def _write_comparison(
+    add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray], scale: int
+) -> None:
     """Every time step side by side into a video, and all of them, evenly spread where they are many, into a PNG."""
     from vidcvae.data import images
     from vidcvae.output import media, pictures
@@ -238,7 +345,7 @@ def _write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: di
 
     rows, titles = list(videos.values()), list(videos)
     for frames in zip(*rows, strict=True):
-        add(pictures.panel(frames, titles))
+        add(pictures.panel(frames, titles, scale))
     times = media.spread(len(rows[0]), MOST_COLUMNS)
-    picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times)
+    picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times, scale)
     durable.write_bytes(strip, images.encode_png(picture))

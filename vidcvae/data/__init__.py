@@ -13,7 +13,17 @@ from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
 from vidcvae.errors import DataError
 from vidcvae.storage import durable
 
-__all__ = ["DEFAULT_SIZES", "ClipBatch", "Sequence", "Stream", "VideoData", "layout", "open_dataset", "open_stream"]
+__all__ = [
+    "DEFAULT_SIZES",
+    "ClipBatch",
+    "Sequence",
+    "Stream",
+    "VideoData",
+    "fingerprint",
+    "layout",
+    "open_dataset",
+    "open_stream",
+]
 
 DEFAULT_SIZES = {"dance": (32, 64), "push": (64, 64)}  # height, width
 Progress = Callable[[int, int], None] | None
@@ -97,7 +107,7 @@ def open_dataset(
     if cache is None:
         return stream.collect()
     safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
-    folder = cache / f"{safe_name}-{_fingerprint(path, size)}"
+    folder = cache / f"{safe_name}-{fingerprint(path, size)}"
     try:
         data = packed.open_packed(folder)
     except DataError:  # not there yet, or damaged: it is only a copy, and is made anew
@@ -107,7 +117,7 @@ def open_dataset(
     return replace(data, source=path)
 
 
-def _fingerprint(root: Path, size: tuple[int, int]) -> str:
+def fingerprint(root: Path, size: tuple[int, int]) -> str:
     """Changes when a file of the dataset is added, removed or rewritten, and with the frame size."""
     digest = hashlib.sha256(repr((packed.VERSION, size)).encode())
     for path in sorted(root.rglob("*")):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 import shutil
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcvae import reading
 from vidcvae.data import packed
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.tfrecord import BadMessage, Feature, OnProblem, Problem, read_example, read_records, stop_at_problem
@@ -34,6 +34,7 @@ TRACKS = {"action": ("action", 4), "position": ("endeffector_pos", 3)}
 Progress = Callable[[int, int], None] | None  # (done, total), in MiB of source files
 
 _SOFTMOTION = "softmotion30_44k"
+_MOST_PROBLEMS = 1000  # a file of this data set has 256 clips
 _PARTS = ".parts"  # the source files that an unfinished import has done, within its output folder
 
 
@@ -107,8 +108,9 @@ def read_file(
 ) -> Iterator[tuple[Sequence, int]]:
     """The clips of one file, each with the byte offset of its record."""
     for record in read_records(path, on_problem):
+        name = f"{reading.label(path.stem)}/{record.index}"
         try:
-            yield to_clip(f"{path.stem}/{record.index}", read_example(record.data), camera), record.offset
+            yield to_clip(name, read_example(record.data), camera), record.offset
         except BadMessage as error:
             on_problem(Problem(path, record.offset, f"the record is no clip of this data set: {error}; left out."))
 
@@ -217,6 +219,11 @@ def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int
     problems: list[Problem] = []
 
     def keep_and_tell(problem: Problem) -> None:
+        if len(problems) == _MOST_PROBLEMS:
+            raise DataError(
+                f"{source.path} has over {_MOST_PROBLEMS:,} records that are no clips of this data set.",
+                "Fetch that file again, or remove it.",
+            )
         problems.append(problem)
         on_problem(problem)
 
@@ -243,7 +250,7 @@ def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int
 def _read_receipt(receipt: Path, identity: list[Any], part: Path) -> dict[str, Any] | None:
     """The receipt of a part that is done and whole; else None."""
     with contextlib.suppress(OSError, ValueError, DataError):
-        found: dict[str, Any] = json.loads(receipt.read_bytes())
+        found: dict[str, Any] = reading.parse_json(reading.read_bytes(receipt, packed.MAX_MANIFEST_BYTES))
         if found["source"] == identity:
             if found["clips"]:
                 packed.open_packed(part)
@@ -256,7 +263,7 @@ def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
     splits: dict[str, list[Any]] = {}
     manifest: dict[str, Any] = {}
     for number, part in enumerate(parts):
-        manifest = json.loads((part / packed.MANIFEST).read_bytes())
+        manifest = packed.read_manifest(part)
         (data_file,) = part.glob("data-*.bin")
         name = f"data-{number:05d}.bin"
         durable.link(data_file, out / name)
@@ -265,5 +272,5 @@ def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
                 for block in (record["frames"], *record["tracks"].values()):
                     block["file"] = name
             splits.setdefault(split, []).extend(records)
-    durable.write_json(out / packed.MANIFEST, {**manifest, "splits": splits})
+    packed.commit(out, {**manifest, "splits": splits})
     return sum(map(len, splits.values()))

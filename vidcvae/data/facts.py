@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-import tomllib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidcvae import reading
 from vidcvae.errors import DataError, did_you_mean
 
 FILE = "dataset.toml"
@@ -44,19 +44,24 @@ def read_facts(root: Path) -> Facts:
     """
     path = root / FILE
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = reading.read_toml(path)
     except FileNotFoundError:
-        return Facts(root.resolve().name, DEFAULT_FPS)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not a readable TOML file: {error}.", "Mend it, or remove it.") from None
+        return Facts(_folder_name(root), DEFAULT_FPS)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} is not a readable TOML file: {reason}.", "Mend it, or remove it.") from None
     for key in table.keys() - {"name", "fps", *_KEYS}:
-        raise _wrong(path, key, f"is not known.{did_you_mean(key, ('name', 'fps', *_KEYS))}")
-    name, fps = table.get("name", root.resolve().name), table.get("fps", DEFAULT_FPS)
-    if not isinstance(name, str) or not name:
-        raise _wrong(path, "name", "must be a text in quotes.")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not math.isfinite(fps) or fps <= 0:
+        raise _wrong(path, reading.label(key), f"is not known.{did_you_mean(key, ('name', 'fps', *_KEYS))}")
+    name, fps = table.get("name", _folder_name(root)), table.get("fps", DEFAULT_FPS)
+    if not reading.is_name(name):
+        raise _wrong(path, "name", "must be a text in quotes, on one line.")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= sys.float_info.max:
         raise _wrong(path, "fps", "must be a number above 0, in frames a second.")
     return Facts(name, float(fps), **{split: _read_split(path, split, table.get(split, {})) for split in _KEYS})
+
+
+def _folder_name(root: Path) -> str:
+    return reading.label(root.resolve().name)
 
 
 def to_toml(facts: Facts) -> str:
@@ -81,7 +86,7 @@ def _read_split(path: Path, split: str, table: Any) -> SplitFacts:
     values = {}
     for key, numbers in table.items():
         if key not in _KEYS[split]:
-            raise _wrong(path, f"{split}.{key}", f"is not known.{did_you_mean(key, _KEYS[split])}")
+            raise _wrong(path, f"{split}.{reading.label(key)}", f"is not known.{did_you_mean(key, _KEYS[split])}")
         whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
         if not whole or any(a >= b for a, b in itertools.pairwise(numbers)):
             raise _wrong(path, f"{split}.{key}", "must be a list of whole numbers from 0, each above the one before.")

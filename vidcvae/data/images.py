@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vidcvae import reading
 from vidcvae.errors import DataError
 
 # Four times an 8K frame would fit an attacker's purpose, not a user's: larger images are refused undecoded.
@@ -24,18 +27,28 @@ def open_image(path: Path) -> Image.Image:
 
     Raises ``DataError`` that names the file if it is missing, no PNG, cut off, damaged, or too large to be a frame.
     """
+    with opened(path, "PNG") as (image, file):
+        image.load()
+        if _END not in _tail(file):  # Pillow is content once it has the pixels
+            raise DataError(f"{path} is damaged or cut off (it has no end).")
+        if image.mode not in _MODES:
+            raise DataError(f"{path} has pixels of mode {image.mode}, not 8-bit colour.", "Save it as RGB.")
+        return image
+
+
+@contextlib.contextmanager
+def opened(path: Path, form: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """An image of the format ``form`` ("PNG", "GIF"), not yet decoded, and its file.
+
+    Raises ``DataError`` that names the file, also for what goes wrong while it is decoded within the block.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with path.open("rb") as file, Image.open(file, formats=("PNG",)) as image:
+            with reading.open_file(path) as file, Image.open(file, formats=(form,)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                image.load()
-                if _END not in _tail(file):  # Pillow is content once it has the pixels
-                    raise DataError(f"{path} is damaged or cut off (it has no end).")
-                if image.mode not in _MODES:
-                    raise DataError(f"{path} has pixels of mode {image.mode}, not 8-bit colour.", "Save it as RGB.")
-                return image
+                yield image, file
     except DataError:
         raise
     except FileNotFoundError:
@@ -43,11 +56,11 @@ def open_image(path: Path) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} is too large for a frame (over {MAX_PIXELS:,} pixels).") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is {_what_instead(path)}, not a PNG image.") from None
+        raise DataError(f"{path} is {_what_instead(path)}, not a {form} image.") from None
     # Pillow's parsers raise whatever their unpacking met: OSError, SyntaxError, struct.error, ..
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{path} is damaged or cut off ({reason}).") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise DataError(f"{path} is damaged or cut off ({reading.label(reason[:200])}).") from None
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -80,7 +93,7 @@ def _tail(file: BinaryIO) -> bytes:
 def _what_instead(path: Path) -> str:
     """What a file that is no PNG seems to be."""
     try:
-        with path.open("rb") as file:
+        with reading.open_file(path) as file:
             head = file.read(16)
     except OSError as error:
         return f"unreadable ({error.strerror})"

@@ -7,6 +7,7 @@ OUT/manifest.json       what the blocks are, with their checksums; written last,
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vidcvae import reading
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.storage import durable
@@ -24,8 +26,9 @@ from vidcvae.storage import durable
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "vidcvae-packed", 1
 SHARD_BYTES = 1 << 30  # a new data file begins once the last one has grown past this
+MAX_MANIFEST_BYTES = 1 << 26  # about 100,000 sequences; parsed, JSON can take twenty times its size
 _ALIGNMENT = 64
-_DATA_FILE = re.compile(r"data-\d{5}\.bin")
+_DATA_FILE = re.compile(r"data-\d{5}\.bin", re.ASCII)
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _KINDS = ("dance", "push")
 _REPACK = "Pack the original data again: vidcvae dataset pack ROOT OUT"
@@ -67,10 +70,18 @@ def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -
     if size is None:
         raise DataError(f"{data.source} has no frames to pack.", "See what is there: vidcvae dataset inspect ROOT")
     head = {"format": FORMAT, "version": VERSION, "name": data.name, "kind": data.kind, "fps": data.fps, "size": size}
-    durable.write_json(out / MANIFEST, {**head, "splits": splits})
+    commit(out, {**head, "splits": splits})
     for path in out.iterdir():  # of an interrupted pack that had more data files
         if _DATA_FILE.fullmatch(path.name) and path.name not in names:
             durable.remove(path)
+
+
+def commit(out: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, which makes the data files beside it a dataset."""
+    text = json.dumps(manifest)
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise DataError(f"{out} would have more sequences than one packed dataset can.", "Pack them in parts.")
+    durable.write_text(out / MANIFEST, text)
 
 
 def _claim(out: Path) -> None:
@@ -128,13 +139,13 @@ def open_packed(path: Path, verify: bool = False) -> VideoData:
     Raises ``DataError`` that names the file and block for a manifest of another format or version, a damaged
     one, one that points outside its folder, data files that are missing or cut off, and wrong checksums.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if verify:
         for problem in _damage(path, manifest):
             raise DataError(problem, _REPACK)
-    files: dict[str, np.ndarray] = {}
+    files = _Files(path)
     splits = {
-        split: tuple(_read_sequence(path, record, files) for record in records)
+        split: tuple(_read_sequence(record, files) for record in records)
         for split, records in manifest["splits"].items()
     }
     return VideoData(manifest["name"], manifest["kind"], float(manifest["fps"]), path, splits)
@@ -142,15 +153,15 @@ def open_packed(path: Path, verify: bool = False) -> VideoData:
 
 def damage(path: Path) -> list[str]:
     """A sentence for every block whose bytes do not match their checksum."""
-    return list(_damage(path, _read_manifest(path)))
+    return list(_damage(path, read_manifest(path)))
 
 
 def _damage(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    files: dict[str, np.ndarray] = {}
+    files = _Files(path)
     for split, records in manifest["splits"].items():
         for record in records:
             for name, block in {"frames": record["frames"], **record["tracks"]}.items():
-                array = _view(path, block, files)
+                array = files.view(block)
                 if hashlib.sha256(array.data if array.size else b"").hexdigest() != block["sha256"]:
                     yield (
                         f"{path / block['file']} is damaged: the {name} of {split} sequence {record['name']} "
@@ -158,42 +169,65 @@ def _damage(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
                     )
 
 
-def _read_sequence(path: Path, record: dict[str, Any], files: dict[str, np.ndarray]) -> Sequence:
-    tracks = {name: _view(path, block, files) for name, block in record["tracks"].items()}
-    return Sequence(record["name"], _view(path, record["frames"], files), tracks, frozenset(record["unknown_poses"]))
+def _read_sequence(record: dict[str, Any], files: _Files) -> Sequence:
+    tracks = {name: files.view(block) for name, block in record["tracks"].items()}
+    return Sequence(record["name"], files.view(record["frames"]), tracks, frozenset(record["unknown_poses"]))
 
 
-def _view(path: Path, block: dict[str, Any], files: dict[str, np.ndarray]) -> np.ndarray:
-    """The block as an array over the mapped file; every file is mapped once."""
-    name, dtype = block["file"], _DTYPES[block["dtype"]]
-    if name not in files:
+class _Files:
+    """The data files of one pack, each mapped once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mapped: dict[str, np.ndarray] = {}
+        self.unused: dict[str, int] = {}  # bytes of each file that no block has taken
+
+    def view(self, block: dict[str, Any]) -> np.ndarray:
+        """The block as an array over the mapped file."""
+        name, dtype = block["file"], _DTYPES[block["dtype"]]
+        if name not in self.mapped:
+            self.mapped[name] = self._map(self.folder / name)
+            self.unused[name] = len(self.mapped[name])
+        whole, size = self.mapped[name], math.prod(block["shape"]) * dtype.itemsize
+        end = block["offset"] + size
+        if end > len(whole):
+            raise DataError(
+                f"{self.folder / name} is cut off: it has {len(whole)} bytes, and {end} are needed.", _REPACK
+            )
+        self.unused[name] -= size
+        if self.unused[name] < 0:  # a small file would stand for any amount of data
+            raise DataError(f"{self.folder / MANIFEST} is damaged: it uses parts of {name} more than once.", _REPACK)
+        return whole[block["offset"] : end].view(dtype).reshape(block["shape"])
+
+    def _map(self, path: Path) -> np.ndarray:
         try:
-            files[name] = np.asarray(np.memmap(path / name, np.uint8, "r"))
+            with reading.open_file(path) as file:
+                if path.resolve().parent != self.folder.resolve():
+                    raise OSError(errno.EINVAL, "it is a link that leads out of the dataset")
+                return np.asarray(np.memmap(file, np.uint8, "r"))
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             reason = error.strerror if isinstance(error, OSError) else "it is empty"
-            raise DataError(f"cannot read {path / name}: {reason}.", _REPACK) from None
-    end = block["offset"] + math.prod(block["shape"]) * dtype.itemsize
-    if end > len(files[name]):
-        raise DataError(f"{path / name} is cut off: it has {len(files[name])} bytes, and {end} are needed.", _REPACK)
-    return files[name][block["offset"] : end].view(dtype).reshape(block["shape"])
+            raise DataError(f"cannot read {path}: {reason}.", _REPACK) from None
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest, checked so far that the rest of this module can trust its types, names and numbers."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = reading.parse_json(reading.read_bytes(file, MAX_MANIFEST_BYTES))
     except FileNotFoundError:
         raise DataError(f"{path} is no packed dataset: it has no {MANIFEST}.", _REPACK) from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise DataError(f"{file} is damaged: it is not valid JSON.", _REPACK) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{file} is not the manifest of a packed vidcvae dataset.", _REPACK)
     if manifest.get("version") != VERSION:
         raise DataError(
-            f"{file} has version {manifest.get('version')!r} of the packed form; this program reads {VERSION}.", _REPACK
+            f"{file} has version {reading.shown(manifest.get('version'))} of the packed form; "
+            f"this program reads {VERSION}.",
+            _REPACK,
         )
     try:
         _check_manifest(manifest)
@@ -208,7 +242,7 @@ class _BadManifest(Exception):
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
     _exact_keys(manifest, {"format", "version", "name", "kind", "fps", "size", "splits"}, "it")
-    _demand(isinstance(manifest["name"], str), "its name is not a text")
+    _demand(reading.is_name(manifest["name"]), "its name is not a text on one line")
     _demand(manifest["kind"] in _KINDS, f"its kind is none of {', '.join(_KINDS)}")
     fps = manifest["fps"]
     _demand(type(fps) in (int, float) and 0 < fps < 1e6, "its fps is not a number above 0")
@@ -217,11 +251,12 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     _demand(isinstance(splits, dict) and all(isinstance(found, list) for found in splits.values()), "it has no splits")
     _demand(any(splits.values()), "it has no sequences")
     for split, records in splits.items():
+        _demand(reading.is_name(split), f"{reading.shown(split)} cannot be the name of a split")
         for index, record in enumerate(records):
             where = f"sequence {index} of {split}"
             _demand(isinstance(record, dict), f"{where} is no record")
             _exact_keys(record, {"name", "unknown_poses", "frames", "tracks"}, where)
-            _demand(isinstance(record["name"], str), f"{where} has no name")
+            _demand(reading.is_name(record["name"]), f"{where} has no name")
             unknown = record["unknown_poses"]
             _demand(isinstance(unknown, list) and _is_shape(unknown, len(unknown)), f"{where} has odd unknown_poses")
             _demand(isinstance(record["tracks"], dict), f"{where} has no tracks")
@@ -231,18 +266,15 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
                     f"the frames of {where} have the shape {shape}")  # fmt: skip
             _demand(record["frames"]["dtype"] == "uint8", f"the frames of {where} are not uint8")
             for name, block in record["tracks"].items():
-                _check_block(block, f"the track {name} of {where}")
+                _check_block(block, f"the track {reading.label(name)} of {where}")
                 _check_track(name, block, shape, where)
 
 
 def _check_track(name: str, block: dict[str, Any], frames: list[int], where: str) -> None:
-    shape = block["shape"]
-    fits = {
-        "pose": block["dtype"] == "uint8" and shape[1:] == frames[1:],
-        "action": block["dtype"] == "float32" and len(shape) == 2,
-        "position": block["dtype"] == "float32" and len(shape) == 2,
-    }
-    _demand(fits.get(name, False), f"the track {name} of {where} is unknown or has an odd shape or dtype")
+    found = block["dtype"], block["shape"][1:]
+    wanted = {"pose": ("uint8", frames[1:]), "action": ("float32", [4]), "position": ("float32", [3])}
+    what = f"the track {reading.label(name)} of {where}"
+    _demand(name in wanted and found == wanted[name], f"{what} is unknown or has an odd shape or dtype")
 
 
 def _check_block(block: Any, where: str) -> None:
@@ -265,7 +297,10 @@ def _is_shape(numbers: Any, length: int) -> bool:
 
 
 def _exact_keys(table: dict[str, Any], keys: set[str], where: str) -> None:
-    _demand(table.keys() == keys, f"{where} must have {', '.join(sorted(keys))}, and has {', '.join(sorted(table))}")
+    _demand(
+        table.keys() == keys,
+        f"{where} must have {', '.join(sorted(keys))}, and has {', '.join(map(reading.label, sorted(table)[:20]))}",
+    )
 
 
 def _demand(condition: bool, otherwise: str) -> None:

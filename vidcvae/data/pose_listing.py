@@ -16,6 +16,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidcvae import reading
 from vidcvae.data.facts import FILE, Facts, SplitFacts, read_facts
 from vidcvae.errors import DataError
 
@@ -177,10 +178,14 @@ def _entries(listing: Listing, folder: Path) -> list[Path] | None:
         listing.problems.append(Problem(folder, _not_a_folder(folder).removeprefix(f"{folder} ")))
         return None
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         listing.fault(folder, f"cannot be read: {error.strerror}.")
         return None
+    for path in found:
+        if not reading.is_name(path.name):
+            listing.note(folder, f"has {reading.shown(path.name)}, which is no name to print, and is ignored.")
+    return [path for path in found if reading.is_name(path.name)]
 
 
 def _not_a_folder(path: Path) -> str:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vidcvae import reading
 from vidcvae.errors import DataError
 
-MAX_RECORD_BYTES = 1 << 26  # a clip of 30 frames from two cameras has 0.74 MB
+MAX_RECORD_BYTES = 1 << 22  # a clip of 30 frames from two cameras has 0.74 MB
 Feature = list[bytes] | np.ndarray  # a list of byte strings, or float32 numbers
 
 
@@ -59,7 +60,7 @@ def read_records(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterato
     next record cannot be found: that is told, and the file ends there. Raises ``DataError`` if it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with reading.open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             index = offset = 0
             while offset < size:

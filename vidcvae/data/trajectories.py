@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidcvae import reading
 from vidcvae.data import images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.facts import FILE, read_facts
@@ -169,9 +170,7 @@ def read_track(path: Path, columns: int, rows: int | None = None) -> np.ndarray:
     Raises ``DataError`` that names the file and line.
     """
     try:
-        if path.stat().st_size > _MAX_CSV_BYTES:
-            raise DataError(f"{path} is too large for the table of a clip (over {_MAX_CSV_BYTES:,} bytes).")
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = reading.read_bytes(path, _MAX_CSV_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(
             f"there is no file {path}.", f"It has {columns} numbers a line, one line for each frame."
@@ -199,12 +198,20 @@ def _read_line(path: Path, number: int, line: str, columns: int) -> list[float]:
         )
     try:
         values = [float(cell) for cell in cells]
-    except ValueError as error:
-        reason = str(error).rpartition(": ")[2]
-        raise DataError(f"{path}, line {number}: {reason} is not a number.", "The file has numbers only.") from None
+    except ValueError:
+        odd = reading.shown(next(cell for cell in cells if not _is_number(cell)))
+        raise DataError(f"{path}, line {number}: {odd} is not a number.", "The file has numbers only.") from None
     if not all(abs(value) <= _LARGEST for value in values):  # false for NaN too
         raise DataError(f"{path}, line {number} has a number that is not finite.", "The file has finite numbers only.")
     return values
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _decode(root: Path, clips: list[Clip], size: tuple[int, int], progress: Progress) -> Iterator[tuple[str, Sequence]]:

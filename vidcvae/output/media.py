@@ -15,19 +15,20 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import GifImagePlugin, Image, UnidentifiedImageError
+from PIL import GifImagePlugin, Image
 from torch import Tensor
 
 from vidcvae.data import images
+from vidcvae.data.video import import_av
 from vidcvae.errors import DataError, UsageError, did_you_mean
 from vidcvae.storage import durable
 
 Frame = np.ndarray  # uint8 (3, H, W)
 Add = Callable[[Frame], None]
 
+MAX_GIF_FRAMES, MAX_GIF_PIXELS = 20_000, 4 << 30  # that are read; a few kilobytes can declare any number
 PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
 
 
@@ -70,7 +71,7 @@ def check_target(target: Path, fps: float) -> None:
     if kind == "gif" and fps > 100:
         raise UsageError(f"a GIF cannot show {fps:g} frames a second, only 100.", "Choose a lower --fps, or .mp4.")
     if kind == "mp4":
-        _import_av()
+        import_av("writing MP4", ", or choose a name in .gif")
 
 
 _FORMS = "Name a file that ends in .gif or .mp4, or a folder for lossless PNGs."
@@ -199,24 +200,17 @@ def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise UsageError(
-            "writing MP4 needs PyAV, which is not installed.", "pip install 'vidcvae[video]', or choose a name in .gif"
-        ) from None
-    return av
-
-
 @contextlib.contextmanager
 def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
     """H.264 in yuv420p, which every player shows; it needs even sides, so odd ones repeat their last row or column."""
-    av = _import_av()
+    av = import_av("writing MP4")
     encoded = io.BytesIO()  # an MP4's index is written last, at its front
     with av.open(encoded, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.pix_fmt = "yuv420p"
+        # said, not left to be guessed: players take large pictures for BT.709, and PyAV converts by BT.601
+        stream.codec_context.colorspace = av.video.reformatter.Colorspace.SMPTE170M
+        stream.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
         stream.options = {"crf": "16", "preset": "medium"}
 
         def add(frame: Frame) -> None:
@@ -270,16 +264,17 @@ def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Frames of a GIF; those that stand for several of equal length, as Pillow merges them, are repeated."""
     frames: list[Frame] = []
     durations: list[int] = []
-    try:
-        with Image.open(path, formats=("GIF",)) as image:
-            for index in range(getattr(image, "n_frames", 1)):
-                image.seek(index)
+    with images.opened(path, "GIF") as (image, _):
+        most = min(MAX_GIF_FRAMES, MAX_GIF_PIXELS // (image.width * image.height))
+        with contextlib.suppress(EOFError):  # raised behind the last frame
+            while True:
+                image.seek(len(frames))
+                if len(frames) == most:
+                    raise DataError(f"{path} is too long: of its size, {most:,} frames are read.", _POSES)
                 frames.append(images.pixels(image, size))
                 durations.append(round(image.info.get("duration", 0)))
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is no GIF.", _POSES) from None
-    except Exception as error:  # Pillow's parsers raise whatever their unpacking met
-        raise DataError(f"{path} is damaged or cut off after {len(frames)} frames ({error}).", _POSES) from None
     unit = min(durations)
     repeats = [d // unit for d in durations] if unit > 0 and not any(d % unit for d in durations) else [1] * len(frames)
+    if sum(repeats) > MAX_GIF_FRAMES:
+        raise DataError(f"{path} is too long: its times tell of {sum(repeats):,} frames.", _POSES)
     return np.repeat(np.stack(frames), repeats, axis=0)

@@ -23,6 +23,12 @@ def enlarge(frame: Frame, scale: int) -> Frame:
     return frame.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
+def laid_over(frame: Frame, pose: Frame) -> Frame:
+    """A pose image on a frame: its paper becomes transparent, its lines opaque."""
+    opaque = np.clip((255 - pose.min(0).astype(float)) / 85, 0, 1)
+    return np.asarray(np.rint(frame + (pose - frame.astype(float)) * opaque).astype(np.uint8))
+
+
 def fitting_scale(height: int) -> int:
     """The enlargement that makes frames about 128 pixels high."""
     return max(1, 128 // height)

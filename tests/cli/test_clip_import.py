@@ -1,0 +1,235 @@
+"""A person's own clip: a real video file goes in, and a trained dancer comes out; and what people get wrong."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidcvae.data import open_dataset, skeleton
+
+from .. import video_clips as clips
+from .conftest import TINY, Cli
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+COUNT, SIZE = 64, (45, 81)
+
+
+@pytest.fixture(scope="module")
+def clip() -> clips.Clip:
+    return clips.make_clip(COUNT, SIZE)
+
+
+@pytest.fixture
+def phone(clip: clips.Clip, workplace: Path) -> Path:
+    """A video as a phone makes it: lying on its side, of odd size, at a wavering rate, with nobody in frames 20..29."""
+    times = (np.arange(COUNT) + np.random.default_rng(0).uniform(-0.2, 0.2, COUNT)) / 25
+    clips.write_video(Path("clip.mp4"), np.rot90(clip.frames, -1, axes=(1, 2)), times=times - times[0], turn=90)
+    joints = clip.joints.copy()
+    joints[20:30] = np.nan
+    clips.write_openpose(Path("openpose"), joints)
+    clips.write_coco(Path("coco.json"), joints)
+    clips.write_mediapipe(Path("landmarks.csv"), joints, SIZE)
+    return Path("clip.mp4")
+
+
+def test_a_video_goes_in_and_a_trained_dancer_comes_out(cli: Cli, phone: Path, clip: clips.Clip) -> None:
+    done = cli("dataset", "import", "video", phone, "--keypoints", "openpose", "-o", "mine", "--size", "16x32")
+    assert done.code == 0, done.err
+    assert "openpose: OpenPose BODY_25" in done.out
+    assert "10 of 64 frames show nobody" in done.out
+    assert "train 47 frames in 2 sequences; val 5 frames in 1 sequence; test 1 frames" in done.out
+    inspected = cli("dataset", "inspect", "mine")
+    assert inspected.code == 0, inspected.out + inspected.err
+
+    done = cli("train", "mine", *TINY, "--size", "16x32", "--epochs", 1, "--run", "run")
+    assert done.code == 0, done.err
+    given = ("--first-frame", "mine/test/test_img/0/0.png", "--poses", "mine/test/test_label/0")
+    done = cli("generate", "run", *given, "-o", "out.mp4", "--upscale", 4, "--fps", 12.5)
+    assert done.code == 0, done.err
+    with av.open("out.mp4") as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.pix_fmt, stream.average_rate) == ("yuv420p", 12.5)
+        assert sum(1 for _ in container.decode(stream)) == 5
+        assert (stream.height, stream.width) == (64, 128)
+
+
+def test_every_format_draws_the_same_figure(cli: Cli, phone: Path, clip: clips.Clip) -> None:
+    """Frames as they were before the camera turned them, and poses as they are drawn from the true joints."""
+    for source, feet in (("openpose", True), ("coco.json", False), ("landmarks.csv", True)):
+        out = Path(f"from-{source}")
+        done = cli("dataset", "import", "video", phone, "--keypoints", source, "-o", out, "--packed",
+                   "--val-fraction", 0, "--size", "40x72", "--fit", "stretch")  # fmt: skip
+        assert done.code == 0, done.err
+        data = open_dataset(out, (40, 72))
+        first, second = data.split("train")
+        assert (len(first), len(second)) == (20, 34)
+        for sequence, start in ((first, 0), (second, 30)):
+            for t in (0, 9, 19):
+                true = np.asarray(Image.fromarray(clip.frames[start + t]).resize((72, 40), Image.Resampling.BILINEAR))
+                apart = sequence.frames[t].astype(float) - true.transpose(2, 0, 1)
+                assert 10 * np.log10(255**2 / (apart**2).mean()) > 30
+                places = clip.joints[start + t] * [72 / 81, 40 / 45]
+                if not feet:
+                    places[19:] = np.nan
+                if source == "landmarks.csv":  # which has one toe
+                    places[[skeleton.JOINTS.index(n) for n in ("left_small_toe", "right_small_toe")]] = np.nan
+                # neck and hips of the dancer are not exactly between shoulders and between hips
+                drawn = skeleton.draw(places, (40, 72)).astype(float)
+                assert np.corrcoef(drawn.ravel(), sequence.tracks["pose"][t].ravel())[0, 1] > 0.85
+
+
+def test_frames_and_gif(cli: Cli, clip: clips.Clip) -> None:
+    clips.write_images(Path("frames"), clip.frames[:30], "f{}.png", first=100)
+    clips.write_coco(Path("k.json"), clip.joints[:30], first=100)
+    images = [Image.fromarray(frame) for frame in clip.frames[:30]]
+    images[0].save("a.gif", save_all=True, append_images=images[1:], duration=50)
+    for kind, source, keypoints, fps in (("frames", "frames", "k.json", 12), ("gif", "a.gif", "zero.json", 20)):
+        clips.write_coco(Path("zero.json"), clip.joints[:30])
+        extra = ("--fps", 12) if kind == "frames" else ()
+        done = cli("dataset", "import", kind, source, "--keypoints", keypoints, "-o", kind + "-out", *extra)
+        assert done.code == 0, done.err
+        data = open_dataset(kind + "-out")
+        assert (sum(map(len, data.split("train"))), data.fps) == (26, fps)
+        assert len(data.split("test")[0].tracks["pose"]) == len(data.split("val")[0]) == 3
+
+
+def test_a_damaged_video_keeps_what_was_read_and_ends_with_4(cli: Cli, clip: clips.Clip) -> None:
+    clips.write_video(Path("whole.mp4"), clip.frames, gop=10, muxer={"movflags": "faststart"})
+    data = Path("whole.mp4").read_bytes()
+    Path("cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    clips.write_openpose(Path("k"), clip.joints)
+    done = cli("dataset", "import", "video", "cut.mp4", "--keypoints", "k", "-o", "out")
+    assert done.code == 4
+    assert "cut.mp4 breaks off after 1." in done.err and "What was read before is in out" in done.err
+    assert 20 < sum(map(len, open_dataset("out").split("train"))) < 60
+
+
+def test_another_persons_poses_are_fitted(cli: Cli, tiny_dance: Path) -> None:
+    """A large dancer low on the right; the model's is small. The preview shows before and after."""
+    done = cli("train", tiny_dance, *TINY, "--epochs", 1, "--run", "run")
+    assert done.code == 0, done.err
+    large = clips.make_clip(6, (16, 16)).joints
+    for t, joints in enumerate(large):
+        Path("other").mkdir(exist_ok=True)
+        pose = skeleton.draw((joints - 8) * 0.5 + [12, 12], (16, 16))
+        Image.fromarray(pose.transpose(1, 2, 0)).save(f"other/{t}.png")
+    first = tiny_dance / "test/test_img/0/0.png"
+    given = ("run", "--first-frame", first, "--poses", "other")
+    plain = cli("generate", *given, "-o", "plain")
+    fitted = cli("generate", *given, "-o", "fitted", "--fit-poses")
+    assert plain.code == fitted.code == 0, plain.err + fitted.err
+    assert "fitted-poses.png: the poses before and after; scaled by" in fitted.out
+    assert float(fitted.out.split("scaled by ")[1].split()[0]) > 1.5
+    with Image.open("fitted-poses.png") as preview:
+        assert preview.width > 6 * 64 and preview.height > 3 * 64
+    assert Path("fitted/000005.png").read_bytes() != Path("plain/000005.png").read_bytes()
+    own = tiny_dance / "test/test_label/0/0.png"
+    done = cli(
+        "generate", *given, "-o", "own.gif", "--fit-poses", "--target-poses", own, "--side-by-side", "--upscale", 2
+    )
+    assert done.code == 0, done.err
+    with Image.open("own.gif") as gif, Image.open("own.png") as strip:
+        assert gif.size == (2 * 32 + 6, 22 + 32) and getattr(gif, "n_frames", 1) == 6
+        assert strip.width == 110 + 6 * (32 + 6)
+    assert Path("own-poses.png").exists()
+
+
+# --- what people get wrong -------------------------------------------------------------------------
+
+
+WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "nothing about joints": (("clip.mp4",), 2, "the joints in each frame are missing"),
+    "both": (("clip.mp4", "--keypoints", "coco.json", "--estimate"), 2, "exclude each other"),
+    "no such clip": (("nowhere.mp4", "--keypoints", "coco.json"), 4, "there is no video nowhere.mp4"),
+    "no such keypoints": (("clip.mp4", "--keypoints", "nowhere.json"), 4, "there are no keypoints nowhere.json"),
+    "not keypoints": (("clip.mp4", "--keypoints", "clip.mp4"), 4, "clip.mp4 is not readable JSON"),
+    "another format": (
+        ("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "mediapipe"), 4, "coco.json: frame 0"),
+    "no such format": (("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "cocoa"), 2, "'cocoa'"),
+    "too few frames": (("clip.mp4", "--keypoints", "short"), 4, "short tells of 60 frames, but the clip has 64"),
+    "too many frames": (("clip.mp4", "--keypoints", "long.json"), 4, "at least 69 frames, but the clip has 64"),
+    "size": (("clip.mp4", "--keypoints", "coco.json", "--size", "30x64"), 2, "multiples of 8"),
+    "fps": (("clip.mp4", "--keypoints", "coco.json", "--fps", "0"), 2, "0 frames a second"),
+    "fit": (("clip.mp4", "--keypoints", "coco.json", "--fit", "padd"), 2, "Did you mean 'pad'"),
+    "style": (("clip.mp4", "--keypoints", "coco.json", "--style", "cource"), 2, "Did you mean 'course'"),
+    "fraction": (("clip.mp4", "--keypoints", "coco.json", "--val-fraction", "1"), 2, "--val-fraction"),
+}  # fmt: skip
+
+
+def test_wrong_input_is_one_sentence_and_makes_nothing(cli: Cli, phone: Path, clip: clips.Clip) -> None:
+    clips.write_openpose(Path("short"), clip.joints[:60])
+    clips.write_coco(Path("long.json"), clip.joints, first=5)
+    for case, (arguments, code, words) in WRONG.items():
+        done = cli("dataset", "import", "video", *arguments, "-o", "out")
+        assert (done.code, words in done.err) == (code, True), (case, done)
+        assert "Traceback" not in done.err and not Path("out").exists(), case
+    done = cli("dataset", "import", "video", phone, "--keypoints", "coco.json", "-o", ".")
+    assert done.code == 2 and "is not an empty folder" in done.err
+
+
+def test_without_pyav_it_says_what_to_install(cli: Cli, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    done = cli("dataset", "import", "video", phone, "--keypoints", "coco.json", "-o", "out")
+    assert done.code == 2 and "needs PyAV" in done.err and "pip install 'vidcvae[video]'" in done.err
+
+
+def test_estimate_says_what_to_install_and_what_to_make(cli: Cli, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    done = cli("dataset", "import", "video", phone, "--estimate", "-o", "out")
+    assert done.code == 2 and "pip install 'vidcvae[pose]'" in done.err
+    for word in ("--keypoints FILE", "COCO JSON", "OpenPose", "CSV"):
+        assert word in done.err
+    install_stand_in(monkeypatch, [])
+    done = cli("dataset", "import", "video", phone, "--estimate", "-o", "out")
+    assert done.code == 2 and "pose_landmarker_full.task" in done.err
+
+
+def test_estimate_runs_mediapipe_over_every_frame(
+    cli: Cli, phone: Path, clip: clips.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in with MediaPipe's interface, which knows the true joints."""
+    seen = install_stand_in(monkeypatch, [clips.landmarks(joints, SIZE) for joints in clip.joints])
+    Path("model.task").write_bytes(b"model")
+    done = cli("dataset", "import", "video", phone, "--estimate", "--pose-model", "model.task", "-o", "out")
+    assert done.code == 0, done.err
+    assert len(seen) == COUNT and all(image.shape == (*SIZE, 3) for image in seen)
+    written = clips.write_mediapipe(Path("m.json"), clip.joints, SIZE)
+    again = cli("dataset", "import", "video", phone, "--keypoints", written, "-o", "again")
+    assert again.code == 0
+    for path in Path("again").rglob("*.png"):
+        assert path.read_bytes() == ("out" / path.relative_to("again")).read_bytes()
+
+
+def install_stand_in(monkeypatch: pytest.MonkeyPatch, people: list[list[dict[str, float]]]) -> list[np.ndarray]:
+    """Put a package with the names of MediaPipe's in its place; returns the images that it is shown."""
+    seen: list[np.ndarray] = []
+
+    class Landmarker:
+        @classmethod
+        def create_from_options(cls, options: Any) -> Landmarker:
+            assert Path(options.base_options.model_asset_path).read_bytes() == b"model"
+            return cls()
+
+        def detect(self, image: Any) -> Any:
+            seen.append(image.data)
+            points = [types.SimpleNamespace(**point) for point in people[len(seen) - 1]]
+            return types.SimpleNamespace(pose_landmarks=[points])
+
+    record = types.SimpleNamespace
+    vision = record(PoseLandmarkerOptions=record, RunningMode=record(IMAGE=1), PoseLandmarker=Landmarker)
+    tasks = types.ModuleType("mediapipe.tasks.python")
+    tasks.BaseOptions, tasks.vision = record, vision  # type: ignore[attr-defined]
+    package = types.ModuleType("mediapipe")
+    package.Image, package.ImageFormat = record, record(SRGB=1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mediapipe", package)
+    monkeypatch.setitem(sys.modules, "mediapipe.tasks", types.ModuleType("mediapipe.tasks"))
+    monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", tasks)
+    return seen

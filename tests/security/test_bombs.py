@@ -1,0 +1,518 @@
+"""Small files that would become large, long or endless: refused, in little memory, each in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.security.confined import confined
+from tests.security.readers import (
+    SIZE,
+    checkpoint_file,
+    course_file,
+    course_weights,
+    dance,
+    field,
+    picture,
+    record,
+    sealed,
+    small_config,
+    split_checkpoint,
+    unzipped,
+    zipped,
+)
+from tests.security.test_code import pickled
+from vidcvae import config as settings
+from vidcvae.data import bair, facts, images, keypoints, packed, tfrecord, trajectories
+from vidcvae.errors import DataError
+from vidcvae.models.loading import build_filled, load_model
+from vidcvae.output import media
+from vidcvae.storage import history
+from vidcvae.storage.course_import import read_course_checkpoint
+
+pytestmark = pytest.mark.reliability
+GIB = 1 << 30
+LITTLE = 64  # MiB: what a refusal may cost
+
+Bomb = Callable[[Path], Callable[[], object]]
+BOMBS: dict[str, tuple[Bomb, str]] = {}  # how to lay it, and what is said of it
+
+
+def bomb(says: str) -> Callable[[Bomb], Bomb]:
+    def keep(lay: Bomb) -> Bomb:
+        BOMBS[lay.__name__] = lay, says
+        return lay
+
+    return keep
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_it_is_refused_in_little_memory(name: str, tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    lay, says = BOMBS[name]
+    outcome = confined(lay(tmp_path))
+    assert not outcome.error, outcome.error
+    assert outcome.code in (2, 4) and says in outcome.message, outcome
+    assert outcome.mebibytes < LITTLE, outcome
+    count("malicious files, refused in words", 1)
+
+
+def test_the_measure_measures() -> None:
+    assert 200 <= confined(lambda: bytearray(256 << 20)).mebibytes < 300
+    assert "MemoryError" in confined(lambda: bytearray(1 << 40)).error
+    assert confined(lambda: None)[:3] == ("", 0, "")
+
+
+# --- images ----------------------------------------------------------------------------------------
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *chunks: bytes, pixels: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def read_image(path: Path, content: bytes) -> Callable[[], object]:
+    path.write_bytes(content)
+    return lambda: images.read_image(path, SIZE)
+
+
+@bomb("is too large for a frame")
+def png_of_60000_x_60000(folder: Path) -> Callable[[], object]:
+    return read_image(folder / "0.png", png(60_000, 60_000))
+
+
+@bomb("is too large for a frame")
+def png_just_too_large(folder: Path) -> Callable[[], object]:
+    return read_image(folder / "0.png", png(8193, 8192))
+
+
+@bomb("is ")
+def png_of_the_largest_numbers(folder: Path) -> Callable[[], object]:
+    return read_image(folder / "0.png", png(2**31 - 1, 2**31 - 1))
+
+
+@bomb("is ")
+def png_with_a_text_of_100_megabytes(folder: Path) -> Callable[[], object]:
+    squeeze = zlib.compressobj(9)
+    text = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(100)) + squeeze.flush()
+    good = picture(0)
+    return read_image(folder / "0.png", good[:33] + chunk(b"zTXt", b"a\0\0" + text) + good[33:])
+
+
+@bomb("is ")
+def png_with_many_texts(folder: Path) -> Callable[[], object]:
+    text, good = zlib.compress(bytes(1_000_000), 9), picture(0)
+    return read_image(folder / "0.png", good[:33] + chunk(b"zTXt", b"a\0\0" + text) * 500 + good[33:])
+
+
+def test_a_colour_profile_that_inflates_is_passed_over(tmp_path: Path) -> None:
+    squeeze = zlib.compressobj(9)
+    profile = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(100)) + squeeze.flush()
+    good = picture(0)
+    found = confined(read_image(tmp_path / "0.png", good[:33] + chunk(b"iCCP", b"a\0\0" + profile) + good[33:]))
+    assert not found.error and found.mebibytes < LITTLE
+
+
+def test_animated_pngs_are_their_first_frame(tmp_path: Path) -> None:
+    good = picture(0)
+    found = confined(
+        read_image(tmp_path / "0.png", good[:33] + chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0)) + good[33:])
+    )
+    assert not found.error and not found.message and found.mebibytes < LITTLE
+
+
+def gif(width: int, height: int, frames: int, ticks: tuple[int, ...] = (4,)) -> bytes:
+    """A GIF of one-pixel frames on a screen of a size."""
+    screen = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + bytes(6)
+    image = b",\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0"
+    each = [b"!\xf9\x04\0" + struct.pack("<H", tick) + b"\0\0" + image for tick in ticks]
+    return screen + b"".join(each) * (frames // len(ticks)) + b";"
+
+
+def read_poses(path: Path, content: bytes) -> Callable[[], object]:
+    path.write_bytes(content)
+    return lambda: media.read_poses(path, SIZE)
+
+
+def test_the_gif_is_good(tmp_path: Path) -> None:
+    assert read_poses(tmp_path / "x.gif", gif(16, 8, 6, (4, 8)))().shape == (9, 3, *SIZE)  # type: ignore[attr-defined]
+
+
+@bomb("is too long: of its size, 20,000 frames are read")
+def gif_of_300000_frames(folder: Path) -> Callable[[], object]:
+    return read_poses(folder / "x.gif", gif(8, 8, 300_000))
+
+
+def test_a_gif_s_pixels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of one pixel on a large screen cost as much as large ones."""
+    monkeypatch.setattr(media, "MAX_GIF_PIXELS", 10 * 64 * 64)
+    with pytest.raises(DataError, match="of its size, 10 frames are read"):
+        read_poses(tmp_path / "x.gif", gif(64, 64, 100_000))()
+    assert len(read_poses(tmp_path / "x.gif", gif(64, 64, 10))()) == 10  # type: ignore[arg-type]
+
+
+@bomb("is too long: its times tell of 655,350 frames")
+def gif_that_stands_for_hours(folder: Path) -> Callable[[], object]:
+    return read_poses(folder / "x.gif", gif(8, 8, 20, (1, 65534)))
+
+
+@bomb("is too large for a frame")
+def gif_of_65535_x_65535(folder: Path) -> Callable[[], object]:
+    return read_poses(folder / "x.gif", gif(65535, 65535, 1))
+
+
+# --- TFRecords and packed data ---------------------------------------------------------------------
+
+
+def read_records(path: Path, content: bytes, size: int = 0) -> Callable[[], object]:
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(max(size, len(content)))
+    return lambda: list(bair.read_file(path))
+
+
+def declared(length: int) -> bytes:
+    """The header of a record of that length, its checksum right."""
+    text = struct.pack("<Q", length)
+    return text + struct.pack("<I", tfrecord.masked_crc32c(text))
+
+
+@bomb("the record is cut off: it should have 18446744073709551615 bytes")
+def record_of_the_largest_length(folder: Path) -> Callable[[], object]:
+    return read_records(folder / "x.tfrecords", declared(2**64 - 1))
+
+
+@bomb("the record has 549755813888 bytes, which no clip has")
+def record_in_a_file_of_holes(folder: Path) -> Callable[[], object]:
+    return read_records(folder / "x.tfrecords", declared(2**39), 2**40)
+
+
+@bomb("the checksum of a record's length is wrong")
+def records_of_nothing(folder: Path) -> Callable[[], object]:
+    return read_records(folder / "x.tfrecords", b"", 2**40)
+
+
+@bomb("the record is no clip")
+def record_of_200000_fields(folder: Path) -> Callable[[], object]:
+    value = field(1, field(1, b"") * 200_000)
+    return read_records(
+        folder / "x.tfrecords", record(field(1, field(1, field(1, b"0/image_main/encoded") + field(2, value))))
+    )
+
+
+@bomb("has over 1,000 records that are no clips")
+def twenty_thousand_bad_records(folder: Path) -> Callable[[], object]:
+    (folder / "src" / "train").mkdir(parents=True)
+    (folder / "src" / "train" / "traj_0_to_255.tfrecords").write_bytes(record(b"") * 20_000)
+    return lambda: bair.import_bair(folder / "src", folder / "out", on_problem=lambda problem: None)
+
+
+def read_pack(folder: Path, alter: Callable[[Any], object], size: int = 0) -> Callable[[], object]:
+    """A pack with another manifest, and a data file of ``size`` bytes, mostly holes."""
+    packed.write(dance(), folder / "pack")
+    path = folder / "pack" / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    alter(manifest)
+    path.write_text(json.dumps(manifest))
+    if size:
+        with (folder / "pack" / "data-00000.bin").open("r+b") as file:
+            file.truncate(size)
+    return lambda: packed.open_packed(folder / "pack", verify=True)
+
+
+def frames_of(manifest: Any) -> Any:
+    return manifest["splits"]["train"][0]["frames"]
+
+
+NO_SHAPES = [
+    *([count, 3, 8, 16] for count in (2**40, 2**48, 2**62, 2**64, 10**400, -1, 0, 1.0, True, None, "3", [3])),
+    *([3, 3, 8], [3, 3, 8, 16, 1], [3, 8, 16, 3], [3, 3, 2**47, 2**47], [], 3, None, {}),
+]
+
+
+@pytest.mark.parametrize("shape", NO_SHAPES, ids=lambda shape: str(shape)[:20])
+@pytest.mark.parametrize("place", ["frames", "pose"])
+def test_shapes_that_are_none(shape: Any, place: str, tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    def alter(manifest: Any) -> None:
+        first = manifest["splits"]["train"][0]
+        (first["frames"] if place == "frames" else first["tracks"]["pose"])["shape"] = shape
+
+    if (place, shape) == ("pose", [0, 3, 8, 16]):
+        return  # nothing is known of any pose
+    outcome = confined(read_pack(tmp_path, alter, GIB))
+    assert outcome.code == 4 and not outcome.error and outcome.mebibytes < LITTLE
+    assert "manifest.json is damaged" in outcome.message or "is cut off" in outcome.message
+    count("malicious files, refused in words", 1)
+
+
+@bomb("uses parts of data-00000.bin more than once")
+def pack_that_uses_one_block_a_thousand_times(folder: Path) -> Callable[[], object]:
+    return read_pack(folder, lambda manifest: manifest["splits"].update(train=manifest["splits"]["train"] * 1000))
+
+
+@bomb("is cut off")
+def pack_whose_offset_is_behind_the_end(folder: Path) -> Callable[[], object]:
+    return read_pack(folder, lambda manifest: frames_of(manifest).update(offset=2**47))
+
+
+@bomb("is too large")
+def manifest_of_a_terabyte(folder: Path) -> Callable[[], object]:
+    read = read_pack(folder, lambda manifest: None)
+    with (folder / "pack" / "manifest.json").open("r+b") as file:
+        file.truncate(2**40)
+    return read
+
+
+@bomb("is not valid JSON")
+def manifest_nested_a_million_times(folder: Path) -> Callable[[], object]:
+    read = read_pack(folder, lambda manifest: None)
+    (folder / "pack" / "manifest.json").write_text("[" * 1_000_000)
+    return read
+
+
+@bomb("is not valid JSON")
+def manifest_with_an_endless_number(folder: Path) -> Callable[[], object]:
+    read = read_pack(folder, lambda manifest: None)
+    (folder / "pack" / "manifest.json").write_text("9" * 1_000_000)
+    return read
+
+
+# --- checkpoints -----------------------------------------------------------------------------------
+
+
+def read_course(path: Path, content: bytes) -> Callable[[], object]:
+    path.write_bytes(content)
+
+    def read() -> object:
+        found = read_course_checkpoint(path)
+        config = settings.with_values(small_config(), {"model": vars(found.model)})
+        return build_filled(config, found.weights, path)
+
+    return read
+
+
+def with_pickle(program: bytes) -> bytes:
+    entries = unzipped(course_file(legacy=False))
+    return zipped(entries | {next(name for name in entries if name.endswith("data.pkl")): program})
+
+
+@bomb("holds more than weights")
+def course_checkpoint_of_64_gigabytes_of_bytearray(folder: Path) -> Callable[[], object]:
+    return read_course(
+        folder / "x.pth", with_pickle(pickled(b"c__builtin__\nbytearray\n", b"\x8a\x05\0\0\0\0\x10\x85R"))
+    )
+
+
+@bomb("holds more than weights")
+def course_checkpoint_of_a_huge_tensor(folder: Path) -> Callable[[], object]:
+    return read_course(folder / "x.pth", with_pickle(pickled(b"ctorch\nTensor\n", b"\x8a\x05\0\0\0\0\x10\x85R")))
+
+
+@bomb("not one that torch.save writes")
+def course_checkpoint_that_is_deflated(folder: Path) -> Callable[[], object]:
+    entries = unzipped(course_file(legacy=False))
+    name = next(name for name in entries if name.endswith("data/0"))
+    return read_course(folder / "x.pth", zipped(entries | {name: bytes(96 << 20)}, zipfile.ZIP_DEFLATED))
+
+
+@bomb("not one that torch.save writes")
+def course_checkpoint_whose_entries_share_their_bytes(folder: Path) -> Callable[[], object]:
+    """Many names for one storage of a mebibyte."""
+    content = bytearray(zipped({"archive/data.pkl": pickled(b"}"), "archive/data/0": bytes(1 << 20)}))
+    start = struct.unpack("<I", content[-6:-2])[0]
+    directory = bytes(content[start:-22])
+    second = directory[directory.index(b"PK\1\2", 1) :]
+    names = (second.replace(b"data/0", b"data/" + bytes([65 + i])) for i in range(26))
+    entries = directory + b"".join(names)
+    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 28, 28, len(entries), start, 0)
+    return read_course(folder / "x.pth", bytes(content[:start]) + entries + end)
+
+
+def saved(content: object, legacy: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+@bomb("has no state_dict of tensors")
+def course_checkpoint_of_one_number_a_billion_times(folder: Path) -> Callable[[], object]:
+    """A view of one half-precision number; as float32 it would be real."""
+    wide = torch.zeros(1, dtype=torch.half).expand(1 << 33)
+    return read_course(folder / "x.pth", saved({"state_dict": {**course_weights(), "Generator.6.bias": wide}}))
+
+
+@bomb("holds more than weights")
+def course_checkpoint_without_memory(folder: Path) -> Callable[[], object]:
+    state = course_weights() | {"Decoder_Fusion.5.bias": torch.empty(1 << 40, device="meta")}
+    return read_course(folder / "x.pth", saved({"state_dict": state}))
+
+
+@bomb("holds more than weights")
+def course_checkpoint_of_a_sparse_tensor(folder: Path) -> Callable[[], object]:
+    sparse = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (1 << 40,))
+    return read_course(folder / "x.pth", saved({"state_dict": {**course_weights(), "Decoder_Fusion.5.bias": sparse}}))
+
+
+@bomb("cannot be read as a checkpoint")
+def old_course_checkpoint_that_declares_a_terabyte(folder: Path) -> Callable[[], object]:
+    program = pickled(
+        b"}X\x0a\0\0\0state_dict}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(",
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu\x8a\x06\0\0\0\0\0\x01NtQ",
+        b"K\0K\x01\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRss",
+    )
+    head = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    return read_course(folder / "x.pth", head + program + pickle.dumps(["0"], 2) + struct.pack("<Q", 1 << 40))
+
+
+@bomb("")
+def course_checkpoint_of_a_huge_model(folder: Path) -> Callable[[], object]:
+    """Some vectors are long, the matrices between them, which would be huge, are not there."""
+    state = course_weights() | {
+        "Decoder_Fusion.5.bias": torch.zeros(4096),
+        "frame_transformation.6.bias": torch.zeros(4096),
+    }
+    return read_course(folder / "x.pth", saved({"state_dict": state}))
+
+
+@bomb("model.decoder_channels")
+def course_checkpoint_of_an_impossible_model(folder: Path) -> Callable[[], object]:
+    state = course_weights() | {"Decoder_Fusion.5.bias": torch.zeros(1_000_000)}
+    return read_course(folder / "x.pth", saved({"state_dict": state}))
+
+
+def read_own(path: Path, content: bytes, size: int = 0) -> Callable[[], object]:
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(max(size, len(content)))
+    return lambda: load_model(path)
+
+
+@bomb("ends inside its header")
+def checkpoint_with_a_header_of_8_exbibytes(folder: Path) -> Callable[[], object]:
+    return read_own(folder / "x.safetensors", struct.pack("<Q", 2**63) + b"{}")
+
+
+@bomb("its header cannot be read")
+def checkpoint_with_a_header_of_a_gibibyte_of_holes(folder: Path) -> Callable[[], object]:
+    return read_own(folder / "x.safetensors", struct.pack("<Q", GIB) + b"{}", GIB + 8)
+
+
+@bomb("do not fit into memory")
+def checkpoint_of_a_terabyte_of_holes(folder: Path) -> Callable[[], object]:
+    return read_own(folder / "x.safetensors", checkpoint_file(), 2**40)
+
+
+@bomb("its header cannot be read")
+def checkpoint_nested_a_million_times(folder: Path) -> Callable[[], object]:
+    return read_own(folder / "x.safetensors", struct.pack("<Q", 1_000_000) + b"[" * 1_000_000)
+
+
+@bomb("its metadata cannot be read")
+def checkpoint_whose_metadata_are_nested(folder: Path) -> Callable[[], object]:
+    header, data = split_checkpoint(checkpoint_file())
+    header["__metadata__"]["vidcvae"] = "[" * 100_000
+    return read_own(folder / "x.safetensors", sealed(header, data))
+
+
+@bomb("is damaged")
+def checkpoint_of_a_tensor_that_overflows(folder: Path) -> Callable[[], object]:
+    header, data = split_checkpoint(checkpoint_file())
+    name = next(name for name in header if name != "__metadata__")
+    header[name]["shape"] = [2**33, 2**33]
+    return read_own(folder / "x.safetensors", sealed(header, data))
+
+
+def read_claims(folder: Path, model: dict[str, Any]) -> Callable[[], object]:
+    """A small checkpoint that says it were of another model."""
+    header, data = split_checkpoint(checkpoint_file())
+    meta = json.loads(header["__metadata__"]["vidcvae"])
+    meta["config"]["model"] = model
+    header["__metadata__"]["vidcvae"] = json.dumps(meta)
+    return read_own(folder / "x.safetensors", sealed(header, data))
+
+
+@bomb("is a checkpoint of another model")
+def checkpoint_of_the_largest_model(folder: Path) -> Callable[[], object]:
+    sizes = dict.fromkeys(("frame_channels", "pose_channels", "latent_channels", "decoder_channels"), 4096)
+    return read_claims(folder, {"name": "pose-cvae", **sizes})
+
+
+@bomb("must be at most")
+def checkpoint_of_a_model_beyond_that(folder: Path) -> Callable[[], object]:
+    return read_claims(folder, {"name": "svg-fp", "predictor_layers": 1_000_000})
+
+
+@bomb("must be at most")
+def checkpoint_of_endless_channels(folder: Path) -> Callable[[], object]:
+    return read_claims(folder, {"name": "pose-cvae", "frame_channels": 2**50})
+
+
+# --- texts -----------------------------------------------------------------------------------------
+
+
+def read_text(path: Path, text: str, read: Callable[[], object], size: int = 0) -> Callable[[], object]:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        file.truncate(max(size, path.stat().st_size))
+    return read
+
+
+@bomb("is too large")
+def table_of_a_terabyte(folder: Path) -> Callable[[], object]:
+    path = folder / "actions.csv"
+    return read_text(path, "1,2,3,4\n", lambda: trajectories.read_track(path, 4), 2**40)
+
+
+@bomb("line 1 has 1000001 columns, not 4")
+def table_of_one_endless_line(folder: Path) -> Callable[[], object]:
+    path = folder / "actions.csv"
+    return read_text(path, "," * 1_000_000, lambda: trajectories.read_track(path, 4))
+
+
+@bomb("it is too large")
+def facts_of_a_terabyte(folder: Path) -> Callable[[], object]:
+    return read_text(folder / "dataset.toml", "fps = 1\n", lambda: facts.read_facts(folder), 2**40)
+
+
+@bomb("fps must be a number above 0")
+def facts_with_a_number_above_all_floats(folder: Path) -> Callable[[], object]:
+    return read_text(folder / "dataset.toml", f"fps = 1{'0' * 400}\n", lambda: facts.read_facts(folder))
+
+
+@bomb("line 1 is not JSON")
+def history_nested_a_million_times(folder: Path) -> Callable[[], object]:
+    path = folder / "history.jsonl"
+    return read_text(path, "[" * 1_000_000 + '\n{"kind": "step"}\n', lambda: history.read_history(path))
+
+
+@bomb("is not readable JSON")
+def keypoints_nested_a_million_times(folder: Path) -> Callable[[], object]:
+    path = folder / "k.json"
+    return read_text(path, "[" * 1_000_000, lambda: keypoints.read_keypoints(path))
+
+
+@bomb("is too large")
+def keypoints_of_a_terabyte(folder: Path) -> Callable[[], object]:
+    path = folder / "k.json"
+    return read_text(path, "[]", lambda: keypoints.read_keypoints(path), 2**40)
+
+
+@bomb("is too large")
+def keypoint_table_of_a_terabyte(folder: Path) -> Callable[[], object]:
+    path = folder / "k.csv"
+    return read_text(path, "frame", lambda: keypoints.read_keypoints(path), 2**40)

@@ -1,0 +1,134 @@
+"""Clips of the synthetic dancer whose joints are known, and files of them as cameras and estimators write them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vidcvae.data import dancer, synthetic
+from vidcvae.data.skeleton import JOINTS
+
+
+class Clip(NamedTuple):
+    """frames: uint8 (N, H, W, 3); joints: (N, 25, 2) in pixels, NaN where the face is turned away."""
+
+    frames: np.ndarray
+    joints: np.ndarray
+
+
+def make_clip(count: int, size: tuple[int, int], seed: int = 0) -> Clip:
+    tracks = dancer.choreography(count, seed)
+    light = synthetic._light(count, size, seed, 0)
+    room = synthetic._room(size, seed)
+    frames, joints = [], np.full((count, 25, 2), np.nan)
+    for t in range(count):
+        pose = {key: float(track[t]) for key, track in tracks.items()}
+        body = dancer.joints(pose)
+        frames.append(synthetic._paint(body, pose, room, light[t], size).transpose(1, 2, 0))
+        for name, point in synthetic._seen(body, pose, size).items():
+            joints[t, JOINTS.index(name)] = point
+    return Clip(np.stack(frames), joints)
+
+
+def write_video(
+    path: Path, frames: Sequence[np.ndarray], fps: float = 25, times: Sequence[float] = (), **options: Any
+) -> None:
+    """An H.264 file; ``times`` in seconds make the rate variable; options: turn (degrees), format, gop."""
+    import av
+
+    with av.open(str(path), "w", format=options.get("format", "mp4"), options=options.get("muxer", {})) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv444p"  # odd sides are allowed
+        stream.options = {"crf": "12", "preset": "veryfast", "g": str(options.get("gop", 25)), "bf": "0"}
+        if "turn" in options:
+            stream.set_display_rotation(options["turn"])
+        if len(times):
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            if len(times):
+                picture.pts, picture.time_base = round(times[index] * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def write_images(folder: Path, frames: Sequence[np.ndarray], name: str = "{}.png", first: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, frame in enumerate(frames, first):
+        Image.fromarray(frame).save(folder / name.format(index))
+
+
+COCO = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle")  # fmt: skip
+FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
+OPENPOSE18 = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
+              "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+              "right_eye", "left_eye", "right_ear", "left_ear")  # fmt: skip
+MEDIAPIPE = ("nose", "", "left_eye", "", "", "right_eye", "", "left_ear", "right_ear", "", "", "left_shoulder",
+             "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "", "", "", "", "", "",
+             "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel",
+             "right_heel", "left_big_toe", "right_big_toe")  # fmt: skip
+
+
+def triples(joints: np.ndarray, names: Sequence[str], score: float = 0.9) -> list[float]:
+    """x, y, score of the joints ``names``; 0, 0, 0 for those not found, as estimators write it."""
+    flat: list[float] = []
+    for name in names:
+        x, y = joints[JOINTS.index(name)] if name in JOINTS else (np.nan, np.nan)
+        flat += [float(x), float(y), score] if np.isfinite(x) else [0.0, 0.0, 0.0]
+    return flat
+
+
+def coco(joints: np.ndarray, first: int = 0, names: Sequence[str] = COCO, length: int = 0) -> list[dict[str, Any]]:
+    """Results: frames with nobody in them are left out."""
+    found = []
+    for index, frame in enumerate(joints, first):
+        if np.isfinite(frame).any():
+            points = triples(frame, names)
+            points += [1.0, 1.0, 0.9] * ((length or len(names)) - len(names))
+            found.append({"image_id": index, "category_id": 1, "keypoints": points, "score": 0.9})
+    return found
+
+
+def write_coco(path: Path, joints: np.ndarray, **options: Any) -> Path:
+    path.write_text(json.dumps(coco(joints, **options)))
+    return path
+
+
+def write_openpose(folder: Path, joints: np.ndarray, names: Sequence[str] = JOINTS, first: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(joints, first):
+        people = [{"person_id": [-1], "pose_keypoints_2d": triples(frame, names)}] if np.isfinite(frame).any() else []
+        text = json.dumps({"version": 1.3, "people": people})
+        (folder / f"clip_{index:012d}_keypoints.json").write_text(text)
+    return folder
+
+
+def landmarks(joints: np.ndarray, size: tuple[int, int]) -> list[dict[str, float]]:
+    """MediaPipe's 33 landmarks in fractions of the picture ``size`` (height, width)."""
+    rows = np.array(triples(joints, MEDIAPIPE)).reshape(-1, 3)
+    return [{"x": x / size[1], "y": y / size[0], "z": 0.0, "visibility": v} for x, y, v in rows.tolist()]
+
+
+def write_mediapipe(path: Path, joints: np.ndarray, size: tuple[int, int]) -> Path:
+    """CSV in the wide form, or JSON, by the name of ``path``."""
+    people = [landmarks(frame, size) if np.isfinite(frame).any() else [] for frame in joints]
+    if path.suffix == ".json":
+        path.write_text(json.dumps([{"frame": t, "landmarks": person} for t, person in enumerate(people)]))
+        return path
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["frame", *(f"{axis}{k}" for k in range(33) for axis in ("x", "y", "z", "v"))])
+        for t, person in enumerate(people):
+            cells = [str(p[key]) for p in person for key in ("x", "y", "z", "visibility")]
+            writer.writerow([str(t), *(cells or [""] * 132)])
+    return path

@@ -1,0 +1,150 @@
+"""``vidcvae dataset import video | frames | gif``: somebody's own clip, with the joints found in it.
+
+Annotations are evaluated here, unlike elsewhere: those of a function in a function must see its variables.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidcvae.cli import ui
+from vidcvae.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from vidcvae.data.video import Pictures
+
+FITS = ("pad", "crop", "stretch")
+FORMATS = ("auto", "coco", "openpose", "mediapipe")
+STYLES = ("course",)
+
+_ABOUT = """
+Give the joints that a pose estimator found in every frame: --keypoints takes COCO-17 or COCO-WholeBody JSON, a folder
+of OpenPose JSON, or MediaPipe landmarks in JSON or CSV. Where several people are seen, the one seen largest for longest
+is the dancer. Frames without a dancer are left out, and sequences cut there. Training is the beginning of the clip,
+validation its end, with up to a second left out between them; test is the longest sequence of validation.
+"""
+
+
+def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], about: str) -> Callable[..., None]:
+    def command(
+        source: Annotated[Path, typer.Argument(metavar=what, help="What to import.", show_default=False)],
+        out: Annotated[
+            Path,
+            typer.Option("-o", "--output", help="The folder to make; it must be new or empty.", show_default=False),
+        ],
+        keypoints: Annotated[
+            Path | None, typer.Option("--keypoints", help="The joints in each frame.", show_default=False)
+        ] = None,
+        keypoint_format: Annotated[
+            str,
+            typer.Option(
+                "--keypoint-format",
+                help="coco, openpose or mediapipe; auto tells by what is there.",
+                autocompletion=lambda: list(FORMATS),
+            ),
+        ] = "auto",
+        estimate: Annotated[
+            bool, typer.Option("--estimate", help="Find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
+        ] = False,
+        pose_model: Annotated[
+            Path | None, typer.Option("--pose-model", help="With --estimate: MediaPipe's model.", show_default=False)
+        ] = None,
+        size: Annotated[str, typer.Option("--size", metavar="HxW", help="Frame height and width.")] = "32x64",
+        fit: Annotated[
+            str,
+            typer.Option(
+                "--fit",
+                help="pad: all of the picture, between black bars; crop: its middle; stretch: distorted.",
+                autocompletion=lambda: list(FITS),
+            ),
+        ] = "pad",
+        fps: Annotated[
+            float | None, typer.Option("--fps", help="Frames a second of the dataset.", show_default="the clip's own")
+        ] = None,
+        val_fraction: Annotated[
+            float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of the frames for validation.")
+        ] = 0.1,
+        min_score: Annotated[
+            float, typer.Option("--min-score", min=0, max=1, help="Joints with a lower score are not drawn.")
+        ] = 0.3,
+        max_gap: Annotated[
+            int, typer.Option("--max-gap", min=0, max=1000, help="Missing joints are filled in over so many frames.")
+        ] = 5,
+        smooth: Annotated[
+            int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
+        ] = 0,
+        style: Annotated[
+            str, typer.Option("--style", help="How skeletons are drawn.", autocompletion=lambda: list(STYLES))
+        ] = "course",
+        packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
+    ) -> None:
+        from vidcvae.cli import dataset
+        from vidcvae.data import keypoints as keypoint_files
+        from vidcvae.data import packed as packed_form
+        from vidcvae.data import pose_folder, video_estimate, video_import
+
+        for option, value, known in (("--fit", fit, FITS), ("--style", style, STYLES)):
+            if value not in known:
+                raise UsageError(
+                    f"{option} is {value!r}.{did_you_mean(value, known)}", f"Choose one of {', '.join(known)}."
+                )
+        if fps is not None and not 0 < fps <= 1000:
+            raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
+        if (keypoints is None) != estimate:
+            both = (
+                "--keypoints and --estimate exclude each other" if estimate else "the joints in each frame are missing"
+            )
+            raise UsageError(
+                f"{both}.", "Give --keypoints FILE (COCO JSON, OpenPose folder, MediaPipe), or --estimate."
+            )
+        frame_size = dataset.read_size(size) or (0, 0)
+        dataset.demand_new(out)
+        settings = video_import.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
+        estimator = video_estimate.estimator(pose_model, min_score) if estimate else None
+        clip = pictures(source, fps)
+        found = keypoint_files.read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
+        with ui.progress("reading") as advance:
+            made = video_import.import_clip(clip, found, settings, estimator, advance)
+        if packed:
+            packed_form.write(made.data, out)
+        else:
+            with ui.progress("writing") as advance:
+                pose_folder.write_folder(made.data, out, advance)
+        if found:
+            ui.say(f"{found.path}: {found.form}")
+        dataset.tell_counts(out, made.data)
+        for note in made.notes:
+            ui.say(note)
+        if made.broken:
+            raise DataError(made.broken, f"What was read before is in {out}.")
+        ui.say(f"Look at it: vidcvae dataset inspect {out} --preview sheet.png   then: vidcvae train {out}")
+
+    command.__doc__ = f"{about}\n\n{' '.join(_ABOUT.split())}"
+    return command
+
+
+def _video(path: Path, fps: float | None) -> "Pictures":
+    from vidcvae.data import video
+
+    return video.open_video(path)
+
+
+def _frames(path: Path, fps: float | None) -> "Pictures":
+    from vidcvae.data import facts, video
+
+    return video.open_frames(path, fps or facts.DEFAULT_FPS)
+
+
+def _gif(path: Path, fps: float | None) -> "Pictures":
+    from vidcvae.data import video
+
+    return video.open_gif(path)
+
+
+COMMANDS = {
+    "video": _importer("CLIP", _video, "A video of somebody dancing: frames beside skeletons, to train on."),
+    "frames": _importer("DIR", _frames, "A folder of numbered images, --fps of them a second (25 if left out)."),
+    "gif": _importer("FILE", _gif, "A GIF of somebody dancing; what is transparent is painted white."),
+}

@@ -1,0 +1,148 @@
+"""Poses of one person for the figure of another: Everybody Dance Now's global pose normalisation, on pose images.
+
+Chan et al. 2019, section on global pose normalisation: the nearest and the farthest position of the feet and the height
+of the figure at both are measured in either sequence; between them, where the feet go and by how much the figure is
+scaled is a straight line. Here all is measured in drawn skeletons: a figure is the box around its ink, its feet are
+the box's lower edge. Heights are medians, where the paper takes the largest, as lifted arms make a box higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vidcvae.data.clips import Sequence
+from vidcvae.errors import DataError
+
+_INK = 40  # summed over the colours, from which on a pixel is not paper; half of what a thin line is at 32 rows
+_NEAR = 0.25  # of the way between far and near: what counts as far or near
+_FLAT = 0.15  # of the figure's height: with less between far and near nobody walks to and fro, but bends and steps
+_SUPERSAMPLING = 8
+_LOST = 0.05  # of the figures: so many more may leave the picture for a beginning where the first frame's is
+_CHUNK = 256  # frames that are compared at once
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Where the figures of a sequence are, in pixels; frames with nobody in them are NaN.
+
+    feet, height, middle: (T,) rows of the feet from the top, heights, and columns of the middle.
+    """
+
+    feet: np.ndarray
+    height: np.ndarray
+    middle: np.ndarray
+
+    @property
+    def near(self) -> float:
+        """The feet near the camera, and so low in the picture; a twentieth of the frames may be lower."""
+        return float(np.nanpercentile(self.feet, 95))
+
+    @property
+    def far(self) -> float:
+        """The feet farthest away: at most as far above their median as the nearest are below, for higher is a jump."""
+        middle = float(np.nanmedian(self.feet))
+        return float(np.nanmin(np.where(self.feet >= 2 * middle - self.near - 0.5, self.feet, np.nan)))
+
+    @property
+    def deep(self) -> bool:
+        """Whether the figure walks towards the camera and away."""
+        return self.near - self.far > _FLAT * float(np.nanmedian(self.height))
+
+    def height_at(self, feet: float) -> float:
+        """The usual height of the figure when its feet are about there."""
+        span = max(1.0, _NEAR * (self.near - self.far))
+        return float(np.nanmedian(np.where(np.abs(self.feet - feet) <= span, self.height, np.nan)))
+
+
+def figures(poses: Iterable[np.ndarray]) -> Figures:
+    """Measure pose images, uint8 (3, H, W) each; raises ``DataError`` if nobody is drawn in any of them."""
+    boxes = []
+    for pose in poses:
+        ink = 3 * 255 - pose.sum(0, dtype=int) >= _INK
+        rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+        found = (
+            (rows[-1] + 1, rows[-1] + 1 - rows[0], (columns[0] + columns[-1] + 1) / 2) if len(rows) else (np.nan,) * 3
+        )
+        boxes.append(found)
+    if np.isnan(boxes).all():
+        raise DataError("none of the pose images has a figure on white in it.", "Poses are skeletons drawn on white.")
+    return Figures(*np.array(boxes).T)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """poses: uint8 (T, 3, H, W). scale: (T,), factors of the figures. outside: how many leave the picture in part."""
+
+    poses: np.ndarray
+    scale: np.ndarray
+    outside: int
+
+
+def likely_pose(frame: np.ndarray, sequences: Iterable[Sequence]) -> np.ndarray:
+    """The pose, uint8 (3, H, W), of the frame in ``sequences`` that is most like ``frame``, uint8 (3, H, W)."""
+    best, pose = np.inf, None
+    for sequence in sequences:
+        for start in range(0, len(sequence), _CHUNK):
+            apart = (sequence.frames[start : start + _CHUNK].astype(np.int32) - frame) ** 2
+            means = apart.mean((1, 2, 3))
+            if means.min() < best:
+                best, pose = means.min(), sequence.tracks["pose"][start + int(means.argmin())]
+    if pose is None:
+        raise DataError("there are no frames to look for it in.")
+    return np.asarray(pose)
+
+
+def fit_poses(poses: np.ndarray, wanted: Figures, own: Figures | None = None) -> Fitted:
+    """Scale and shift the figures in ``poses``, uint8 (T, 3, H, W), to those that are ``wanted``.
+
+    wanted: of pose images of the person in the first frame. Of many, feet and heights are matched near and far, or only
+        in the middle where one of the two does not walk to and fro; a single one is the first frame's own pose, which
+        pose 0 is laid upon.
+    own: of the first frame's own pose, where that is known or likely; pose 0 then begins in its column, unless the
+        dance would lead out of the picture from there.
+    """
+    source, single = figures(poses), len(wanted.feet) == 1
+    if single and np.isnan(source.feet[0]):
+        raise DataError("pose 0 shows nobody, so it cannot be laid upon the first frame's.", "Begin where somebody is.")
+    if single:
+        start, end = (np.array([f.feet[0], f.middle[0]]) for f in (source, wanted))
+    else:
+        start, end = (np.array([np.nanmedian(f.feet), np.nanmedian(f.middle)]) for f in (source, wanted))
+    scale = np.full(len(poses), wanted.height_at(end[0]) / source.height_at(start[0]))
+    feet = end[0] + scale * (source.feet - start[0])
+    if not single and source.deep and wanted.deep:
+        way = (source.feet - source.far) / (source.near - source.far)  # 0 far away, 1 near
+        near, far = (wanted.height_at(b) / source.height_at(a)
+                     for a, b in ((source.near, wanted.near), (source.far, wanted.far)))  # fmt: skip
+        scale = far + np.clip(way, 0, 1) * (near - far)
+        feet = wanted.far + way * (wanted.near - wanted.far)
+    height, width = poses.shape[-2:]
+    middle = end[1] + scale * (source.middle - start[1])
+    if own is not None and np.isfinite([own.middle[0], source.middle[0]]).all():
+        beginning_there = own.middle[0] + scale * (source.middle - source.middle[0])
+        lost, lost_there = (((m < 0) | (m > width)).mean() for m in (middle, beginning_there))
+        middle = beginning_there if lost_there <= lost + _LOST else middle
+    made = np.full_like(poses, 255)
+    for t in np.flatnonzero(~np.isnan(source.feet)):
+        made[t] = _moved(poses[t], scale[t], (source.middle[t], source.feet[t]), (middle[t], feet[t]))
+    outside = (feet > height + 1) | (feet - scale * source.height < -1) | (middle < 0) | (middle > width)
+    return Fitted(made, scale, int(outside.sum()))
+
+
+def _moved(pose: np.ndarray, scale: float, start: tuple[float, float], end: tuple[float, float]) -> np.ndarray:
+    """A pose image scaled about the point ``start``, which goes to ``end``; what comes in from outside is paper."""
+    height, width = pose.shape[-2:]
+    fine = scale * _SUPERSAMPLING
+    offset = [a - b * _SUPERSAMPLING / fine for a, b in zip(start, end, strict=True)]
+    image = Image.fromarray(np.ascontiguousarray(pose.transpose(1, 2, 0))).transform(
+        (width * _SUPERSAMPLING, height * _SUPERSAMPLING),
+        Image.Transform.AFFINE,
+        (1 / fine, 0, offset[0], 0, 1 / fine, offset[1]),
+        Image.Resampling.NEAREST,  # with the reduction below: the mean over the area of a pixel
+        fillcolor="white",
+    )
+    return np.asarray(image.reduce(_SUPERSAMPLING)).transpose(2, 0, 1)

@@ -1,0 +1,229 @@
+"""Pictures out of videos, GIFs and folders of images, upright and in RGB, with the second at which each is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vidcvae import reading
+from vidcvae.data import images
+from vidcvae.errors import DataError, UsageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_GIF_FRAMES = 20_000  # a few kilobytes can declare any number
+_GIF_SECONDS = 0.1  # what browsers make of a frame that is to last for 0 or 1 hundredth
+_SLACK = 0.5  # seconds by which an intact file may end before its header says, where that does not count frames
+
+# (a, b, c, d) of a display matrix, a picture's (x, y) going to (ax + cy, bx + dy), and what Pillow calls it
+_UPRIGHT = {
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90, (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270, (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM, (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}  # fmt: skip
+
+
+class BrokenOff(Exception):
+    """A video that cannot be read any further; its text says why."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A clip, not yet read.
+
+    images: (second, picture), in order; raises ``BrokenOff`` where the clip is damaged.
+    total: how many there should be, 0 if that is not known.
+    rate: frames a second, where the clip has one; the average is taken otherwise.
+    numbers: the number in each image's name, of a folder.
+    """
+
+    path: Path
+    images: Iterator[tuple[float, Image.Image]]
+    total: int
+    rate: float | None = None
+    numbers: tuple[int, ...] | None = None
+
+
+def import_av(purpose: str, instead: str = "") -> Any:
+    """PyAV, or a ``UsageError`` that says how to get it."""
+    try:
+        import av
+    except ImportError:
+        raise UsageError(
+            f"{purpose} needs PyAV, which is not installed.", f"pip install 'vidcvae[video]'{instead}"
+        ) from None
+    return av
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
+def open_video(path: Path) -> Pictures:
+    """The first video stream of ``path``; frames are shown when their time stamps say, turned as the file says.
+
+    Raises ``UsageError`` without PyAV, ``DataError`` if the file is missing or holds no video that can be read.
+    """
+    av = import_av("reading a video", ", or make a folder of its frames: vidcvae dataset import frames DIR")
+    if not path.exists():
+        raise DataError(f"there is no video {path}.", "Name a file such as dance.mp4.")
+    try:
+        file = reading.open_file(path)
+        # an open file and no protocols: a playlist in disguise opens nothing else
+        container = av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        reason = f"{error.strerror}" if error.strerror else str(error)
+        raise DataError(f"{path} is no video that can be read, or its end is missing ({reason}).", _REPAIR) from None
+    stream = next(iter(container.streams.video), None)
+    if stream is None or stream.codec_context is None:
+        raise DataError(f"{path} has no pictures in it, or in an unknown form.", "Name a video.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not 0 < width * height <= images.MAX_PIXELS:
+        raise DataError(f"{path} has frames of {width}x{height}, which is not a size to work with.")
+    rate = float(stream.average_rate) if stream.average_rate else None
+    return Pictures(path, _decode(av, file, container, stream, rate), stream.frames, rate)
+
+
+_REPAIR = "Copy it again from where it was recorded, or convert it: ffmpeg -i CLIP -c copy NEW.mp4"
+
+
+def _decode(av: Any, file: Any, container: Any, stream: Any, rate: float | None) -> Iterator[tuple[float, Image.Image]]:
+    stream.thread_type = "AUTO"
+    count, start, now = 0, None, 0.0
+    with file, contextlib.closing(container):
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise BrokenOff("its data are damaged there")
+                time = frame.time if frame.time is not None else count / (rate or 25)
+                start = time if start is None else start
+                now = max(now, time - start)
+                yield now, _upright(frame)
+                count += 1
+        except (av.FFmpegError, OSError) as error:
+            raise BrokenOff(str(error.strerror or error)) from None
+        whole = container.duration / 1e6 if container.duration else 0.0
+        frame_time = 1 / rate if rate else 0.04
+        short = whole - (now + frame_time if count else 0)
+        # an editor's cuts leave frames in the file that are not to be shown: the time decides, not their count
+        if count < stream.frames if short > frame_time / 2 and stream.frames else short > _SLACK:
+            raise BrokenOff(f"{short:.2f} seconds that its header promises are missing")
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A decoded frame in RGB, turned by its display matrix."""
+    if any(component.is_alpha for component in frame.format.components):
+        image = on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
+    else:
+        image = frame.to_image()
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32)
+    turn = _UPRIGHT.get(tuple(int(np.sign(round(v / 65536))) for v in (a, b, c, d)))  # type: ignore[arg-type]
+    return image if turn is None else image.transpose(turn)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB; what is transparent shows white paper."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+# --- GIFs and folders ------------------------------------------------------------------------------
+
+
+def open_gif(path: Path) -> Pictures:
+    """The frames of a GIF, each shown for as long as it says; raises ``DataError`` if it is none."""
+    try:
+        file = reading.open_file(path)
+        image = Image.open(file, formats=("GIF",))
+        if image.width * image.height > images.MAX_PIXELS:
+            raise DataError(f"{path} is too large for a frame (over {images.MAX_PIXELS:,} pixels).")
+    except FileNotFoundError:
+        raise DataError(f"there is no GIF {path}.", "Name a file such as dance.gif.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no GIF.", f"A video: vidcvae dataset import video {path}") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path} cannot be read ({error}).", "Name a file such as dance.gif.") from None
+    durations = _gif_durations(image)
+    # Pillow and others merge equal neighbours into one longer frame: the shortest then is the unit of time
+    unit = min(durations, default=0.0)
+    even = unit > 0 and all(math.isclose(d / unit, round(d / unit), abs_tol=1e-6) for d in durations)
+    return Pictures(path, _gif_frames(file, image, durations), len(durations), 1 / unit if even else None)
+
+
+def _gif_durations(image: Any) -> list[float]:
+    """Seconds of each frame, as far as they can be read."""
+    durations: list[float] = []
+    with contextlib.suppress(Exception):  # the end of the file, or whatever a parser met in a damaged one
+        while len(durations) < MAX_GIF_FRAMES:
+            image.seek(len(durations))
+            milliseconds = image.info.get("duration", 0)
+            durations.append(milliseconds / 1000 if milliseconds > 10 else _GIF_SECONDS)
+    return durations
+
+
+def _gif_frames(file: BinaryIO, image: Any, durations: list[float]) -> Iterator[tuple[float, Image.Image]]:
+    now = 0.0
+    with file, image:
+        for index, duration in enumerate([*durations, 0.0]):
+            try:
+                image.seek(index)
+                picture = on_white(image)
+            except EOFError:
+                break
+            except Exception as error:
+                raise BrokenOff(str(error)) from None
+            yield now, picture
+            now += duration
+        if len(durations) == MAX_GIF_FRAMES:
+            raise BrokenOff(f"of a GIF, {MAX_GIF_FRAMES:,} frames are read")
+        file.seek(-min(16, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        if not file.read().rstrip(b"\0").endswith(b";"):
+            raise BrokenOff("the end of the file is missing")
+
+
+def open_frames(folder: Path, rate: float) -> Pictures:
+    """The images in a folder in the order of the last numbers in their names, ``rate`` a second.
+
+    Raises ``DataError`` if there is none, if a name has no number, or if two have the same.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "is missing"
+        raise DataError(
+            f"{folder} {what}, but frames are images in a folder.", "Such as frames/0.png, frames/1.png, .."
+        )
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        digits = re.findall(r"[0-9]+", path.stem)
+        if not digits or len(digits[-1]) > 15:
+            raise DataError(f"{path} has no number in its name.", "Frames are ordered by number: 0.png, 1.png, ..")
+        if int(digits[-1]) in found:
+            raise DataError(f"{path} has the same number as {found[int(digits[-1])]}.", "Remove one of them.")
+        found[int(digits[-1])] = path
+    if not found:
+        raise DataError(f"{folder} has no images.", f"Frames are files in {', '.join(SUFFIXES)}.")
+    numbers = tuple(sorted(found))
+    pictures = ((index / rate, _open_image(found[number])) for index, number in enumerate(numbers))
+    return Pictures(folder, pictures, len(numbers), rate, numbers)
+
+
+def _open_image(path: Path) -> Image.Image:
+    """An image upright in RGB; raises ``DataError`` that names the file."""
+    if path.suffix.lower() == ".png":
+        return on_white(images.open_image(path))
+    with images.opened(path, {".webp": "WEBP", ".bmp": "BMP"}.get(path.suffix.lower(), "JPEG")) as (image, _):
+        return on_white(ImageOps.exif_transpose(image))
