@@ -1,0 +1,76 @@
+"""``report`` as it is typed, on real runs; what its page looks like and does is tested in tests/output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vidcvae.evaluation import diagnostics, score
+
+from .conftest import TINY, Cli
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.fixture
+def runs(cli: Cli, tiny_dance: Path) -> list[str]:
+    shutil.copytree(tiny_dance, "data")
+    names = []
+    for kind in ("none", "cyclical"):
+        names.append(f"runs/{kind}")
+        done = cli("train", "data", *TINY, "--epochs", 1, "--set", f"kl.type={kind}", "--run", names[-1])
+        assert done.code == 0, done.err
+    return names
+
+
+def test_a_report_of_two_runs(cli: Cli, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done = cli("report", *runs, "--drift", "-o", "r.html")
+    assert done.code == 0 and "r.html: 2 runs" in done.out, done.err
+    page = Path("r.html").read_text()
+    assert "2 runs that differ in kl.type" in page and page.count("<canvas") == 4, "truth, pose and two videos"
+    for run in runs:
+        record = json.loads(Path(run, "scores/val-zero.json").read_text())
+        assert f"<td>{record['psnr_mean']:.2f}</td>" in page and record["protocol"]["checkpoint"] in page
+    assert "vidcvae train data --size 16x16" in page and "vidcvae report runs/none" in page
+    assert "Age test" in page and "<h2>Latents</h2>" not in page
+    assert cli("evaluate", runs[0], "--latent", "all").code == 0
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(score, "score_split", never)
+    monkeypatch.setattr(diagnostics, "drift", never)
+    assert cli("report", *runs, "--no-videos", "-o", "r.html").code == 0, "scores that are there are taken as they are"
+    page = Path("r.html").read_text()
+    assert "<canvas" not in page and "Age test" in page, "and so is the drift"
+    assert "<h2>Latents</h2>" in page, "what was measured meanwhile is shown"
+
+
+def test_what_is_missing_is_told_on_the_page(cli: Cli, runs: list[str]) -> None:
+    shutil.rmtree("data")
+    shutil.rmtree(Path(runs[1], "checkpoints"))
+    done = cli("report", *runs, "-o", "r.html")
+    assert done.code == 0, done.err
+    page = Path("r.html").read_text()
+    assert "there is no dataset data" in page and "has no checkpoint yet" in page
+    assert "<h2>Training</h2>" in page, "what there is, is shown"
+    assert "there is no dataset data" in done.err
+    asked = cli("report", runs[0], "--data", "elsewhere", "-o", "r.html")
+    assert asked.code == 4 and "there is no dataset elsewhere" in asked.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["-o", "r.pdf"], 2, "r.pdf is no name of a web page"),
+        (["nowhere", "-o", "r.html"], 4, "nowhere is not a run folder"),
+        (["-o", "r.html"], 4, "there is no run yet"),
+    ],
+)
+def test_wrong_input_is_explained(cli: Cli, arguments: list[str], code: int, says: str) -> None:
+    done = cli("report", *arguments)
+    assert done.code == code and says in done.err, done
+    assert not Path("r.html").exists()

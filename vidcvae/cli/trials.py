@@ -1,0 +1,357 @@
+"""Several trainings that differ in a few settings: planned, checked, run and taken up again as one.
+
+A study's folder holds its plan, ``sweep.json``, and an ordinary run folder for each trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from vidcvae.cli import configuration, scored, ui
+from vidcvae.errors import DataError, Stopped, UsageError, VidcvaeError
+
+if TYPE_CHECKING:
+    from vidcvae.config import Config
+    from vidcvae.data.clips import VideoData
+    from vidcvae.evaluation.records import Record
+
+PLAN = "sweep.json"
+OWN = (".cache", ".lock")  # what may lie in a new study's folder
+POLL_SECONDS = 0.1
+LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What sets some trials apart from the others: a name for their folders, and settings as ``--set`` takes them."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: ``arguments`` are those of ``vidcvae train``, which resolve to ``config``."""
+
+    path: Path
+    variant: Variant
+    arguments: tuple[str, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all trials of a study share."""
+
+    dataset: str
+    preset: str | None
+    config: Path | None
+    settings: tuple[str, ...]
+
+    def resolve(self, more: Sequence[str] = ()) -> Config:
+        """The config that ``vidcvae train`` makes of this, with ``more`` settings over it."""
+        own = [*self.settings, *more]
+        return configuration.gather(self.preset, self.config, own, {"data": {"path": self.dataset}})
+
+    def arguments(self, more: Sequence[str]) -> tuple[str, ...]:
+        """The same as arguments of ``vidcvae train``."""
+        preset = ["--preset", self.preset] if self.preset else []
+        config = ["--config", str(self.config)] if self.config else []
+        options = itertools.chain.from_iterable(("--set", text) for text in (*self.settings, *more))
+        return (self.dataset, *preset, *config, *options)
+
+
+# --- planning ---------------------------------------------------------------------------------------
+
+
+def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) -> list[Trial]:
+    """Every variant with every seed. Raises ``UsageError`` that lists all problems of all of them."""
+    trials: list[Trial] = []
+    problems: dict[str, None] = {}
+    for variant in variants:
+        for number in range(seeds):
+            own = variant.settings
+            try:
+                config = common.resolve(own)
+                if seeds > 1:
+                    own = (*own, f"training.seed={config.training.seed + number}")
+                    config = common.resolve(own)
+            except UsageError as error:
+                found = error.message.splitlines()[1:]
+                if not found:
+                    raise
+                problems |= dict.fromkeys(found)
+                break
+            name = f"{variant.name}_seed-{config.training.seed}" if seeds > 1 else variant.name
+            trials.append(Trial(folder / name, variant, common.arguments(own), config))
+    if problems:
+        what = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise UsageError(
+            f"nothing was started: the settings have {what}:\n" + "\n".join(problems),
+            "What each key means: vidcvae config explain",
+        )
+    for a, b in itertools.combinations(trials, 2):
+        if a.config == b.config:
+            raise UsageError(f"{a.path.name} and {b.path.name} are the same training.", "Leave one of them out.")
+    return trials
+
+
+def folder_name(text: str) -> str:
+    """``text`` as part of a folder's name on any system."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:LONGEST_NAME]
+
+
+def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> None:
+    """Check the trials' data and the plan that ``folder`` may hold, then write the plan; a dry run tells it instead.
+
+    Raises ``UsageError`` if the folder holds another study or anything else.
+    """
+    from vidcvae import __version__
+    from vidcvae import config as settings
+    from vidcvae.data import open_dataset
+    from vidcvae.models import loading
+    from vidcvae.storage import durable
+    from vidcvae.training import loop, schedules
+
+    _check_plan(folder, trials)
+    opened: dict[Any, VideoData] = {}
+    rows: list[tuple[object, ...]] = []
+    for trial in trials:
+        config = trial.config
+        loading.pick_device(config.training.device)
+        key = (config.data.path, config.data.size)
+        if key not in opened:  # kept beside the runs, it is there for all of them
+            with ui.progress("reading the data") as advance:
+                opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
+        length = loop.run_length(config, opened[key])
+        rows.append(
+            (trial.path, length.epochs, length.steps, *([f"{m:g}"] if (m := config.training.max_minutes) else ["-"]))
+        )
+        for text in schedules.warnings(config, length):
+            ui.warn(f"{trial.path.name}: {text}")
+    if dry_run:
+        ui.table("", ("run", "epochs", "steps", "minutes"), rows)
+        ui.say(f"{len(trials)} runs; nothing was written")
+    elif not (folder / PLAN).exists():
+        runs = {trial.path.name: settings.to_table(trial.config) for trial in trials}
+        durable.write_json(folder / PLAN, {"command": command(), "vidcvae": __version__, "runs": runs})
+
+
+def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
+    from vidcvae import config as settings
+    from vidcvae import reading
+
+    path = folder / PLAN
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(p.name not in OWN for p in folder.iterdir())):
+            raise UsageError(f"{folder} already holds something else.", "Choose another folder: --into DIR")
+        return
+    try:
+        saved = reading.parse_json(reading.read_bytes(path))
+        command, tables = str(saved["command"]), dict(saved["runs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no plan of a sweep ({error}).", "Choose another folder: --into DIR") from None
+    hint = f"Its command was: {command}\n  For another one choose another folder: --into DIR"
+    now = {trial.path.name: trial.config for trial in trials}
+    for name in [*now, *tables]:
+        if name not in tables or name not in now:
+            where = "is new" if name in now else "is missing now"
+            raise UsageError(f"{folder} holds another sweep: {name} {where}.", hint)
+    for name, config in now.items():
+        if changed := settings.differences(settings.resolve(tables[name]), config):
+            what = ", ".join(f"{key} was {a} and is {b}" for key, (a, b) in changed.items())
+            raise UsageError(f"{folder} holds another sweep: of {name}, {what}.", hint)
+
+
+def command() -> str:
+    """The command as it was typed."""
+    return shlex.join(["vidcvae", *sys.argv[1:]])
+
+
+# --- running ----------------------------------------------------------------------------------------
+
+
+def is_finished(trial: Trial) -> bool:
+    """Whether the trial had all its epochs or minutes; a damaged checkpoint is for ``resume`` to explain."""
+    from vidcvae.storage import checkpoint
+
+    try:
+        meta = checkpoint.read(trial.path / "checkpoints" / checkpoint.LAST).meta
+    except DataError:
+        return False
+    budget, wanted = trial.config.training.max_minutes, trial.config.training.epochs
+    return meta["epoch"] >= wanted or (budget > 0 and meta["progress"]["minutes"] >= budget)
+
+
+def run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
+    """Start what is missing, take up what was interrupted, skip what is finished, ``jobs`` of them at a time.
+
+    Returns what went wrong with those that failed. A signal is passed on to the running ones, which save; raises
+    ``Stopped`` once they have. Raises ``UsageError`` if another process runs the same study.
+    """
+    from vidcvae.storage import lock
+
+    with lock.holding(trials[0].path.parent):
+        return _run_all(trials, jobs)
+
+
+def _run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
+    from vidcvae.training.signals import exit_code, listening
+
+    waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
+    finished = len(trials) - len(waiting)
+    if finished:
+        ui.note(f"{finished} of {len(trials)} runs are finished already")
+    problems: dict[Trial, str] = {}
+    told = -1
+    with ui.progress("training, in percent") as advance, listening() as requests, _children() as running:
+        while (waiting and requests.stop is None) or running:
+            while waiting and len(running) < jobs and requests.stop is None:
+                number, trial = waiting.popleft()
+                running.append(Child(trial, f"{number}/{len(trials)} {trial.path.name}", jobs))
+            if requests.stop is not None:
+                for child in running:
+                    child.ask_to_stop()
+            for child in [child for child in running if child.process.poll() is not None]:
+                running.remove(child)
+                if problem := child.ended():
+                    if requests.stop is None:
+                        problems[child.trial] = problem
+                else:
+                    finished += 1
+            share = finished + len(problems) + sum(child.share for child in running)
+            if (percent := round(100 * share / len(trials))) != told:  # in a log, no line where nothing has changed
+                told = percent
+                advance(percent, 100)
+            time.sleep(POLL_SECONDS)
+        if requests.stop is not None:
+            raise Stopped(
+                f"stopped with {finished} of {len(trials)} runs finished; the others have saved what they had.",
+                f"Go on with the same command: {command()}",
+                exit_code(requests.stop),
+            )
+    return problems
+
+
+@contextlib.contextmanager
+def _children() -> Iterator[list[Child]]:
+    """A list of children, none of which outlives the block."""
+    running: list[Child] = []
+    try:
+        yield running
+    finally:
+        for child in running:
+            child.ask_to_stop()
+        for child in running:
+            child.process.wait()
+
+
+class Child:
+    """A training in a process of its own. ``share`` is how much of it is done."""
+
+    def __init__(self, trial: Trial, title: str, jobs: int) -> None:
+        self.trial, self.title, self.share = trial, title, 0.0
+        self.scores: dict[str, float] = {}
+        self._asked = False
+        environment = dict(os.environ)
+        if jobs > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+        # In a session of its own the child does not see the terminal's Ctrl-C, which we pass on ourselves
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vidcvae", *self._arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _arguments(self) -> list[str]:
+        from vidcvae.storage import durable, lock
+
+        path = self.trial.path
+        if (path / "config.toml").exists():
+            ui.note(f"{self.title}: taken up again")
+            return ["resume", str(path), "--json"]
+        if not lock.holder(path):  # what a process left that ended before it had its settings
+            durable.remove(path / "run.json")
+            durable.remove(path / lock.FILE)
+        ui.note(f"{self.title}: started")
+        return ["train", *self.trial.arguments, "--run", str(path), "--json"]
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        train_ = self.trial.config.training
+        steps = 1
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                steps = event.get("steps", steps)
+                if "step" in event:
+                    minutes = event.get("minutes", 0.0) / train_.max_minutes if train_.max_minutes else 0.0
+                    self.share = min(1.0, max(self.share, event["step"] / steps, minutes))
+                if event["kind"] == "done":
+                    self.scores = {key: value for key, value in event.items() if key != "kind"}
+
+    def ask_to_stop(self) -> None:
+        """Once only: a second signal would keep it from saving."""
+        if not self._asked and self.process.poll() is None:
+            self._asked = True
+            self.process.terminate()
+
+    def ended(self) -> str:
+        """Say how it went; what was wrong, or "" if nothing was."""
+        self._reader.join()
+        code = self.process.returncode
+        if code == 0:
+            score = f": {self.scores['psnr_zero']:.2f} dB" if "psnr_zero" in self.scores else ""
+            ui.note(f"{self.title}: finished{score}")
+            return ""
+        self._errors.seek(0)
+        said = self._errors.read().decode("utf-8", "replace").strip()
+        _, found, message = said.rpartition("error: ")
+        reason = message if found else said.rpartition("\n")[2] or f"exit code {code}"
+        ui.note(f"{self.title}: {'stopped' if self._asked else f'ended with exit code {code}'}")
+        return reason
+
+
+def fail_for(problems: dict[Trial, str]) -> None:
+    """Raise the error that a study with failed runs ends in; nothing if there are none."""
+    if problems:
+        told = "".join(f"\n  - {trial.path}: {problem}" for trial, problem in problems.items())
+        raise VidcvaeError(
+            f"{len(problems)} of the runs failed:{told}", f"The same command tries them again: {command()}"
+        )
+
+
+def score(trials: Sequence[Trial], which: str = "best") -> list[tuple[str, Record]]:
+    """The name and the score record of each trial."""
+    found = []
+    for number, trial in enumerate(trials, 1):
+        loaded, data = scored.load(trial.path, which)
+        found.append(
+            (trial.path.name, scored.record_of(loaded, data, f"scoring {number}/{len(trials)} {trial.path.name}"))
+        )
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,230 @@
+"""Charts as inline SVG for a web page: colours and type come from the page's style sheet, so that they follow its mode.
+
+Beside each drawing stand a text alternative, a legend that wraps, and a table of its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+
+import numpy as np
+
+from vidcvae.output.plots import Chart, Line, Panel
+
+WIDTH, LEFT, RIGHT = 640.0, 62.0, 628.0  # of the drawing; where its x axis begins and ends
+HEAD, GAP, FOOT, TALL, SHORT = (
+    26.0,
+    16.0,
+    40.0,
+    210.0,
+    64.0,
+)  # space over a panel for its title; under the last one for the x axis
+COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
+MOST_POINTS = 1000  # of a line; more are means of neighbours
+TABLE_ROWS = 21
+
+
+def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> str:
+    """The chart as a ``<figure>`` whose ids begin with ``name``; ``caption`` is text.
+
+    cursor: the page's script may mark an x in it (it finds the x axis in data attributes).
+    """
+    drawings = "".join(drawing(part, f"{name}-{i}") for i, part in enumerate(_parts(chart)))
+    tables = "".join(map(_table, _parts(chart)))
+    return (
+        f'<figure id="{escape(name)}"{" data-cursor" if cursor else ""}>{_legend(chart)}{drawings}'
+        f"<figcaption>{escape(caption)}</figcaption>{tables}</figure>"
+    )
+
+
+def _parts(chart: Chart) -> list[Chart]:
+    """The panels that share an x axis; each one alone where they have axes of their own."""
+    if not any(panel.xlabel for panel in chart.panels):
+        return [chart]
+    return [Chart(chart.title, panel.xlabel or chart.xlabel, (panel,)) for panel in chart.panels]
+
+
+def drawing(chart: Chart, name: str) -> str:
+    """The ``<svg>`` alone."""
+    xs = [x for panel in chart.panels for line in panel.lines for x in line.x]
+    low, high = _apart(min(xs, default=0.0), max(xs, default=1.0))
+
+    def across(x: float) -> float:
+        return LEFT + (x - low) / (high - low) * (RIGHT - LEFT)
+
+    parts: list[str] = []
+    top = 0.0
+    for panel in chart.panels:
+        top += HEAD + GAP * (top > 0)
+        height = TALL if panel.tall else SHORT
+        parts += _panel(panel, across, top, height, ticks(low, high, 6))
+        top += height
+    for tick in ticks(low, high, 6):
+        parts.append(f'<text class="tick" x="{across(tick):.1f}" y="{top + 18:.1f}">{_number(tick)}</text>')
+    parts.append(f'<text class="xlabel" x="{RIGHT:.0f}" y="{top + 36:.1f}">{escape(chart.xlabel)}</text>')
+    title, text = f"{name}-title", f"{name}-text"
+    return (
+        f'<svg role="img" aria-labelledby="{escape(title)} {escape(text)}" viewBox="0 0 {WIDTH:.0f} {top + FOOT:.0f}" '
+        f'data-low="{low:.9g}" data-high="{high:.9g}" data-left="{LEFT:.0f}" data-right="{RIGHT:.0f}" '
+        f'data-bottom="{top:.0f}"><title id="{escape(title)}">{escape(chart.title)}</title>'
+        f'<desc id="{escape(text)}">{escape(_said(chart))}</desc>{"".join(parts)}</svg>'
+    )
+
+
+def _panel(
+    panel: Panel, across: Callable[[float], float], top: float, height: float, x_ticks: Sequence[float]
+) -> Iterator[str]:
+    log = panel.log and any(y > 0 for line in panel.lines for y in line.y)
+    scale = math.log10 if log else float
+    values = [scale(y) for line in panel.lines for y in line.y if math.isfinite(y) and (y > 0 or not log)]
+    if panel.zero_to_one:
+        bottom, ceiling = -0.05, 1.05
+    elif panel.from_zero:
+        bottom, ceiling = 0.0, (max(values, default=0.0) or 1.0) * 1.08
+    else:
+        bottom, ceiling = _apart(min(values, default=0.0), max(values, default=1.0))
+        margin = 0.04 * (ceiling - bottom)
+        bottom, ceiling = bottom - margin, ceiling + margin
+
+    def down(y: float) -> float:
+        return top + height * (1 - (scale(y) - bottom) / (ceiling - bottom))
+
+    y_ticks = _log_ticks(bottom, ceiling) if log else ticks(bottom, ceiling, 5 if panel.tall else 2)
+    for tick in y_ticks:
+        y = down(tick)
+        yield f'<path class="grid" d="M{LEFT:.0f} {y:.1f}H{RIGHT:.0f}"/>'
+        yield f'<text class="ytick" x="{LEFT - 7:.0f}" y="{y + 4:.1f}">{_number(tick)}</text>'
+    for tick in x_ticks:
+        yield f'<path class="grid" d="M{across(tick):.1f} {top:.0f}V{top + height:.0f}"/>'
+    yield f'<path class="axis" d="M{LEFT:.0f} {top + height:.0f}H{RIGHT:.0f}"/>'
+    title = panel.ylabel.replace("\n", " ") + (" (log scale)" if log else "")
+    yield f'<text class="ylabel" x="0" y="{top - 10:.1f}">{escape(title)}</text>'
+    for line in panel.lines:
+        kept = [(x, y) for x, y in _thinned(line) if math.isfinite(y) and (y > 0 or not log)]
+        spots = [(across(x), down(y)) for x, y in kept]
+        if line.style == "marks" or len(spots) == 1:
+            yield from (f'<circle class="mark {_colour(line)}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots)
+        elif spots:
+            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+            yield f'<polyline class="line {line.style} {_colour(line)}" points="{points}"/>'
+
+
+def _legend(chart: Chart) -> str:
+    """One entry for each name: panels repeat the runs' names and colours."""
+    named = {
+        (line.label, _colour(line), line.style): None for panel in chart.panels for line in panel.lines if line.label
+    }
+    if len({label for label, _, _ in named}) < 2:
+        return ""
+    seen: set[tuple[str, str]] = set()
+    items = []
+    for label, colour, style in named:
+        if (label, colour) in seen:
+            continue
+        seen.add((label, colour))
+        shape = (
+            f'<circle class="mark {colour}" cx="12" cy="5" r="3"/>'
+            if style == "marks"
+            else f'<path class="line {style} {colour}" d="M0 5H24"/>'
+        )
+        items.append(f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true">{shape}</svg>{escape(label)}</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _table(chart: Chart) -> str:
+    """The numbers of every line at evenly spread x, behind a click."""
+    found = [(panel, line) for panel in chart.panels for line in panel.lines if line.x and line.style != "faint"]
+    if not found:
+        return ""
+    low, high = min(min(line.x) for _, line in found), max(max(line.x) for _, line in found)
+    at = np.linspace(low, high, TABLE_ROWS) if high > low else np.array([low])
+    if all(float(x).is_integer() for _, line in found for x in line.x):
+        at = np.unique(at.round())
+    heads, columns = [], []
+    for panel, line in found:
+        name = panel.ylabel.replace("\n", " ")
+        heads.append(f"{name}: {line.label}" if line.label else name)
+        order = np.argsort(line.x)
+        columns.append(np.interp(at, np.asarray(line.x)[order], np.asarray(line.y)[order], np.nan, np.nan))
+    rows = [
+        [_number(x), *(_number(float(v)) for v in values)] for x, *values in zip(at.tolist(), *columns, strict=True)
+    ]
+    return (
+        f"<details><summary>Numbers</summary>{table([chart.xlabel, *heads], rows)}"
+        "<p>Read off the curves; straight lines between their points.</p></details>"
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table that scrolls by itself where the page is narrow; the first cell of a row is its head."""
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows
+    )
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    label = escape(caption or "Table: " + heads[0])
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>{said}<thead><tr>{top}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _said(chart: Chart) -> str:
+    """The chart in words: where each line begins, ends, and how far it goes."""
+    told = []
+    for panel in chart.panels:
+        for line in panel.lines:
+            points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+            if not points or line.style == "faint":
+                continue
+            (x0, y0), (x1, y1) = points[0], points[-1]
+            name = panel.ylabel.replace("\n", " ") + (f", {line.label}" if line.label else "")
+            least, most = min(y for _, y in points), max(y for _, y in points)
+            told.append(
+                f"{name}: {_number(y0)} at {chart.xlabel} {_number(x0)}, {_number(y1)} at {_number(x1)}, "
+                f"between {_number(least)} and {_number(most)}."
+            )
+    return " ".join(told)
+
+
+def _thinned(line: Line) -> Iterator[tuple[float, float]]:
+    step = -(-len(line.x) // MOST_POINTS)
+    for begin in range(0, len(line.x), step or 1):
+        x, y = line.x[begin : begin + step], line.y[begin : begin + step]
+        yield sum(x) / len(x), sum(y) / len(y)
+
+
+def _colour(line: Line) -> str:
+    return "grey" if line.run < 0 else f"c{line.run % COLOURS}"
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """At most about ``most`` round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Decades between 10**low and 10**high, with 2 and 5 of each where there are few."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    step = max(1, -(-len(decades) // 6))
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    found = [f * 10.0**d for d in decades if d % step == 0 for f in factors if low <= math.log10(f * 10.0**d) <= high]
+    return found if len(found) > 1 else [10**value for value in ticks(low, high, 3)]
+
+
+def _number(value: float) -> str:
+    """Four digits at most; "-" for what is not there."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e5 else f"{value:.4g}"

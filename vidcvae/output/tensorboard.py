@@ -1,0 +1,102 @@
+"""Training's events as a TensorBoard log: the scalars of the history, and a strip of each validation's free run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vidcvae.data import clips
+from vidcvae.data.clips import VideoData
+from vidcvae.errors import UsageError
+from vidcvae.models.loading import load_model
+from vidcvae.models.rollout import rollout
+from vidcvae.output import media, pictures
+from vidcvae.storage.run import RunFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Report = Callable[[dict[str, Any]], None]
+
+STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip shows so many of the first frames: all would double the validation's cost
+SCHEDULES = ("beta", "teacher_forcing", "forced", "lr")
+NO_SCALARS = ("kind", "step", "epoch")
+
+
+def folder(run: RunFolder) -> Path:
+    """RUN/tensorboard; a run that has it keeps a log."""
+    return run.path / "tensorboard"
+
+
+def check() -> None:
+    """Raise ``UsageError`` unless TensorBoard is installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "a TensorBoard log needs tensorboard, which is not installed.",
+            "pip install 'vidcvae[tensorboard]', or go on without --tensorboard.",
+        ) from None
+
+
+@contextlib.contextmanager
+def logging(run: RunFolder, data: VideoData, step: int, report: Report) -> Iterator[Report]:
+    """Yield a ``report`` that also logs; what an earlier log tells of steps after ``step`` is hidden."""
+    check()
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder(run)), purge_step=step + 1)
+    log = Log(writer, data)
+
+    def both(event: dict[str, Any]) -> None:
+        report(event)
+        log(event)
+
+    try:
+        yield both
+    finally:
+        writer.close()
+
+
+class Log:
+    """Takes the events of training as they are reported."""
+
+    def __init__(self, writer: SummaryWriter, data: VideoData) -> None:
+        self._writer = writer
+        self._sequences = data.splits.get(data.split_name("val"), ())
+        self._validated = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        match event["kind"]:
+            case "step" | "epoch" | "validation" as kind:
+                for key, value in event.items():
+                    if key not in NO_SCALARS and isinstance(value, int | float):
+                        group = "schedule" if kind == "step" and key in SCHEDULES else kind
+                        self._writer.add_scalar(f"{group}/{key}", value, event["step"])
+                self._validated |= kind == "validation"
+            case "checkpoint" if self._validated and self._sequences:
+                self._validated = False
+                strip = _strip(Path(event["path"]), self._sequences[0])
+                self._writer.add_image("validation/free run", strip, event["step"])
+        if event["kind"] != "step":
+            self._writer.flush()
+
+
+def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
+    """Truth, pose and free run, z = 0, at times evenly spread over the first frames: uint8 (3, H, W)."""
+    loaded = load_model(checkpoint)
+    config, past = loaded.config, loaded.config.training.past
+    length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
+    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
+    rows = None if condition is None else torch.from_numpy(condition.copy())[None]
+    frames = torch.from_numpy(sequence.frames[:length].copy())
+    made = rollout(loaded.model, frames[None, :past], rows, length=length)
+    shown = {"truth": list(frames.numpy()), "free run": [*frames[:past].numpy(), *(media.to_bytes(f)[0] for f in made)]}
+    if "pose" in sequence.tracks:
+        shown["pose"] = list(sequence.tracks["pose"][:length])
+    times = media.spread(length, STRIP_COLUMNS)
+    return pictures.strip([[row[t] for t in times] for row in shown.values()], list(shown), times)
