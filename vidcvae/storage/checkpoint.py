@@ -18,10 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from vidcvae import reading
 from vidcvae.errors import DataError
 from vidcvae.storage import durable
 
 FORMAT = "vidcvae-checkpoint-1"
+_KINDS = {"config": dict, "step": int, "epoch": int, "scores": dict, "progress": dict}  # in the metadata
+_MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
@@ -55,9 +58,14 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
 def read(path: Path) -> Checkpoint:
     """Read and verify; raises ``DataError`` that says what is damaged."""
     try:
-        content = path.read_bytes()
+        with reading.open_file(path) as file:  # before all of it is read: it may be large, and something else
+            size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_HEADER:
+            cut = size > path.stat().st_size
+            raise _damaged(path, "it ends inside its header" if cut else "its header cannot be read")
+        content = reading.read_bytes(path)
     except FileNotFoundError:
-        raise DataError(f"there is no checkpoint {path}.", "See what there is: ls runs") from None
+        raise DataError(f"there is no checkpoint {path}.", "See what there is: vidcvae runs list") from None
     except OSError as error:
         raise DataError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
     header, start = _header(path, content)
@@ -71,16 +79,19 @@ def read(path: Path) -> Checkpoint:
     table = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
     if _digest(text, table) != meta_strings.get("digest"):
         raise _damaged(path, "its header does not match its checksum")
-    meta = json.loads(text)
+    meta = _meta(path, text)
     if meta.get("format") != FORMAT:
-        raise DataError(f"{path} has the format {meta.get('format')!r}; this version reads {FORMAT!r}.")
-    for name, expected in meta["sha256"].items():
+        raise DataError(f"{path} has the format {reading.shown(meta.get('format'))}; this version reads {FORMAT!r}.")
+    hashes = meta.get("sha256")
+    if not isinstance(hashes, dict) or hashes.keys() != table.keys():
+        raise _damaged(path, "it does not have a checksum for each tensor")
+    for name, expected in hashes.items():
         begin, end = header[name]["data_offsets"]
         if hashlib.sha256(content[start + begin : start + end]).hexdigest() != expected:
-            raise _damaged(path, f"tensor {name} does not match its checksum")
+            raise _damaged(path, f"tensor {reading.label(name)} does not match its checksum")
     try:
         tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: numbers of a kind that torch does not have
         raise _damaged(path, str(error)) from None
     return Checkpoint(path, tensors, meta, meta_strings["digest"])
 
@@ -89,15 +100,47 @@ def commit(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any], *, st
     """Save a checkpoint as ``step-N``, make it ``last`` (and ``best``), and keep the ``keep`` newest steps.
 
     Once this returns, ``last`` is the new checkpoint; whenever it is cut short, ``last`` is the old or the new one.
+    Checkpoints of later steps go: they are of a future that was given up by resuming from an earlier one.
     """
     path = folder / f"step-{step:08d}.safetensors"
     save(path, tensors, meta)
-    durable.link(path, folder / LAST)
-    if best:
+    if best:  # before ``last``: a run that goes on from there takes its best as already found
         durable.link(path, folder / BEST)
-    for old in steps(folder)[: -keep or None]:
+    durable.link(path, folder / LAST)
+    numbered = steps(folder)
+    until = numbered.index(path) + 1
+    for old in numbered[: max(until - keep, 0)] + numbered[until:]:
         durable.remove(old)
     return path
+
+
+def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
+    """``last``; where that is damaged the newest good checkpoint in ``folder``, and what is wrong with the others.
+
+    Raises ``DataError`` if none is good.
+    """
+    last = folder / LAST
+    try:
+        return read(last), []
+    except DataError as error:
+        problems = [error]
+    newest: Checkpoint | None = None
+    for path in (*steps(folder), folder / BEST):
+        if not path.exists() or (last.exists() and path.samefile(last)):  # another name of what is known to be bad
+            continue
+        try:
+            found = read(path)
+        except DataError as error:
+            problems.append(error)
+            continue
+        if newest is None or found.meta["step"] > newest.meta["step"]:
+            newest = found
+    if newest is None:
+        raise DataError(
+            f"no checkpoint in {folder} can be used: {' '.join(problem.message for problem in problems)}",
+            f"Train anew with the same settings: vidcvae train --config {folder.parent / 'config.toml'}",
+        )
+    return newest, problems
 
 
 def steps(folder: Path) -> list[Path]:
@@ -111,15 +154,30 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
     if len(content) < 8 or size > len(content) - 8:
         raise _damaged(path, "it ends inside its header")
     try:
-        header = json.loads(content[8 : 8 + size])
-        data = len(content) - 8 - size
-        entries = [e for name, e in header.items() if name != "__metadata__"]
-        begins_ends = [(int(b), int(e)) for b, e in (entry["data_offsets"] for entry in entries)]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        header = reading.parse_json(content[8 : 8 + size])
+        if not isinstance(header, dict):
+            raise ValueError
+        tensors = [name for name in header if name != "__metadata__"]
+        spans = {name: header[name]["data_offsets"] for name in tensors}
+        if not all([type(n) for n in span] == [int, int] and 0 <= span[0] <= span[1] for span in spans.values()):
+            raise ValueError
+    except (ValueError, TypeError, KeyError):
         raise _damaged(path, "its header cannot be read") from None
-    if max((end for _, end in begins_ends), default=0) > data:
-        raise _damaged(path, "it ends before its last tensor")
+    missing = [name for name in tensors if spans[name][1] > len(content) - 8 - size]
+    if missing:
+        first = min(missing, key=lambda name: spans[name][0])
+        raise _damaged(path, f"it ends before the end of tensor {reading.label(first)}")
     return header, 8 + size
+
+
+def _meta(path: Path, text: Any) -> dict[str, Any]:
+    try:
+        meta = reading.parse_json(text)
+    except (ValueError, TypeError):
+        meta = None
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(key, kind()), kind) for key, kind in _KINDS.items()):
+        raise _damaged(path, "its metadata cannot be read")
+    return meta
 
 
 def _damaged(path: Path, what: str) -> DataError:

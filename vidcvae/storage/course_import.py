@@ -2,17 +2,26 @@
 
 They are read with ``weights_only=True``: tensors and plain containers, never code. What they call "optimizer"
 is the model's weights again, so training cannot be resumed from them, only continued with a fresh optimizer.
+
+``weights_only`` keeps code out, but not bombs: ``bytearray(2**40)`` or a storage deflated a thousandfold are nothing
+to it. So the file is looked through first, and what is no part of any trainer's checkpoint is refused.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
+import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from vidcvae import reading
 from vidcvae.config import PoseCvae
 from vidcvae.errors import DataError
 
@@ -31,6 +40,17 @@ _BLOCKS = {
     "block.1.conv": "expand",
     "block.1.conv_out": "contract",
 }
+
+
+_SAFE_TORCH = (2, 6)  # before, weights_only let code through (CVE-2025-32434)
+_SAFE_GLOBALS = re.compile(
+    r"collections OrderedDict|torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+    r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter|torch Size"
+)
+_CODE = (
+    "holds more than weights (it would run code when loaded), so it is refused; nothing of it was run.",
+    "Save it again from the course's code: torch.save({'state_dict': model.state_dict()}, PATH)",
+)
 
 
 @dataclass(frozen=True)
@@ -56,21 +76,29 @@ def from_course_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_course_checkpoint(path: Path) -> CourseCheckpoint:
     """Read a course checkpoint; raises ``DataError`` if it is damaged, holds code, or is something else."""
+    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        raise DataError(
+            f"{path} cannot be read safely by PyTorch {torch.__version__}, which may run code in it.",
+            "Install PyTorch 2.6 or newer: pip install -U torch",
+        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with reading.open_file(path) as file:
+            _refuse_bombs(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or _first_line(error)}.") from None
     except pickle.UnpicklingError:
-        raise DataError(
-            f"{path} holds more than weights (it would run code when loaded), so it is refused; nothing of it was run.",
-            "Save it again from the course's code: torch.save({'state_dict': model.state_dict()}, PATH)",
-        ) from None
+        raise DataError(f"{path} {_CODE[0]}", _CODE[1]) from None
     except Exception as error:  # torch.load raises whatever its parsers meet in a damaged file
         raise DataError(
             f"{path} cannot be read as a checkpoint: {_first_line(error)}.", "Is the file complete?"
         ) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(_is_plain(t) for t in state.values()):
         raise DataError(f"{path} has no state_dict of tensors.", "Expected a file that the course's trainer saved.")
     if missing := [name for name in _MODULES if not any(str(key).startswith(f"{name}.") for key in state)]:
         raise DataError(
@@ -88,10 +116,46 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
             decoder_channels=len(weights["fusion.5.bias"]),
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is a checkpoint of another model: {error} is missing.") from None
+        raise DataError(f"{path} is a checkpoint of another model: {_first_line(error)} is missing.") from None
     epoch = content.get("last_epoch")
-    return CourseCheckpoint(weights, model, epoch if isinstance(epoch, int) else 0)
+    return CourseCheckpoint(weights, model, epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0)
+
+
+def _is_plain(tensor: object) -> bool:
+    """Whether it is an ordinary tensor with memory of its own behind each of its numbers."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    assert isinstance(tensor, Tensor)
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_complex()
+    return plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _refuse_bombs(file: BinaryIO) -> None:
+    """Raise ``UnpicklingError`` if loading could call anything but what weights need, ``ValueError`` if it inflates."""
+    if file.read(4) == b"PK\3\4":
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            size = file.seek(0, io.SEEK_END)
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            if not stored or sum(entry.file_size for entry in entries) > size or len({*names}) < len(names):
+                raise ValueError("its archive is not one that torch.save writes")
+            pickles = [archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")]
+        for data in pickles:
+            _check_globals(io.BytesIO(data))
+    else:  # before PyTorch 1.6: a magic number, a version, the system, the data, and a list of storages; all pickles
+        file.seek(0)
+        for _ in range(5):
+            _check_globals(file)
+
+
+def _check_globals(pickled: BinaryIO) -> None:
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL" and _SAFE_GLOBALS.fullmatch(str(argument)):
+            continue
+        if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
+            raise pickle.UnpicklingError(argument)
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return reading.label((str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip("."))

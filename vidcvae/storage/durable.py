@@ -1,24 +1,26 @@
 """The one writer of files that must survive a crash.
 
 Every write goes to a temporary file in the target's folder, is fsynced, renamed over the target, and the
-folder is fsynced: a reader sees the old file or the new one, and once a call has returned, the new one.
+folder is fsynced: a reader sees the old file or the new one, and once a call has returned, the new one. Logs
+grow in place, and a crash can cost them no more than their last piece. tests/reliability tries every way to fail.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from vidcvae.errors import DataError
 
 # The file operations stand here by name, so that the crash tests can put a failing layer under them.
 _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
-_replace, _unlink, _link, _ftruncate = os.replace, os.unlink, os.link, os.ftruncate
+_replace, _unlink, _link, _ftruncate, _mkdir = os.replace, os.unlink, os.link, os.ftruncate, os.mkdir
 
 _TEMPORARY = re.compile(r"^\..+\.vidcvae-(\d+)-(\d+)\.tmp$")
 
@@ -28,35 +30,41 @@ class Writer:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self._temporary = target.with_name(f".{target.name}.vidcvae-{os.getpid()}-{_started(os.getpid())}.tmp")
-        self._fd = _open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._temporary = _temporary(target)
+        self._fd = self._create()
         self._position = 0
 
+    def _create(self) -> int:
+        # Never O_TRUNC: what lies there, left by a failed ``link``, may be another name of a good file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            return _open(self._temporary, flags, 0o644)
+        except FileExistsError:
+            _unlink(self._temporary)
+            return _open(self._temporary, flags, 0o644)
+
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of ``data``; a short write is continued."""
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            done += _write(self._fd, view[done:])
-        self._position += done
-        return done
+        """Write all of ``data``."""
+        written = _write_all(self._fd, data)
+        self._position += written
+        return written
 
     def tell(self) -> int:
         return self._position
 
     def commit(self) -> None:
         _fsync(self._fd)
-        _close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1  # it is closed even where closing reports an error
+        _close(fd)
         _replace(self._temporary, self.target)
         _fsync_folder(self.target.parent)
 
     def abandon(self) -> None:
         """Drop what was written; the target stays as it was."""
         if self._fd >= 0:
+            fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
-                _close(self._fd)
-            self._fd = -1
+                _close(fd)
         with contextlib.suppress(OSError):
             _unlink(self._temporary)
 
@@ -69,14 +77,14 @@ def writing(target: Path) -> Iterator[Writer]:
     """
     writer: Writer | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         writer = Writer(target)
         yield writer
         writer.commit()
     except OSError as error:
         if writer:
             writer.abandon()
-        raise _refused(target, error) from error
+        raise _refused("write", target, error) from error
     except BaseException:
         if writer:
             writer.abandon()
@@ -96,62 +104,137 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2) + "\n")
 
 
+class Log:
+    """A file that only grows, by pieces; each lasts once ``append`` has returned."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Open or make ``path``, and cut it back to its first ``size`` bytes."""
+        self.path, self.size = path, size
+        self._torn = False
+        try:
+            _make_folder(path.parent)
+            self._fd = _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                self._cut()
+                _fsync_folder(path.parent)
+            except OSError:
+                self.close()
+                raise
+        except OSError as error:
+            raise _refused("write", path, error) from error
+
+    def append(self, data: bytes) -> None:
+        """Add ``data`` at the end; raises ``DataError``, and adds nothing, when the system refuses."""
+        try:
+            if self._torn:  # an append failed, and so did cutting off what it had written
+                self._cut()
+            self._torn = True
+            _write_all(self._fd, data)
+            _fsync(self._fd)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise _refused("write", self.path, error) from error
+        self._torn = False
+        self.size += len(data)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # every piece has been made to last already
+            _close(self._fd)
+
+    def _cut(self) -> None:
+        _ftruncate(self._fd, self.size)
+        _fsync(self._fd)
+        self._torn = False
+
+
 def link(source: Path, target: Path) -> None:
     """Make ``target`` another name of ``source`` (a copy where the file system has no links), atomically."""
-    temporary = target.with_name(f".{target.name}.vidcvae-{os.getpid()}-{_started(os.getpid())}.tmp")
+    temporary = _temporary(target)
     try:
         with contextlib.suppress(FileNotFoundError):
             _unlink(temporary)
-        _link(source, temporary)
-        _replace(temporary, target)
-        # POSIX: renaming a name onto another name of the same file does nothing, and leaves both
-        with contextlib.suppress(FileNotFoundError):
-            _unlink(temporary)
+        try:
+            _link(source, temporary)
+        except OSError:
+            return write_bytes(target, source.read_bytes())
+        try:
+            _replace(temporary, target)
+        finally:
+            # POSIX: renaming a name onto another name of the same file does nothing, and leaves both
+            with contextlib.suppress(FileNotFoundError):
+                _unlink(temporary)
         _fsync_folder(target.parent)
-    except OSError:
-        write_bytes(target, source.read_bytes())
+    except OSError as error:
+        raise _refused("write", target, error) from error
 
 
 def remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    """Remove a file for good; that it is not there is no error."""
+    try:
         _unlink(path)
-
-
-def append(file: BinaryIO, path: Path, data: bytes) -> None:
-    """Append to the open log ``path`` and make it last; raises ``DataError`` when the system refuses."""
-    try:
-        file.write(data)
-        file.flush()
-        _fsync(file.fileno())
+        _fsync_folder(path.parent)
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused("remove", path, error) from error
 
 
-def truncate(path: Path, size: int) -> None:
-    """Cut a log back to its first ``size`` bytes."""
-    fd = _open(path, os.O_WRONLY, 0)
+def make_folder(path: Path, *, new: bool = False) -> None:
+    """Make a folder, and those above it, to last; with ``new`` it raises ``FileExistsError`` if it is there."""
     try:
-        _ftruncate(fd, size)
-        _fsync(fd)
-    finally:
-        _close(fd)
+        _make_folder(path, new)
+    except OSError as error:
+        if new and isinstance(error, FileExistsError):
+            raise
+        raise _refused("make the folder", path, error) from error
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files whose writer is dead; not those of a living process."""
+    matches = ((path, _TEMPORARY.match(path.name)) for path in folder.glob(".*.tmp"))
+    return [path for path, match in matches if match and _started(int(match[1])) != int(match[2])]
 
 
 def clean_leftovers(folder: Path) -> list[Path]:
     """Remove temporary files whose writer is dead; those of a living process stay."""
-    removed = []
-    for path in folder.glob(".*.tmp"):
-        match = _TEMPORARY.match(path.name)
-        if match and _started(int(match[1])) != int(match[2]):
-            remove(path)
-            removed.append(path)
+    removed = leftovers(folder)
+    for path in removed:
+        remove(path)
     return removed
 
 
-def _refused(target: Path, error: OSError) -> DataError:
+def _temporary(target: Path) -> Path:
+    """Where ``target`` is written first; the name tells whose it is."""
+    return target.with_name(f".{target.name}.vidcvae-{os.getpid()}-{_started(os.getpid())}.tmp")
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> int:
+    """Write all of ``data``; a short write is continued."""
+    view = memoryview(data).cast("B")
+    done = 0
+    while done < len(view):
+        done += _write(fd, view[done:])
+    return done
+
+
+def _make_folder(folder: Path, new: bool = False) -> None:
+    if folder.is_dir() and not new:
+        return
+    if not folder.parent.is_dir():
+        _make_folder(folder.parent)
+    try:
+        _mkdir(folder)
+    except FileExistsError:  # perhaps another process made it this instant
+        if new or not folder.is_dir():
+            raise
+    _fsync_folder(folder.parent)
+
+
+def _refused(what: str, target: Path, error: OSError) -> DataError:
     return DataError(
-        f"cannot write {target}: {os.strerror(error.errno) if error.errno else error}.",
-        "What was there before is intact. Free some space or choose another folder, then run the command again.",
+        f"cannot {what} {target}: {os.strerror(error.errno) if error.errno else error}.",
+        "No file was left half-written. Free some space or choose another folder, then run the command again.",
     )
 
 
@@ -182,5 +265,8 @@ def _fsync_folder(folder: Path) -> None:
     fd = _open(folder, os.O_RDONLY, 0)
     try:
         _fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # of file systems that know no such thing (CIFS, FUSE)
+            raise
     finally:
         _close(fd)

@@ -1,4 +1,8 @@
-"""The history of a run: one JSON line for each log step, epoch and validation, only ever appended."""
+"""The history of a run: one JSON line for each log step, epoch and validation, only ever appended.
+
+A crash can leave rubbish where the last line was being written, even with a newline in it: sectors arrive in any
+order. So lines at the end that are no records are passed over, and written over by whoever goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vidcvae import reading
 from vidcvae.errors import DataError
 from vidcvae.storage import durable
 
@@ -14,40 +19,50 @@ class History:
     """An open history. On resume it is rewound to where the checkpoint was taken, so no line is there twice."""
 
     def __init__(self, path: Path, size: int | None = None) -> None:
-        """Open ``path`` for appending, cut back to ``size`` bytes, or else to its last whole line."""
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            whole = path.read_bytes()
-            keep = whole.rfind(b"\n") + 1 if size is None else size
-            if keep < len(whole):
-                durable.truncate(path, keep)
-        self._file = path.open("ab")
+        """Open ``path`` for appending after its last whole line, or the last within its first ``size`` bytes."""
+        lines = _records(path, size)[1] if path.exists() else []
+        self._log = durable.Log(path, sum(len(line) + 1 for line in lines))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line and make it last; NaN and infinity are refused, JSON has none."""
-        durable.append(self._file, self.path, (json.dumps(record, allow_nan=False) + "\n").encode())
+        self._log.append((json.dumps(record, allow_nan=False) + "\n").encode())
 
     @property
     def size(self) -> int:
-        return self._file.tell()
+        return self._log.size
 
     def close(self) -> None:
-        self._file.close()
+        self._log.close()
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """All records; a torn last line, which a crash can leave, is passed over.
+    """All records; a torn end, which a crash can leave, is passed over.
 
     Raises ``DataError`` with the line number where the file is damaged elsewhere.
     """
     if not path.exists():
         raise DataError(f"there is no history {path}.", "Train first: vidcvae train")
-    *lines, _torn = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            raise DataError(f"{path}, line {number} is not JSON.", "Remove that line.") from None
-    return records
+    return _records(path, None)[0]
+
+
+def _records(path: Path, size: int | None) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The records in the first ``size`` bytes, and their lines."""
+    try:
+        *lines, _torn = reading.read_bytes(path)[:size].split(b"\n")
+    except OSError as error:
+        raise DataError(f"cannot read the history {path}: {error.strerror}.") from None
+    found = [_record(line) for line in lines]
+    while found and found[-1] is None:
+        found.pop()
+    records = [record for record in found if record is not None]
+    if len(records) < len(found):
+        raise DataError(f"{path}, line {found.index(None) + 1} is not JSON.", "Remove that line.")
+    return records, lines[: len(records)]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = reading.parse_json(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,18 +1,19 @@
 """Run folders: ``runs/NAME-001`` and what lies in them. A run is created once and never overwritten.
 
-config.toml      the resolved configuration
-run.json         how it was started: command, versions, dataset
+run.json         how it was started: command, versions, dataset, initial weights
+config.toml      the resolved configuration; written after run.json, it makes the folder a run
 history.jsonl    losses and scores
 checkpoints/     last, best, and the newest steps
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidcvae.errors import DataError, UsageError, did_you_mean
-from vidcvae.storage import checkpoint
+from vidcvae.storage import checkpoint, durable, lock
 
 ROOT = Path("runs")
 
@@ -46,22 +47,30 @@ class RunFolder:
 def create_run(name: str, path: Path | None = None) -> RunFolder:
     """A new folder: ``path`` where it is given, else ``runs/NAME-N`` with the next free number."""
     if path is not None:
-        if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
+        if path.exists() and not (path.is_dir() and _is_free(path)):
             raise UsageError(
                 f"{path} already holds something; a run is never overwritten.",
                 f"Choose another --run, or go on with it: vidcvae resume {path}",
             )
-        path.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(path)
         return RunFolder(path)
-    ROOT.mkdir(exist_ok=True)
-    taken = [int(p.name.rpartition("-")[2]) for p in ROOT.glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()]
+    durable.make_folder(ROOT)
+    name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"  # a folder's name on any system
+    endings = [p.name.rpartition("-")[2] for p in ROOT.glob(f"{name}-*")]
+    taken = [int(ending) for ending in endings if ending.isascii() and ending.isdecimal()]
     number = max(taken, default=0) + 1
     while True:
         try:
-            (ROOT / f"{name}-{number:03d}").mkdir()
+            durable.make_folder(ROOT / f"{name}-{number:03d}", new=True)
             return RunFolder(ROOT / f"{name}-{number:03d}")
         except FileExistsError:  # another process took it this instant
             number += 1
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether it holds nothing, or only what a training leaves that died before it wrote its config."""
+    rests = {folder / lock.FILE, RunFolder(folder).info, *durable.leftovers(folder)}
+    return all(path in rests for path in folder.iterdir())
 
 
 def find_run(given: Path | None) -> RunFolder:
@@ -87,7 +96,11 @@ def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunF
         folder = given.parent.parent
         return given, RunFolder(folder) if (folder / "config.toml").is_file() else None
     if given is not None and given.suffix == ".safetensors":
-        raise DataError(f"there is no checkpoint {given}.", "Give a run folder, or see: ls runs")
+        names = [path.name for path in given.parent.glob("*.safetensors")]
+        raise DataError(
+            f"there is no checkpoint {given}.{did_you_mean(given.name, names)}",
+            f"There: {', '.join(sorted(names))}" if names else "See what runs there are: vidcvae runs list",
+        )
     run = find_run(given)
     wanted = [checkpoint.BEST, checkpoint.LAST] if which == "best" else [checkpoint.LAST]
     for name in wanted:
