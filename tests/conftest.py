@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,37 @@ def shared() -> Path:
 def dance(shared: Path) -> Path:
     """The real dance data in the course's layout."""
     return shared / "data" / "dance"
+
+
+# Reliability tests say how much they tried: ``count("crash points", n)``. Whatever was counted in a session stands in
+# a table at its end, so that ``pytest -m reliability -q`` prints the numbers that README quotes. Count what was tried
+# and held: after the assertion, not before it.
+_TRIED: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="session")
+def count() -> Callable[[str, int], None]:
+    def add(name: str, n: int = 1) -> None:
+        _TRIED[name] += n
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _TRIED:
+        return
+    failed = sum("reliability" in report.keywords for report in terminalreporter.stats.get("failed", []))
+    terminalreporter.write_sep("-", "reliability: tried and held")
+    for name, n in sorted(_TRIED.items()):
+        terminalreporter.write_line(f"{n:>10,}  {name}")
+    terminalreporter.write_line(f"{failed:>10,}  tests failed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``-m reliability`` replaces the ``-m "not slow"`` of pyproject.toml; slow tests still run only when named."""
+    if "slow" in config.option.markexpr:
+        return
+    slow = {item for item in items if item.get_closest_marker("slow")}
+    if slow:
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]

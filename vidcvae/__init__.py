@@ -12,11 +12,16 @@ __version__ = "0.1.0"
 _API = {
     "Config": "vidcvae.config",
     "resolve": "vidcvae.config",
+    "read_preset": "vidcvae.config",
+    "to_toml": "vidcvae.config",
     "VidcvaeError": "vidcvae.errors",
     "open_dataset": "vidcvae.data",
+    "Sequence": "vidcvae.data",
+    "VideoData": "vidcvae.data",
     "build_model": "vidcvae.models",
     "rollout": "vidcvae.models.rollout",
     "load_model": "vidcvae.models.loading",
+    "create_run": "vidcvae.storage.run",
     "train": "vidcvae.training.loop",
     "score_split": "vidcvae.evaluation.score",
 }

@@ -58,5 +58,7 @@ class Stopped(VidcvaeError):
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or the empty string."""
+    if len(wrong) > 200:  # difflib would look at each letter of it
+        return ""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""

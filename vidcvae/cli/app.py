@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from vidcvae import __version__
-from vidcvae.cli import bench, checkpoint, dataset, demo, evaluate, export, generate, plot, train, ui
-from vidcvae.errors import EXIT_INTERRUPTED, VidcvaeError
+from vidcvae.cli import (
+    ablate,
+    bench,
+    checkpoint,
+    compare,
+    configuration,
+    dataset,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    plot,
+    report,
+    runs,
+    sweep,
+    train,
+    ui,
+)
+from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError, VidcvaeError
 
 app = typer.Typer(
     name="vidcvae",
@@ -31,8 +53,12 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say also what was decided, and why.")] = False,
 ) -> None:
-    pass
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other.", "Choose one of them.")
+    ui.speak("quiet" if quiet else "verbose" if verbose else "normal")
 
 
 app.command("demo")(demo.demo)
@@ -41,22 +67,74 @@ app.command("train")(train.train)
 app.command("resume")(train.resume)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.add_typer(plot.app, name="plot")
+app.command("sweep")(sweep.sweep)
+app.command("ablate")(ablate.ablate)
+app.command("report")(report.report)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("bench")(bench.bench)
+app.add_typer(configuration.app, name="config")
+app.add_typer(runs.app, name="runs")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
     """Run the command line; every failure a user can meet ends in one sentence and an exit code."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where Ctrl-C is ignored, as in background jobs
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="vidcvae")
     except VidcvaeError as error:
         ui.fail(error.message, error.hint)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        ui.fail("interrupted.")
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, as in `vidcvae ... | head`
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as leaving:
+        # Typer turns Ctrl-C into an exit
+        if isinstance(getattr(leaving.__context__, "__cause__", None), KeyboardInterrupt):
+            _leave()
+        raise
+    except KeyboardInterrupt:  # before Typer was ready for it
+        _leave()
+    except Exception as error:
+        if _interrupts:  # an import that was cut short can end in any error
+            _leave()
+        ui.fail(f"unexpected {type(error).__name__}: {error}", f"This is a fault of vidcvae. Details: {_log(error)}")
+        sys.exit(EXIT_FAILURE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+def _leave() -> None:
+    """After Ctrl-C, with everything unwound: a library whose import was cut short may hang in Python's own ending."""
+    ui.fail("interrupted; every file that was written is whole.")
+    if _interrupts:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _log(error: Exception) -> Path:
+    """Write the traceback where it can be found, for a report; users are shown the sentence only."""
+    import tempfile
+    import traceback
+
+    text = f"vidcvae {__version__}, {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
+    for folder in (Path(typer.get_app_dir("vidcvae")), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "vidcvae-error.log").write_text(text, "utf-8")
+        except OSError:
+            continue
+        return folder / "vidcvae-error.log"
+    return Path("(nowhere could be written)")

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import ui
+from vidcvae.cli import completion, ui
 
 app = typer.Typer(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="A checkpoint file, or a run folder.", show_default=False)]
+File = Annotated[
+    Path,
+    typer.Argument(help="A checkpoint file, or a run folder.", show_default=False, autocompletion=completion.runs),
+]
 
 
 @app.command("import")
@@ -22,15 +25,13 @@ def import_(
     """Import the weights of a course checkpoint. It is read as data: no code in it is ever run."""
     from vidcvae import __version__
     from vidcvae import config as settings
-    from vidcvae.models import build_model
-    from vidcvae.models.loading import load_weights
+    from vidcvae.models.loading import build_filled
     from vidcvae.storage import checkpoint
     from vidcvae.storage.course_import import read_course_checkpoint
 
     found = read_course_checkpoint(course)
     config = settings.with_values(settings.resolve(settings.read_preset("course")), {"model": vars(found.model)})
-    model = build_model(config)
-    load_weights(model, found.weights, course)
+    model = build_filled(config, found.weights, course)
     meta = {
         "version": __version__,
         "config": settings.to_table(config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def export(
     loaded = trained.load(run, device, batch_stats, weights)
     dataset = trained.open_data(loaded, data, quiet=False)
     sequences = dataset.split(split)
-    names = [s.name.replace("/", "-") for s in sequences]
+    names = [re.sub(r"[^\w.-]+", "-", s.name) for s in sequences]  # a name from a file must not lead out of the folder
     targets = [gifs / f"{name}.gif" for name in names] if gifs else []
     for target in targets:
         media.check_target(target, dataset.fps)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import ui
-from vidcvae.errors import UsageError
+from vidcvae.cli import completion, configuration, trained, ui
+from vidcvae.cli.configuration import PROJECT_FILE
+from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
     from vidcvae.data.clips import VideoData
     from vidcvae.storage.checkpoint import Checkpoint
     from vidcvae.storage.run import RunFolder
-
-PROJECT_FILE = Path("vidcvae.toml")
+    from vidcvae.training.distributed import Ranks
 
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training clips.")]
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop, with everything saved, after so long.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=completion.devices)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON event a line on standard output.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")]
 
@@ -31,12 +33,12 @@ def train(
         typer.Argument(help="Dataset folder, packed dataset, or synthetic:dance.", show_default=False),
     ] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME-N if left out.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Built-in settings, such as course.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated.")
+    preset: configuration.Preset = None,
+    config: configuration.File = None,
+    set_: configuration.Set = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Which model, such as pose-cvae.", autocompletion=completion.models)
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Which model, such as pose-cvae.")] = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Clips in a step.")] = None,
@@ -48,11 +50,20 @@ def train(
         bool, typer.Option("--fast-train", help="Use 40% of the clips in the first 5 epochs, as the course does.")
     ] = False,
     device: Device = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Fuse small operations with torch.compile; needs a C++ compiler.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     init: Annotated[
-        Path | None, typer.Option("--init", help="Start from the weights of this run or checkpoint.")
+        Path | None,
+        typer.Option(
+            "--init", help="Start from the weights of this run or checkpoint.", autocompletion=completion.runs
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log into RUN/tensorboard too (extra: tensorboard).")
+    ] = False,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
@@ -72,17 +83,12 @@ def train(
             "batch_size": batch_size,
             "clip_length": clip_length,
             "device": device,
+            "compile": compile_ or None,
             "seed": seed,
         },
     }
     given = {s: {k: v for k, v in table.items() if v is not None} for s, table in options.items()}
-    layers = [
-        *([settings.read_toml(PROJECT_FILE)] if PROJECT_FILE.exists() else []),
-        *([settings.read_toml(config)] if config else []),
-        {section: table for section, table in given.items() if table},
-        *(settings.read_override(text) for text in set_ or []),
-    ]
-    resolved = settings.resolve_with_preset(preset, layers)
+    resolved = configuration.gather(preset, config, set_, {section: table for section, table in given.items() if table})
     if PROJECT_FILE.exists() and not json:
         ui.note(f"using {PROJECT_FILE} of this folder")
     if not resolved.data.path:
@@ -90,7 +96,8 @@ def train(
         ui.note(f"no DATASET given: training on the built-in {resolved.data.path}")
 
     name = preset or (config.stem if config else resolved.model.name)
-    start(resolved, name=name, path=run, init=init, dry_run=dry_run, mode=_mode(json, plain))
+    mode = _mode(json, plain)
+    start(resolved, name=name, path=run, init=init, dry_run=dry_run, mode=mode, tensorboard=tensorboard)
 
 
 def start(
@@ -101,6 +108,7 @@ def start(
     init: Path | None = None,
     dry_run: bool = False,
     mode: str = "auto",
+    tensorboard: bool = False,
 ) -> RunFolder | None:
     """Make a run folder and train in it; all input is checked before the folder is made."""
     import sys
@@ -111,89 +119,225 @@ def start(
     from vidcvae import config as settings
     from vidcvae.data import open_dataset
     from vidcvae.models import loading
+    from vidcvae.output import tensorboard as log
     from vidcvae.storage import durable
     from vidcvae.storage.run import ROOT, RunFolder, create_run
-    from vidcvae.training import loop, schedules
+    from vidcvae.training import distributed, loop, schedules
 
-    loading.pick_device(config.training.device)
+    if tensorboard:
+        log.check()
+    ranks = distributed.join(config)
+    ui.tell_failures()
+    chosen = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
     with ui.progress("reading the data", quiet=mode == "json") as advance:
-        data = open_dataset(config.data.path, config.data.size, None if dry_run else cache, advance)
+        data = ranks.main_first(
+            lambda: open_dataset(config.data.path, config.data.size, None if dry_run else cache, advance)
+        )
+    ui.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
+    ui.detail(f"device: {chosen} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = loop.run_length(config, data)
-    weights = loading.load_model(init, weights="raw").model.state_dict() if init else None
+    initial = loading.load_model(init, weights="raw") if init else None
     if dry_run:
         ui.say(settings.to_toml(config))
         ui.say(f"# {length.epochs} epochs, {length.steps} steps; nothing was written")
         for text in schedules.warnings(config, length):
             ui.warn(text)
         return None
-    run = create_run(name, path)
-    durable.write_text(run.config, settings.to_toml(config))
-    durable.write_json(
-        run.info,
-        {
-            "command": sys.argv,
-            "data": config.data.path,
-            "vidcvae": __version__,
-            "torch": torch.__version__,
-            "python": sys.version.split()[0],
-        },
-    )
-    _train(run, config, data, mode, None, weights)
-    return RunFolder(run.path)
+    if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # and torchrun has started its processes anew
+        run = RunFolder(Path(begun))
+        with _holding(run):
+            _resume(run, "last", {}, mode, ranks)
+        return run
+    run = RunFolder(Path(ranks.from_main(lambda: str(create_run(name, path).path))))
+    with _holding(run):
+        if ranks.main:
+            durable.write_json(
+                run.info,
+                {
+                    "command": sys.argv,
+                    "torchrun": distributed.job(),
+                    "data": config.data.path,
+                    "init": str(initial.path.resolve()) if initial else None,
+                    "vidcvae": __version__,
+                    "torch": torch.__version__,
+                    "python": sys.version.split()[0],
+                },
+            )
+            durable.write_text(run.config, settings.to_toml(config))
+            if tensorboard:
+                log.folder(run).mkdir(exist_ok=True)
+        _train(run, config, data, mode, None, initial.model.state_dict() if initial else None, ranks)
+    return run
+
+
+def _begun_by_this_job(path: Path | None) -> str:
+    """The run that this same command began under this same torchrun, before one of its processes died, or nothing."""
+    import sys
+
+    from vidcvae import reading
+    from vidcvae.storage.run import ROOT, RunFolder
+    from vidcvae.training import distributed
+
+    if not distributed.started_by_torchrun():
+        return ""
+    for folder in [path] if path else sorted(ROOT.glob("*/"), reverse=True):
+        run = RunFolder(folder)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            info = reading.parse_json(reading.read_bytes(run.info))
+            if distributed.is_of_this_job(info["torchrun"]) and info["command"] == sys.argv and run.config.is_file():
+                return str(folder)
+    return ""
 
 
 def resume(
-    run: Annotated[Path | None, typer.Argument(help="Run folder; the newest if left out.", show_default=False)] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder; the newest if left out.", show_default=False, autocompletion=completion.runs),
+    ] = None,
+    resume_from: Annotated[
+        str,
+        typer.Option(
+            "--resume-from",
+            metavar="last|best|FILE",
+            help="Which checkpoint; what came after it is given up.",
+            autocompletion=trained.choices("last", "best"),
+        ),
+    ] = "last",
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     device: Device = None,
     json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Go on with a run where its last checkpoint stands, exactly as if it had never stopped."""
+    """Go on with a run where its last checkpoint stands, exactly as if it had never stopped.
+
+    Every checkpoint is verified before it is used; where the last one is damaged, the newest good one is taken.
+    """
+    from vidcvae.storage.run import find_run
+
+    mode = _mode(json, plain)
+    folder = find_run(run)
+    with _holding(folder):
+        _resume(folder, resume_from, {"epochs": epochs, "max_minutes": max_minutes, "device": device}, mode)
+
+
+def _resume(
+    folder: RunFolder, resume_from: str, options: dict[str, Any], mode: str, ranks: Ranks | None = None
+) -> None:
     from vidcvae import config as settings
     from vidcvae.data import open_dataset
-    from vidcvae.storage import checkpoint, durable
-    from vidcvae.storage.run import find_checkpoint, find_run
+    from vidcvae.storage import durable
+    from vidcvae.training import distributed
 
-    folder = find_run(run)
-    path, _ = find_checkpoint(folder.path, "last")
-    saved = checkpoint.read(path)
-    before = settings.resolve(saved.meta["config"])
-    new = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
-    config = settings.with_values(before, {"training": {k: v for k, v in new.items() if v is not None}})
-    if config.training.epochs < saved.meta["epoch"]:
+    wanted = settings.resolve(settings.read_toml(folder.config))
+    saved = _find_saved(folder, resume_from)
+    before = settings.resolve(saved.meta["config"]) if saved else wanted
+    if saved and before.model != wanted.model:
         raise UsageError(
-            f"{folder.path} has already finished {saved.meta['epoch']} epochs, more than --epochs {epochs}.",
+            f"{saved.path} is of another model than {folder.path}.",
+            f"Start a new run from its weights: vidcvae train --init {saved.path}",
+        )
+    # how long to train was perhaps changed since that checkpoint; everything else is as it was then
+    new = {key: getattr(wanted.training, key) if given is None else given for key, given in options.items()}
+    config = settings.with_values(before, {"training": new})
+    ranks = ranks or distributed.join(config)
+    ui.tell_failures()
+    epochs = saved.meta["epoch"] if saved else 0
+    if config.training.epochs < epochs:
+        raise UsageError(
+            f"{folder.path} has already finished {epochs} epochs, more than --epochs {config.training.epochs}.",
             f"Choose a larger number: vidcvae resume {folder.path} --epochs {before.training.epochs + 10}",
         )
-    mode = _mode(json, plain)
     with ui.progress("reading the data", quiet=mode == "json") as advance:
-        data = open_dataset(config.data.path, config.data.size, folder.cache, advance)
+        data = ranks.main_first(
+            lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance)
+        )
     if config != before:
         changed = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in settings.differences(before, config).items())
         ui.note(f"changed: {changed}; schedules follow the new length")
+    if config != wanted and ranks.main:
         durable.write_text(folder.config, settings.to_toml(config))
-    finished = saved.meta["epoch"] >= config.training.epochs
-    timed_out = config.training.max_minutes and saved.meta["progress"]["minutes"] >= config.training.max_minutes
+    finished = epochs >= config.training.epochs
+    minutes = saved.meta.get("progress", {}).get("minutes", 0.0) if saved else 0.0
+    timed_out = config.training.max_minutes and minutes >= config.training.max_minutes
     if finished or timed_out:
-        spent = f"{saved.meta['epoch']} epochs" if finished else f"{config.training.max_minutes:g} minutes"
+        spent = f"{epochs} epochs" if finished else f"{config.training.max_minutes:g} minutes"
         ui.note(f"{folder.path} is finished: it had its {spent}.")
         option = "--epochs N" if finished else "--max-minutes M"
         ui.note(f"To go on: vidcvae resume {folder.path} {option}")
         return
-    _train(folder, config, data, mode, saved, None)
+    _train(folder, config, data, mode, saved, None if saved else _initial_weights(folder), ranks)
+
+
+def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the run came to its end before its first one."""
+    from vidcvae.storage import checkpoint
+
+    if resume_from != "last":
+        file = run.checkpoints / checkpoint.BEST if resume_from == "best" else Path(resume_from)
+        return checkpoint.read(file)
+    if not any(run.checkpoints.glob("*.safetensors")):
+        ui.note(f"{run.path} has no checkpoint yet: it starts from the beginning")
+        return None
+    saved, problems = checkpoint.read_newest(run.checkpoints)
+    for problem in problems:
+        ui.warn(problem.message)
+    if problems:
+        step = saved.meta["step"]
+        ui.warn(f"going on from {saved.path} instead, which stands at step {step}; what came later is trained again")
+    return saved
+
+
+def _initial_weights(run: RunFolder) -> dict[str, Any] | None:
+    """The weights that ``train --init`` was given."""
+    from vidcvae import reading
+    from vidcvae.models.loading import load_model
+
+    try:
+        init = reading.parse_json(reading.read_bytes(run.info))["init"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{run.info} does not tell from what weights the run began: {error}.", "Start another one: vidcvae train"
+        ) from None
+    return load_model(init, weights="raw").model.state_dict() if init else None
+
+
+@contextlib.contextmanager
+def _holding(run: RunFolder) -> Iterator[None]:
+    """Be the only one that writes into a run; under torchrun, rank 0 writes, and holds it for all."""
+    from vidcvae.storage import durable, lock
+    from vidcvae.training import distributed
+
+    if not distributed.is_main():
+        yield
+        return
+    with lock.holding(run.path) as died:
+        if died:
+            ui.note(f"{run.path} was left by {died}, which died; taking over")
+        durable.clean_leftovers(run.path)
+        yield
 
 
 def _train(
-    run: RunFolder, config: Config, data: VideoData, mode: str, saved: Checkpoint | None, weights: dict[str, Any] | None
+    run: RunFolder,
+    config: Config,
+    data: VideoData,
+    mode: str,
+    saved: Checkpoint | None,
+    weights: dict[str, Any] | None,
+    ranks: Ranks,
 ) -> None:
     from vidcvae.cli.training_view import watching
+    from vidcvae.output import tensorboard
     from vidcvae.training import loop
 
-    with watching(mode) as report:
-        outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights)
+    with ranks.parting(), watching(mode) as shown, contextlib.ExitStack() as files:
+        report = shown
+        if ranks.main and tensorboard.folder(run).is_dir():  # asked for when the run began
+            step = saved.meta["step"] if saved else 0
+            report = files.enter_context(tensorboard.logging(run, data, step, shown))
+        outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights, ranks=ranks)
     if mode != "json":
         scores = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
         ui.say(f"trained {outcome.steps} steps in {outcome.minutes:.1f} minutes{scores}: {run.path}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import ui
+from vidcvae.cli import completion, ui
 from vidcvae.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,13 +19,17 @@ WEIGHTS = ("auto", "raw", "ema")
 
 Run = Annotated[
     Path | None,
-    typer.Argument(help="Run folder or checkpoint file; the newest run if left out.", show_default=False),
+    typer.Argument(
+        help="Run folder or checkpoint file; the newest run if left out.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
 ]
 Data = Annotated[
     str | None, typer.Option("--data", help="Dataset; the one of the run's training if left out.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise that z is drawn with.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=completion.devices)]
 BatchStats = Annotated[
     bool, typer.Option("--batch-stats", help="Normalise each image by its own statistics, as the course's code does.")
 ]
@@ -72,7 +76,17 @@ def load(run: Path | None, device: str, batch_stats: bool, weights: str) -> Load
         )
     if run is None:
         ui.note(f"no RUN given: using the newest, {loaded.path}")
+    step = loaded.meta.get("step", 0)
+    ui.detail(f"model: {loaded.config.model.name}, step {step} of {loaded.path}, {loaded.weights} weights")
+    parameter = next(loaded.model.parameters())
+    ui.detail(f"device: {parameter.device}, {str(parameter.dtype).removeprefix('torch.')}, {_threads()} threads")
     return loaded
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
@@ -85,5 +99,6 @@ def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
     if given is None:
         ui.note(f"no --data given: using {path}, which the model was trained on")
     cache = loaded.run.cache if loaded.run else None
+    ui.detail(f"data: {path}, decoded images are kept in {cache or 'memory'}")
     with ui.progress("reading the data", quiet) as advance:
         return open_dataset(path, loaded.config.data.size, cache, advance)

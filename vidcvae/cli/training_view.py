@@ -24,7 +24,7 @@ def watching(mode: str) -> Iterator[Report]:
     """Yield the function that training reports its events to; ``mode`` is "auto", "plain" or "json"."""
     if mode == "json":
         yield _json
-    elif mode == "plain" or not ui.err.is_terminal:
+    elif mode == "plain" or ui.is_quiet() or not ui.err.is_terminal:
         yield Plain()
     else:
         view = LiveView()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +17,43 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Under torchrun every rank runs the same command: rank 0 speaks for all of them
+_other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+_tells_failures = not _other_rank
+
+
+def plain(text: str) -> str:
+    """Text without characters that command a terminal: a name in somebody's file may hold any; they are spelled out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Console(Console):
+    """A console that speaks all text as it is: no markup, no :emoji:, no control characters."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **settings)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        super().print(*(plain(it) if isinstance(it, str) else it for it in objects), **settings)
+
+
+out = _Console(soft_wrap=True, quiet=_other_rank)
+err = _Console(stderr=True, soft_wrap=True, quiet=_other_rank)
 
 Advance = Callable[[int, int], None]  # (done, total)
+
+
+_loudness = "normal"
+
+
+def speak(loudness: str) -> None:
+    """How much this program says: "quiet", "normal" or "verbose". Results, warnings and errors are always said."""
+    global _loudness  # noqa: PLW0603 - one voice for the whole program
+    _loudness = loudness
+
+
+def is_quiet() -> bool:
+    return _loudness == "quiet"
 
 
 def say(text: str) -> None:
@@ -28,40 +63,74 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """What is going on, for a person; kept out of standard output."""
-    err.print(text, markup=False, style="dim" if err.is_terminal else None)
+    if not is_quiet():
+        err.print(text, markup=False, style="dim" if err.is_terminal else None)
+
+
+def detail(text: str) -> None:
+    """What was decided, for those who ask with --verbose."""
+    if _loudness == "verbose":
+        note(text)
 
 
 def warn(text: str) -> None:
-    err.print(f"warning: {text}", markup=False, style="yellow")
+    err.print(f"warning: {_indented(text)}", markup=False, style="yellow")
+
+
+def tell_failures() -> None:
+    """From here on the failures of this process are its own, also where another rank speaks for it otherwise."""
+    global _tells_failures  # noqa: PLW0603
+    _tells_failures = True
 
 
 def fail(message: str, hint: str = "") -> None:
-    err.print(f"error: {message}", markup=False, style="bold red")
+    err.quiet = not _tells_failures
+    err.print(f"error: {_indented(message)}", markup=False, style="bold red")
     if hint:
-        err.print(f"  {hint}", markup=False)
+        err.print(f"  {_indented(hint)}", markup=False)
+
+
+def _indented(text: str) -> str:
+    """Further lines begin with a space, so that a name with a line break cannot pass for a message of its own."""
+    return re.sub(r"\n(?! )", "\n  ", text)
 
 
 def emit(value: Mapping[str, Any]) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, allow_nan=False, default=str) + "\n")
-    sys.stdout.flush()
+    if not out.quiet:
+        sys.stdout.write(json.dumps(value, allow_nan=False, default=str) + "\n")
+        sys.stdout.flush()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers stand on the right."""
-    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    """A table; numbers stand on the right. Where it is too wide, each row becomes a block of lines.
+
+    In a pipe nothing is folded, so that a line is a row.
+    """
+    columns = [plain(name) for name in columns]
+    cells = [[f"{cell:.4g}" if isinstance(cell, float) else plain(str(cell)) for cell in row] for row in rows]
+    natural = sum(max(len(text) for text in column) + 2 for column in zip(columns, *cells, strict=True))
+    width = out.width if out.is_terminal or "COLUMNS" in os.environ else max(out.width, natural)
+    if natural > width and len(columns) > 2:
+        if title:
+            say(title)
+        names = max(map(len, columns))
+        for row in cells:
+            say("\n".join(f"{name:<{names}}  {cell}" for name, cell in zip(columns, row, strict=True)) + "\n")
+        return
+    grid = Table(title=plain(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    out.print(grid, markup=False)
+    for row in cells:
+        grid.add_row(*row)
+    (_Console(width=width) if width > out.width else out).print(grid, markup=False)
 
 
 @contextlib.contextmanager
 def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
     """A bar on a terminal, a line every five seconds elsewhere; yields ``advance(done, total)``."""
-    if quiet:
+    if quiet or is_quiet():
         yield lambda done, total: None
     elif err.is_terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,0 +1,145 @@
+"""How the program speaks: loud or quiet, on narrow terminals and in pipes, and when it is cut short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vidcvae.cli import doctor, ui
+
+from .conftest import TINY, Cli
+
+PROGRAM = [sys.executable, "-m", "vidcvae"]
+
+
+@pytest.fixture(autouse=True)
+def normal_voice() -> Iterator[None]:
+    yield
+    ui.speak("normal")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_quiet_says_results_only_and_verbose_what_was_decided(cli: Cli, tiny_dance: Path) -> None:
+    arguments = (tiny_dance, *TINY, "--epochs", 1)
+    quiet = cli("--quiet", "train", *arguments, "--set", "kl.type=none")
+    assert quiet.code == 0 and quiet.err == "" and "trained 10 steps" not in quiet.err
+    assert quiet.out.startswith("trained ") and len(quiet.out.splitlines()) == 1
+    assert "warning: beta never reaches" in cli("-q", "train", *arguments, "--set", "kl.cycles=1").err
+    normal = cli("train", *arguments)
+    assert "Next: " in normal.err and "device: cpu" not in normal.err
+    verbose = cli("-v", "train", *arguments)
+    assert "device: cpu" in verbose.err and "runs/.cache" in verbose.err and "thread" in verbose.err
+    told = cli("-v", "evaluate").err
+    assert "step " in told and "raw weights" in told and "device: cpu" in told
+    assert cli("-q", "evaluate").err == ""
+    assert cli("-q", "-v", "runs", "list").code == 2
+
+
+def test_errors_are_said_however_quiet(cli: Cli) -> None:
+    done = cli("--quiet", "evaluate", "nowhere")
+    assert done.code == 4 and done.err.startswith("error: nowhere is not a run folder")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("trian",), "'train'"),
+        (("dataset", "inspct"), "'inspect'"),
+        (("runs", "lst"), "'list'"),
+        (("train", "--epoch", "3"), "--epochs"),
+        (("config", "show", "--preset", "corse"), "'course'"),
+        (("config", "show", "--set", "model.name=pose-cave"), "'pose-cvae'"),
+    ],
+)
+def test_a_slip_of_the_finger_is_answered_with_what_was_meant(cli: Cli, typed: tuple[str, ...], meant: str) -> None:
+    done = cli(*typed)
+    assert done.code == 2 and meant in done.err
+
+
+def test_an_unexpected_error_is_one_sentence_and_its_traceback_in_a_file(
+    cli: Cli, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(workplace / "home"))
+    monkeypatch.setattr(doctor, "examine", fail)
+    done = cli("doctor")
+    assert done.code == 1 and "unexpected ZeroDivisionError: by zero" in done.err and "Traceback" not in done.err
+    (log,) = workplace.rglob("vidcvae-error.log")
+    assert str(log) in done.err.replace("\n", "") and "in fail" in log.read_text()
+
+
+# --- terminals and pipes -----------------------------------------------------------------------------
+
+
+def test_tables_suit_their_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "runs/" + "a-long-name-" * 9
+    rows = [(name, 1.5, "pose-cvae")]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ui.table("", ("run", "score", "model"), rows)
+    assert name in capsys.readouterr().out  # in a pipe a row is a line
+    monkeypatch.setenv("COLUMNS", "40")
+    ui.table("title", ("run", "score", "model"), [("runs/x", 1.5, "m"), ("runs/y", 2.5, "m" * 40)])
+    narrow = capsys.readouterr().out.splitlines()
+    assert narrow[:5] == ["title", "run    runs/x", "score  1.5", "model  m", ""]
+    ui.table("", ("run", "score"), [("runs/x", 1.5)])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
+
+
+@pytest.mark.parametrize(
+    "command", [("config", "explain", "kl"), ("runs", "--help"), ("config", "show", "--preset", "no")]
+)
+def test_pipes_and_no_color_get_no_colours(command: tuple[str, ...], workplace: Path) -> None:
+    done = subprocess.run([*PROGRAM, *command], capture_output=True, check=False, cwd=workplace, timeout=60)
+    assert b"\x1b" not in done.stdout + done.stderr
+    on_a_terminal = ["script", "-qec", " ".join([*PROGRAM, *command]), "/dev/null"]
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    shown = subprocess.run(on_a_terminal, capture_output=True, check=False, cwd=workplace, env=environment, timeout=60)
+    colours = [f"\x1b[{n}m".encode() for n in (*range(30, 38), *range(90, 98))]
+    assert shown.stdout and not [colour for colour in colours if colour in shown.stdout]
+
+
+@pytest.mark.parametrize("command", ["config explain", "doctor --json", "runs --help"])
+def test_a_reader_that_leaves_is_no_disaster(command: str, workplace: Path) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=workplace
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) in (0, 1)
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------
+
+
+def interrupted(arguments: list[str], seconds: float, place: Path) -> tuple[int, str]:
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dataset synth dance big --frames 200000",
+        "demo demo --max-minutes 5 --plain",
+    ],
+)
+def test_ctrl_c_ends_long_work_with_one_sentence(command: str, workplace: Path) -> None:
+    code, err = interrupted(command.split(), 4, workplace)
+    assert code == 130, err
+    assert "interrupted" in err.splitlines()[-1] or "interrupted" in err.splitlines()[-2]
+    assert "Traceback" not in err

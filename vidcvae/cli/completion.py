@@ -1,0 +1,74 @@
+"""What the shell's completion offers: run names, checkpoint files, presets and settings. Nothing here imports torch.
+
+Where nothing fits, nothing is offered, and the shell completes file names as ever.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+CHECKPOINTS = "checkpoints"
+
+
+def runs(incomplete: str) -> list[str]:
+    """Run folders under ``runs``, by name or as paths; below a run's path, its checkpoint files."""
+    places = [*Path("runs").glob("*/config.toml"), *Path("runs").glob("*/*/config.toml")]  # runs, and those of a sweep
+    folders = sorted(path.parent for path in places)
+    names = [folder.relative_to("runs").as_posix() for folder in folders]
+    inside = [folder for folder in folders if incomplete.startswith(f"{folder.as_posix()}/")]
+    files = [file for folder in inside for file in sorted((folder / CHECKPOINTS).glob("*.safetensors"))]
+    paths = [path.as_posix() for path in files or folders]
+    return _starting(incomplete, names) or _starting(incomplete, paths)
+
+
+def presets(incomplete: str) -> list[str]:
+    from vidcvae.config import preset_names
+
+    return _starting(incomplete, preset_names())
+
+
+def models(incomplete: str) -> list[str]:
+    from vidcvae.config import MODELS
+
+    return _starting(incomplete, list(MODELS))
+
+
+def devices(incomplete: str) -> list[str]:
+    return _starting(incomplete, ["auto", "cpu", "cuda"])
+
+
+def keys(incomplete: str) -> list[str]:
+    """Sections and keys of the configuration, as ``config explain`` takes them."""
+    from vidcvae.config import SECTION_CLASSES
+
+    return _starting(incomplete, sorted({"model", *SECTION_CLASSES, *_settings()}))
+
+
+def overrides(incomplete: str) -> list[str]:
+    """``section.key=value`` for --set: each choice of a setting that has choices, else its default."""
+    found = []
+    for name, (default, choices) in sorted(_settings().items()):
+        found += [f"{name}={value}" for value in (choices or [default])]
+    return _starting(incomplete, found)
+
+
+def _settings() -> dict[str, tuple[str, list[str]]]:
+    """``{"kl.type": (default, choices)}`` of every setting of every model."""
+    from dataclasses import fields
+
+    from vidcvae.config import MODELS, SECTION_CLASSES
+
+    found: dict[str, tuple[str, list[str]]] = {}
+    for section, cls in [*SECTION_CLASSES.items(), *(("model", cls) for cls in MODELS.values())]:
+        for declared in fields(cls):
+            value: object = declared.default
+            choices = ["true", "false"] if isinstance(value, bool) else list(declared.metadata["choices"])
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            known = found.get(f"{section}.{declared.name}", (text, []))[1]
+            found[f"{section}.{declared.name}"] = (text, list(dict.fromkeys([*known, *choices])))
+    return found
+
+
+def _starting(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
