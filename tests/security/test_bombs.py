@@ -97,7 +97,15 @@ def png_of_60000_x_60000(folder: Path) -> Callable[[], object]:
 
 @bomb("is too large for a frame")
 def png_just_too_large(folder: Path) -> Callable[[], object]:
-    return read_image(folder / "0.png", png(8193, 8192))
+    return read_image(folder / "0.png", png(8192, 4321))
+
+
+def test_the_largest_image_that_is_read(tmp_path: Path) -> None:
+    rows = zlib.compressobj(1)
+    data = b"".join(rows.compress(bytes(1 + 3 * 8192)) for _ in range(4320)) + rows.flush()
+    head = png(8192, 4320)[:33]  # up to the end of IHDR
+    outcome = confined(read_image(tmp_path / "0.png", head + chunk(b"IDAT", data) + chunk(b"IEND", b"")))
+    assert not outcome.error and not outcome.message and outcome.mebibytes < 320
 
 
 @bomb("is ")
@@ -173,6 +181,14 @@ def gif_that_stands_for_hours(folder: Path) -> Callable[[], object]:
 @bomb("is too large for a frame")
 def gif_of_65535_x_65535(folder: Path) -> Callable[[], object]:
     return read_poses(folder / "x.gif", gif(65535, 65535, 1))
+
+
+@bomb("is too large for a frame")
+def gif_with_a_frame_larger_than_its_screen(folder: Path) -> Callable[[], object]:
+    small = gif(8, 8, 2)
+    head, first = small[:19], small[19:-1]
+    size = struct.pack("<HH", 9000, 9000)
+    return read_poses(folder / "x.gif", head + first + first.replace(b"\x01\0\x01\0\0\x02", size + b"\0\x02") + b";")
 
 
 # --- TFRecords and packed data ---------------------------------------------------------------------

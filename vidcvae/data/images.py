@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from vidcvae import reading
 from vidcvae.errors import DataError
 
-# Four times an 8K frame would fit an attacker's purpose, not a user's: larger images are refused undecoded.
-MAX_PIXELS = 8192 * 8192
+# An 8K frame has 7680 x 4320. Larger images are refused undecoded: a PNG of 200 kB can be one, and fill the memory.
+MAX_PIXELS = 8192 * 4320
 _END = b"IEND\xaeB`\x82"  # the last chunk's name and checksum
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those whose values convert to 8-bit RGB without a guess
 
@@ -46,8 +46,7 @@ def opened(path: Path, form: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with reading.open_file(path) as file, Image.open(file, formats=(form,)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
+                refuse_too_large(image)
                 yield image, file
     except DataError:
         raise
@@ -61,6 +60,12 @@ def opened(path: Path, form: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"{path} is damaged or cut off ({reading.label(reason[:200])}).") from None
+
+
+def refuse_too_large(image: Image.Image) -> None:
+    """Raise Pillow's ``DecompressionBombError`` for more pixels than a frame has. A frame of a GIF can enlarge it."""
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"over {MAX_PIXELS:,} pixels")
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

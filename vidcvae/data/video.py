@@ -169,6 +169,7 @@ def _gif_durations(image: Any) -> list[float]:
     with contextlib.suppress(Exception):  # the end of the file, or whatever a parser met in a damaged one
         while len(durations) < MAX_GIF_FRAMES:
             image.seek(len(durations))
+            images.refuse_too_large(image)
             milliseconds = image.info.get("duration", 0)
             durations.append(milliseconds / 1000 if milliseconds > 10 else _GIF_SECONDS)
     return durations
@@ -180,6 +181,7 @@ def _gif_frames(file: BinaryIO, image: Any, durations: list[float]) -> Iterator[
         for index, duration in enumerate([*durations, 0.0]):
             try:
                 image.seek(index)
+                images.refuse_too_large(image)
                 picture = on_white(image)
             except EOFError:
                 break

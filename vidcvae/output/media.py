@@ -264,13 +264,15 @@ def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Frames of a GIF; those that stand for several of equal length, as Pillow merges them, are repeated."""
     frames: list[Frame] = []
     durations: list[int] = []
+    seen = 0
     with images.opened(path, "GIF") as (image, _):
-        most = min(MAX_GIF_FRAMES, MAX_GIF_PIXELS // (image.width * image.height))
         with contextlib.suppress(EOFError):  # raised behind the last frame
             while True:
                 image.seek(len(frames))
-                if len(frames) == most:
-                    raise DataError(f"{path} is too long: of its size, {most:,} frames are read.", _POSES)
+                images.refuse_too_large(image)
+                seen += image.width * image.height
+                if len(frames) == MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
+                    raise DataError(f"{path} is too long: of its size, {len(frames):,} frames are read.", _POSES)
                 frames.append(images.pixels(image, size))
                 durations.append(round(image.info.get("duration", 0)))
     unit = min(durations)
