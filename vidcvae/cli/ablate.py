@@ -87,12 +87,15 @@ def ablate(
 
 
 def _budget(base: Config, minutes: float | None, steps: int | None) -> list[str]:
-    """Settings that give every run the same time, or the same steps in as many epochs as it would have."""
+    """Settings that give every run the same time, or the same steps in as many epochs as it would have, all of it for
+    training: the end is scored, and nothing before it."""
     if minutes is not None:
-        return [f"training.max_minutes={minutes:g}"]
+        return [f"training.max_minutes={minutes:g}", "validation.every=0"]
     assert steps
     epochs = min(base.training.epochs, steps)
     return [
+        "validation.every=0",
+        f"checkpoint.every={epochs}",
         f"training.epochs={epochs}",
         f"training.steps_per_epoch={-(-steps // epochs)}",
         "training.max_minutes=0",

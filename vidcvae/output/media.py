@@ -265,16 +265,15 @@ def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
     frames: list[Frame] = []
     durations: list[int] = []
     seen = 0
-    with images.opened(path, "GIF") as (image, _):
-        with contextlib.suppress(EOFError):  # raised behind the last frame
-            while True:
-                image.seek(len(frames))
-                images.refuse_too_large(image)
-                seen += image.width * image.height
-                if len(frames) == MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
-                    raise DataError(f"{path} is too long: of its size, {len(frames):,} frames are read.", _POSES)
-                frames.append(images.pixels(image, size))
-                durations.append(round(image.info.get("duration", 0)))
+    with images.opened(path, "GIF") as (image, _), contextlib.suppress(EOFError):  # raised behind the last frame
+        while True:
+            image.seek(len(frames))
+            images.refuse_too_large(image)
+            seen += image.width * image.height
+            if len(frames) == MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
+                raise DataError(f"{path} is too long: of its size, {len(frames):,} frames are read.", _POSES)
+            frames.append(images.pixels(image, size))
+            durations.append(round(image.info.get("duration", 0)))
     unit = min(durations)
     repeats = [d // unit for d in durations] if unit > 0 and not any(d % unit for d in durations) else [1] * len(frames)
     if sum(repeats) > MAX_GIF_FRAMES:
