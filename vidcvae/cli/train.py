@@ -250,9 +250,7 @@ def _resume(
             f"Choose a larger number: vidcvae resume {folder.path} --epochs {before.training.epochs + 10}",
         )
     with ui.progress("reading the data", quiet=mode == "json") as advance:
-        data = ranks.main_first(
-            lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance)
-        )
+        data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
     if config != before:
         changed = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in settings.differences(before, config).items())
         ui.note(f"changed: {changed}; schedules follow the new length")
