@@ -55,8 +55,8 @@ def estimator(model: Path | None, min_score: float) -> Callable[[Image.Image], l
         pixels = np.asarray(image)
         found = landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)).pose_landmarks
         size = np.array([image.width, image.height, 1.0])
-        people = (as_person(np.array([[p.x, p.y, p.visibility] for p in person]) * size, JOINT_ROWS, min_score)
-                  for person in found[:MAX_PEOPLE])  # fmt: skip
+        rows = ([[p.x, p.y, 1.0 if p.visibility is None else p.visibility] for p in one] for one in found[:MAX_PEOPLE])
+        people = (as_person(np.array(each) * size, JOINT_ROWS, min_score) for each in rows)
         return [person for person in people if person is not None]
 
     return estimate
