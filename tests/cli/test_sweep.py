@@ -233,7 +233,7 @@ def test_an_ablation_tells_means_spread_and_age(cli: Cli, tiny_dance: Path, here
     rows = {row["variant"]: row for row in json.loads((folder / "ablation.json").read_text())["rows"]}
     assert set(rows) == {"full", "without-EMA"}
     for name, row in rows.items():
-        records = [json.loads((folder / f"{name}_seed-{s}/scores/val-zero-last.json").read_text()) for s in (0, 1)]
+        records = [json.loads((folder / f"{name}_seed-{s}/scores/val-zero.json").read_text()) for s in (0, 1)]
         psnrs = [record["psnr_mean"] for record in records]
         assert row["psnr_mean"] == pytest.approx(fmean(psnrs)) and row["spread"] == pytest.approx(stdev(psnrs))
         assert row["steps"] == 4
