@@ -9,27 +9,77 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidcvae.models.interface import VideoModel
+from vidcvae.models.pose_cvae import DepthConv, Residual
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class OneDnnConv(nn.Module):
-    """A convolution as oneDNN does it, together with the LeakyReLU behind it (``slope``), in ``dtype``.
+    """A convolution as oneDNN does it, in ``dtype``, in one pass with what follows: a LeakyReLU (``slope``), or the sum
+    or product with another tensor.
 
-    Beside what the fusion saves: with one thread PyTorch leaves small float32 1x1 convolutions to another library.
+    rows: the output channels to make, None for all. The weights are laid out as oneDNN wants them once, at the first
+    input. With one thread PyTorch would leave small float32 1x1 convolutions to another, slower library.
     """
 
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, dtype: torch.dtype, slope: float | None = None, rows: slice | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(conv.weight.detach().to(dtype), requires_grad=False)
-        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
+        self.dtype, self.slope, self.packed = dtype, slope, False
+        weight, bias = conv.weight.detach()[rows or ...], conv.bias if conv.bias is None else conv.bias[rows or ...]
+        self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
         self.geometry = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-        self.slope: float | None = None
+
+    def forward(self, x: Tensor, plus: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+        x = x.to(self.dtype)
+        if not self.packed:
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(x.shape))
+            self.packed = True
+        given, convolution = (self.weight, self.bias, *self.geometry), torch.ops.mkldnn._convolution_pointwise
+        other, how = (plus, "add") if times is None else (times, "mul")
+        if other is None:
+            act = ("none", [], "") if self.slope is None else ("leaky_relu", [self.slope], "")
+            y: Tensor = convolution(x, *given, *act)
+        else:
+            y = convolution.binary(x, other, *given, how, None, None, [], None)
+        return y
+
+
+class FusedResidual(nn.Module):
+    """``Residual`` with every LeakyReLU, and the sum, in a convolution."""
+
+    def __init__(self, block: Residual, dtype: torch.dtype) -> None:
+        super().__init__()
+        slope = block.act.negative_slope
+        self.conv1, self.conv2 = OneDnnConv(block.conv1, dtype, slope), OneDnnConv(block.conv2, dtype, slope)
+        self.skip = OneDnnConv(block.skip, dtype) if isinstance(block.skip, nn.Conv2d) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        act = ("none", [], "") if self.slope is None else ("leaky_relu", [self.slope], "")
-        x = x.to(self.weight.dtype)
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.geometry, *act)
+        y: Tensor = self.conv2(self.conv1(x))
+        return x + y if self.skip is None else self.skip(x, plus=y)
+
+
+class FusedDepthConv(nn.Module):
+    """``DepthConv`` without a pass of its own for any activation, sum or product: the two halves of its expansion are
+    convolutions of their own, the second of which multiplies by the first."""
+
+    def __init__(self, block: DepthConv, dtype: torch.dtype) -> None:
+        super().__init__()
+        half = block.expand.out_channels // 2
+        self.pointwise1 = OneDnnConv(block.pointwise1, dtype, block.act.negative_slope)
+        self.depthwise = OneDnnConv(block.depthwise, dtype)
+        self.pointwise2 = OneDnnConv(block.pointwise2, dtype)
+        self.skip = OneDnnConv(block.skip, dtype) if isinstance(block.skip, nn.Conv2d) else None
+        self.value = OneDnnConv(block.expand, dtype, rows=slice(half))
+        self.gate = OneDnnConv(block.expand, dtype, block.gate.negative_slope, slice(half, None))
+        self.contract = OneDnnConv(block.contract, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.contract.dtype)
+        x = self.pointwise2(self.depthwise(self.pointwise1(x)), plus=x if self.skip is None else self.skip(x))
+        y: Tensor = self.contract(self.value(x, times=self.gate(x)), plus=x)
         return y
 
 
@@ -37,14 +87,11 @@ class OneDnnConv(nn.Module):
 def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
     """A copy of a model in eval mode, to be run under autocast to ``dtype``: BatchNorm folded into the convolution
     before it, channels_last, and on a CPU oneDNN's fusions. A model that has no convolutions is returned as it is.
-
-    A block names the convolutions that its ``act`` follows in ``activated``.
     """
     if model.training or not any(isinstance(module, Convolution) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
-    blocks = list(model.modules())
-    for block in blocks:
+    for block in list(model.modules()):
         if isinstance(block, nn.Sequential):
             _fold_batch_norm(block)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,14 +101,14 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
             if isinstance(module, Convolution):
                 module.to(dtype)
     if parameter.is_cpu and parameter.dtype == torch.float32 and _has_onednn():
-        for block in blocks:
-            _use_onednn(block, dtype)
+        _use_onednn(model, dtype)
     return model
 
 
 def _has_onednn() -> bool:
-    """Whether this PyTorch has oneDNN and the fused operator, which is not part of its public interface."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    """Whether this PyTorch has oneDNN and its operators of here, which are not part of the public interface."""
+    needed = "_convolution_pointwise", "_reorder_convolution_weight"
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in needed)
 
 
 def _fold_batch_norm(chain: nn.Sequential) -> None:
@@ -74,9 +121,11 @@ def _fold_batch_norm(chain: nn.Sequential) -> None:
 
 def _use_onednn(block: nn.Module, dtype: torch.dtype) -> None:
     for name, child in list(block.named_children()):
-        if type(child) is nn.Conv2d and child.padding_mode == "zeros":
+        if isinstance(child, Residual):
+            setattr(block, name, FusedResidual(child, dtype))
+        elif isinstance(child, DepthConv):
+            setattr(block, name, FusedDepthConv(child, dtype))
+        elif type(child) is nn.Conv2d and child.padding_mode == "zeros":
             setattr(block, name, OneDnnConv(child, dtype))
-    if activated := getattr(block, "activated", ()):
-        for name in activated:
-            block.get_submodule(name).slope = block.get_submodule("act").negative_slope
-        block.act = nn.Identity()
+        else:
+            _use_onednn(child, dtype)

@@ -22,8 +22,6 @@ from vidcvae.models.layers import beside, flat, over_frames, per_frame, unflat
 class Residual(nn.Module):
     """3x3 conv, LeakyReLU, 3x3 conv, LeakyReLU, plus the input (through a 1x1 conv where channels change)."""
 
-    activated = ("conv1", "conv2")
-
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -38,8 +36,6 @@ class Residual(nn.Module):
 
 class DepthConv(nn.Module):
     """1x1, LeakyReLU, depthwise 3x3, 1x1, plus the input; then a gated feed-forward, plus its input."""
-
-    activated = ("pointwise1",)
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
