@@ -5,7 +5,10 @@ The library offers what the command line does; names are imported when they are 
 """
 
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # that of ``typing``, which takes long to import: until ``__main__`` runs, Ctrl-C is not quiet
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -29,7 +32,7 @@ _API = {
 __all__ = ["__version__", *_API]  # noqa: PLE0604 - the keys are strings
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _API:
         raise AttributeError(f"module 'vidcvae' has no attribute {name!r}")
     return getattr(import_module(_API[name]), name)

@@ -37,7 +37,7 @@ def uniform(shape: Sequence[int], seed: int, stream: str, *index: int, device: s
 def there(x: Tensor, device: str | torch.device) -> Tensor:
     """``x`` on ``device``, and nobody waits for a GPU: a copy from ordinary memory would."""
     if torch.device(device).type == "cuda" and not x.is_cuda:
-        x = x.pin_memory()
+        x = x.contiguous().pin_memory()  # memory that is seen twice (expand) cannot be pinned
     return x.to(device, non_blocking=True)
 
 

@@ -121,6 +121,38 @@ def test_a_reader_that_leaves_is_no_disaster(command: str, workplace: Path) -> N
 # --- Ctrl-C ------------------------------------------------------------------------------------------
 
 
+SLOW_IMPORT = """
+import time
+print("importing", flush=True)
+try:
+    time.sleep(60)
+except BaseException:
+    raise RuntimeError("as libraries make of it") from None
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "says"), [("typer", ""), ("torch", "error: interrupted; every file that was written is whole.\n")]
+)
+@pytest.mark.parametrize("start", [["-m", "vidcvae"], ["-c", "from vidcvae.__main__ import main; main()"]])
+def test_ctrl_c_in_the_middle_of_an_import(start: list[str], module: str, says: str, workplace: Path) -> None:
+    """Of the program itself, which is quiet, and of what a command needs."""
+    (workplace / f"{module}.py").write_text(SLOW_IMPORT)
+    command = [sys.executable, *start, "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=workplace) as process:
+        assert process.stdout and process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", says)
+
+
+def test_ctrl_c_is_ignored_where_it_was_before_the_start(workplace: Path) -> None:
+    """As in a job in the background, of a shell that is asked to stop."""
+    (workplace / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nos._exit(7)\n")
+    command = f"trap '' INT; exec '{sys.executable}' -m vidcvae"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=60, cwd=workplace).returncode == 7
+
+
 def interrupted(arguments: list[str], seconds: float, place: Path) -> tuple[int, str]:
     process = subprocess.Popen(
         [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place

@@ -13,9 +13,11 @@ from statistics import fmean, stdev
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.cli import sweep, train, trials
+from vidcvae.cli import ablate, sweep, train, trials
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
+from vidcvae.training import schedules
+from vidcvae.training.schedules import Length
 
 from .conftest import Cli
 
@@ -224,6 +226,49 @@ def test_an_ablation_leaves_out_each_remedy_that_is_used(cli: Cli, tiny_dance: P
     assert neither.code == 2 and "--minutes or --steps" in neither.err
 
 
+def test_equal_steps_are_those_that_were_asked_for(cli: Cli, tiny_dance: Path) -> None:
+    arguments = ("ablate", tiny_dance, "--preset", "anchor-cpu", "--set", "data.size=16x16", "--dry-run", "--steps")
+    done = cli(*arguments, 1000)  # of a preset of 400 epochs
+    assert done.code == 0 and "do not divide" not in done.err, done.err
+    assert {tuple(line.split()[1:3]) for line in done.out.splitlines() if "runs/" in line} == {("250", "1000")}
+    done = cli(*arguments, 997)
+    assert "997 steps do not divide well: 996 are trained, 332 epochs of 3" in done.err
+    assert {tuple(line.split()[1:3]) for line in done.out.splitlines() if "runs/" in line} == {("332", "996")}
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "parts"),
+    [(1000, 400, (250, 4)), (300, 400, (300, 1)), (1200, 400, (400, 3)), (20_000, 70, (50, 400)), (7, 1, (1, 7))],
+)
+def test_steps_are_parted_into_many_equal_epochs(steps: int, most: int, parts: tuple[int, int]) -> None:
+    assert ablate._parts(steps, most) == parts
+    for number in range(steps, steps + 50):
+        epochs, each = ablate._parts(number, most)
+        assert most >= epochs >= min(number, most) / 2 and abs(epochs * each - number) <= number / 100
+
+
+@pytest.mark.parametrize("steps", [40, 1000, 20_000])
+def test_what_counts_in_epochs_keeps_its_share_of_the_steps(steps: int) -> None:
+    full = settings.resolve(
+        {
+            "training": {"epochs": 400},
+            "teacher_forcing": {"ratio": 0.8, "decay_start": 100, "decay_step": 0.004},
+            "lr_schedule": {"type": "multistep", "milestones": [160, 320]},
+        }
+    )
+    budget = [settings.read_override(text) for text in ablate._budget(full, None, steps)]
+    equal = settings.resolve(settings.to_table(full), *budget)
+    lengths = [Length(c.training.epochs, c.training.steps_per_epoch or 7) for c in (full, equal)]
+    assert lengths[1].steps == steps
+    for share in (0.0, 0.2, 0.35, 0.45, 0.7, 0.9):  # between the steps of the stairs
+        ratios, rates = [], []
+        for config, length in zip((full, equal), lengths, strict=True):
+            step = int(share * length.steps)
+            ratios.append(schedules.teacher_forcing_ratio(config.teacher_forcing, length.epoch(step)))
+            rates.append(schedules.learning_rate(config, length, step))
+        assert ratios[0] == pytest.approx(ratios[1], abs=0.05) and rates[0] == pytest.approx(rates[1])
+
+
 def test_an_ablation_tells_means_spread_and_age(cli: Cli, tiny_dance: Path, here: None) -> None:
     arguments = ("ablate", tiny_dance, "--preset", "course", "--config", "tiny.toml", "--set", "training.ema=0.9")
     arguments += ("--set", "teacher_forcing.ratio=1", "--set", "teacher_forcing.decay_step=0", "--steps", 4)
@@ -244,3 +289,13 @@ def test_an_ablation_tells_means_spread_and_age(cli: Cli, tiny_dance: Path, here
     table = (folder / "ablation.md").read_text()
     assert f"| without-EMA | {without['psnr_mean']:.2f} ± {without['spread']:.2f} |" in table
     assert "lost to age" in table
+    everything = sorted(p for p in folder.iterdir() if p.name[0] != ".")  # as a shell lists it: runs, plan and tables
+    compared = cli("compare", *everything)
+    assert compared.code == 0, compared.err
+    assert compared.err.count("left out") == 1 and compared.err.count("\n") == 1
+    for name in ("sweep.json", "ablation.json", "ablation.md"):
+        assert f"runs/ablate-course/{name}" in compared.err
+    assert sum("±" in line for line in compared.out.splitlines()) == 2, "a row for each variant, over its seeds"
+    assert cli("compare", folder / "ablation.json").code == 4, "alone it is not overlooked"
+    (folder / "full_seed-0/scores/val-zero.json").write_text("{")
+    assert cli("compare", *everything).code == 4, "neither is a record that is damaged"

@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from vidcvae import config as settings
-from vidcvae.config import Config
+from vidcvae.config import Config, Validation
 from vidcvae.data.clips import Sequence, VideoData, condition_rows
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation.freerun import Way, measure, other_clips, sample_seed, sequence_noise
-from vidcvae.evaluation.score import score_rollout, score_split, with_past
+from vidcvae.evaluation.score import score_split, summaries, with_past
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
+from vidcvae.training import validation
+from vidcvae.training.state import new_state
 
 FRAMES, PAST, CLIPS = 6, 2, 3
 
@@ -143,7 +145,7 @@ def test_the_actions_of_other_clips_change_the_score_as_swapping_them_by_hand_do
     scores = score_split(loaded, data, "validate", seed=2)
     partners = other_clips([FRAMES] * CLIPS, 2)
     swapped = tuple(replace(clip, tracks=clips[i].tracks) for clip, i in zip(clips, partners, strict=True))
-    by_hand = score_rollout(loaded.model, swapped, loaded.config, ("zero",))["zero"]["psnr_mean"]
+    by_hand = summaries(measure(loaded.model, swapped, loaded.config, [Way("zero")]), swapped)["zero"]["psnr_mean"]
     assert scores["other_actions"]["psnr_mean"] == pytest.approx(by_hand, abs=1e-4)
     assert scores["listening_gap_psnr"] == pytest.approx(scores["psnr_mean"] - by_hand, abs=1e-4)
     assert abs(scores["listening_gap_psnr"]) > 1e-3
@@ -206,8 +208,9 @@ def test_ways_side_by_side_are_each_alone(data: VideoData) -> None:
 
 def test_validation_runs_nothing_beside_its_latents(data: VideoData) -> None:
     counts: list[tuple[int, int]] = []
-    config = _config()
-    score_rollout(_loud(config), data.split("validate"), config, frames=4, progress=lambda *now: counts.append(now))
+    config = replace(_config(), validation=Validation(frames=4))
+    state, clips = new_state(_loud(config), config), data.split("validate")
+    validation.measured(state, config, clips, range(CLIPS), lambda *now: counts.append(now))
     assert counts == [(1, 2), (2, 2)]  # both latents and all clips in one batch, step by step
 
 

@@ -7,6 +7,7 @@ import math
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from vidcvae import rng
 from vidcvae.config import Config, Data
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.freerun import sequence_noise
-from vidcvae.evaluation.score import score_rollout, score_split
+from vidcvae.evaluation.freerun import Way, measure, sequence_noise
+from vidcvae.evaluation.score import score_split, summaries
 from vidcvae.models.loading import Loaded
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.storage.course_import import from_course_names
@@ -93,6 +94,12 @@ def _reference(sequence: Sequence, eps: list[np.ndarray] | None = None) -> list[
     return scores
 
 
+def _scores(
+    model: Any, sequences: tuple[Sequence, ...], config: Config, latents: tuple[str, ...], seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    return summaries(measure(model, sequences, config, [Way(z) for z in latents], seed=seed), sequences)
+
+
 def test_the_free_run_is_scored_frame_by_frame() -> None:
     sequence = _sequence("val/0", 6, 0)
     scores = score_split(_loaded(Average()), _data(sequence), "val", "zero")
@@ -143,9 +150,9 @@ def test_z_from_the_prior_is_the_noise_of_that_sequence_and_step() -> None:
 def test_latents_side_by_side_score_as_each_alone() -> None:
     sequences = (_sequence("val/0", 5, 0), _sequence("val/1", 5, 1))
     latents = ("zero", "prior", "posterior", "prior-mean")
-    together = score_rollout(Average(), sequences, CONFIG, latents, seed=2)
+    together = _scores(Average(), sequences, CONFIG, latents, seed=2)
     for latent in latents:
-        alone = score_rollout(Average(), sequences, CONFIG, (latent,), seed=2)[latent]
+        alone = _scores(Average(), sequences, CONFIG, (latent,), seed=2)[latent]
         assert together[latent]["psnr_per_frame"] == pytest.approx(alone["psnr_per_frame"], abs=1e-4)
     assert together["zero"]["psnr_mean"] == together["prior-mean"]["psnr_mean"]
     assert len({together[latent]["psnr_mean"] for latent in ("zero", "prior", "posterior")}) == 3
@@ -164,15 +171,14 @@ def test_sequences_of_unequal_length_are_averaged_over_frames() -> None:
 
 def test_frames_are_forgotten_once_scored() -> None:
     model = Average()
-    score_rollout(model, (_sequence("val/0", 200, 0),), CONFIG, ("zero", "prior"))
+    measure(model, (_sequence("val/0", 200, 0),), CONFIG, [Way("zero"), Way("prior")])
     assert model.most_alive <= 4
 
 
 def test_progress_counts_every_predicted_frame() -> None:
     seen: list[tuple[int, int]] = []
-    score_rollout(
-        Average(), (_sequence("a", 4, 0), _sequence("b", 6, 1)), CONFIG, progress=lambda *now: seen.append(now)
-    )
+    sequences, ways = (_sequence("a", 4, 0), _sequence("b", 6, 1)), [Way("zero"), Way("prior")]
+    measure(Average(), sequences, CONFIG, ways, progress=lambda *now: seen.append(now))
     assert seen == [(i, 8) for i in range(1, 9)]
 
 
@@ -190,7 +196,7 @@ def test_a_golden_rollout_scored_against_itself_loses_only_the_rounding(shared: 
     sequence = Sequence("golden", frames, {"pose": poses})
     model = PoseCvae(Config().model)  # type: ignore[arg-type]
     model.load_state_dict(from_course_names(load_file(shared / "golden" / "pose_weights.safetensors")))
-    scores = score_rollout(model.eval(), (sequence,), Config(), ("zero",))["zero"]
+    scores = _scores(model.eval(), (sequence,), Config(), ("zero",))["zero"]
     assert min(scores["psnr_per_frame"]) > 55  # rounding to 8 bits alone costs 58.9 dB
 
 

@@ -65,6 +65,19 @@ def test_the_cpus_allocator_is_understood(tmp_path: Path) -> None:
     assert "no checkpoint was saved yet" in error.message
 
 
+@pytest.mark.parametrize(
+    "text", ["CUDA error: out of memory\nCUDA kernel errors", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_a_gpus_library_is_understood(tmp_path: Path, text: str) -> None:
+    assert failures.ran_out_of_memory(RuntimeError(text))
+    message = failures.out_of_memory(
+        RuntimeError(text), tiny_config(), 1, new_run(tmp_path / "run", tiny_config())
+    ).message
+    assert message.startswith("the GPU is out of memory: more was asked for, with"), (
+        "this machine's memory is another's"
+    )
+
+
 def test_other_errors_are_left_alone() -> None:
     assert not failures.ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 

@@ -29,7 +29,7 @@ from vidcvae.models import build_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
-from vidcvae.training import distributed, loop, step
+from vidcvae.training import distributed, loop, step, validation
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import new_state
 from vidcvae.training.step import Weights, draw, forcing_mask, gradients
@@ -248,14 +248,14 @@ def signalled(out: Path, ranks: Ranks, patch: pytest.MonkeyPatch, when: str) -> 
     run = new_run(out / f"signalled-{when}", config)
     told: list[str] = []
     training = loop._Training(run, config, SQUARES, lambda e: told.append(e["kind"]), None, None, ranks)
-    measure = loop.measure
+    measure = validation.measure
 
     def terminate(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return measure(*arguments, **options)
 
     if ranks.rank == 1 and when == "validation":
-        patch.setattr(loop, "measure", terminate)
+        patch.setattr(validation, "measure", terminate)
     if ranks.rank == 1 and when == "step":
         parameter = next(training.state.model.parameters())
         parameter.register_hook(lambda g: os.kill(os.getpid(), signal.SIGTERM) if training.progress.step == 3 else None)

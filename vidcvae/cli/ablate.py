@@ -75,31 +75,46 @@ def ablate(
         *(trials.Variant(trials.folder_name(f"without {remedy}"), off) for remedy, off in _used(base).items()),
         *(trials.Variant(trials.folder_name(f"with {text}"), (text,)) for text in also or []),
     ]
-    planned = trials.plan(folder, common, variants, seeds)
-    trials.prepare(folder, planned, dry_run)
-    if dry_run:
-        return
-    problems = trials.run_all(planned, jobs)
-    done = [trial for trial in planned if trial not in problems]
-    if done:
-        _tell(folder, _rows(done))
-    trials.fail_for(problems)
+
+    def tell(done: list[trials.Trial]) -> None:
+        if done:
+            _tell(folder, _rows(done))
+
+    trials.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell)
 
 
 def _budget(base: Config, minutes: float | None, steps: int | None) -> list[str]:
-    """Settings that give every run the same time, or the same steps in as many epochs as it would have, all of it for
-    training: the end is scored, and nothing before it."""
+    """Settings that give every run the same time, or the same steps, all of it for training: the end is scored, and
+    nothing before it. What counts in epochs keeps its share of the training."""
     if minutes is not None:
         return [f"training.max_minutes={minutes:g}", "validation.every=0"]
     assert steps
-    epochs = min(base.training.epochs, steps)
+    epochs, each = _parts(steps, base.training.epochs)
+    if epochs * each != steps:
+        ui.note(f"{steps} steps do not divide well: {epochs * each} are trained, {epochs} epochs of {each}")
+    whole, forcing = base.training.epochs, base.teacher_forcing
+
+    def scaled(epoch: int) -> int:
+        return -(-epoch * epochs // whole)
+
     return [
         "validation.every=0",
         f"checkpoint.every={epochs}",
         f"training.epochs={epochs}",
-        f"training.steps_per_epoch={-(-steps // epochs)}",
+        f"training.steps_per_epoch={each}",
         "training.max_minutes=0",
+        f"teacher_forcing.decay_start={scaled(forcing.decay_start)}",
+        f"teacher_forcing.decay_step={min(1.0, forcing.decay_step * whole / epochs)}",
+        f"lr_schedule.milestones={list(map(scaled, base.lr_schedule.milestones))}",
     ]
+
+
+def _parts(steps: int, most: int) -> tuple[int, int]:
+    """So many steps as equal epochs, their number and steps: ``most``, or down to half as many where that comes closer
+    to ``steps``."""
+    most = min(most, steps)
+    epochs = min(range(most, (most - 1) // 2, -1), key=lambda n: abs(round(steps / n) * n - steps))
+    return epochs, round(steps / epochs)
 
 
 def _used(base: Config) -> dict[str, tuple[str, ...]]:
@@ -183,15 +198,13 @@ def _tell(folder: Path, rows: list[dict[str, Any]]) -> None:
         p = [_cell(row.get("p_value"), 3)] if seeds > 1 else []
         body.append([*cells, f"{row['against_full']:+.2f}" if "against_full" in row else "", *p])
     ui.table("", head, body)
-    lines = [head, ["---"] * len(head), *body]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     note = (
         f"Free run of val from its first frame, z = 0, last checkpoint; {seeds} seed{'s' if seeds > 1 else ''}"
         + (": means, and the standard deviation of the PSNR" if seeds > 1 else "")
         + ". Lost to age: PSNR of the last frames from a restart not long before, less that from the start."
     )
-    durable.write_text(folder / "ablation.md", f"{text}\n\n{note}\n")
-    durable.write_json(folder / "ablation.json", {"command": trials.command(), "rows": rows})
+    durable.write_text(folder / "ablation.md", f"{ui.markdown(head, body)}\n\n{note}\n")
+    durable.write_json(folder / "ablation.json", {"command": ui.command(), "rows": rows})
     ui.say(f"{note}\n{folder / 'ablation.md'}, {folder / 'ablation.json'}")
 
 

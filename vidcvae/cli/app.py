@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ from vidcvae.cli import (
     train,
     ui,
 )
-from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UsageError, VidcvaeError
+from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, UsageError, VidcvaeError
 
 app = typer.Typer(
     name="vidcvae",
@@ -83,7 +84,7 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run the command line; every failure a user can meet ends in one sentence and an exit code."""
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where Ctrl-C is ignored, as in background jobs
+    if before is not signal.SIG_IGN:  # as it is in background jobs
         signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="vidcvae")
@@ -111,11 +112,15 @@ _interrupts: list[int] = []
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _interrupts.append(number)
+    while frame:
+        if "importlib" in frame.f_code.co_filename:  # cut short, PyTorch's import may abort, and others swallow it
+            _leave()
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
 def _leave() -> None:
-    """After Ctrl-C, with everything unwound: a library whose import was cut short may hang in Python's own ending."""
+    """After Ctrl-C: a library whose import was cut short may hang in Python's own ending."""
     ui.fail("interrupted; every file that was written is whole.")
     if _interrupts:
         sys.stdout.flush()
@@ -129,12 +134,11 @@ def _log(error: Exception) -> Path:
     import tempfile
     import traceback
 
+    from vidcvae.storage import durable
+
     text = f"vidcvae {__version__}, {' '.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
     for folder in (Path(typer.get_app_dir("vidcvae")), Path(tempfile.gettempdir())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "vidcvae-error.log").write_text(text, "utf-8")
-        except OSError:
-            continue
-        return folder / "vidcvae-error.log"
+        with contextlib.suppress(DataError):
+            durable.write_text(folder / "vidcvae-error.log", text)
+            return folder / "vidcvae-error.log"
     return Path("(nowhere could be written)")

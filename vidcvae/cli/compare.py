@@ -74,9 +74,7 @@ def compare(
     if json:
         ui.emit({"rows": [row.to_json() for row in rows], "protocol": named[0][1]["protocol"], "record": record})
     elif markdown:
-        head, body = _cells(rows)
-        lines = [head, ["---"] * len(head), *body]
-        ui.say("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines))
+        ui.say(ui.markdown(*_cells(rows)))
     else:
         show(rows)
     if csv and not json:
@@ -97,7 +95,12 @@ def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tup
 
     named: list[tuple[str, dict[str, Any]]] = []
     missing = []
+    others = [path for path in paths if _is_another_file(path)] if not all(path.is_file() for path in paths) else []
+    if others:  # of the folder of a sweep, say, which the shell has listed
+        ui.note(f"left out, because they are neither runs nor score records: {', '.join(map(str, others))}")
     for path in paths:
+        if path in others:
+            continue
         if path.suffix == ".json":
             named.append((str(path), records.read(path)))
             continue
@@ -120,6 +123,19 @@ def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tup
             f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
         )
     return named
+
+
+def _is_another_file(path: Path) -> bool:
+    """Whether it is a file that no score record was ever in; a damaged one is not."""
+    from vidcvae import reading
+
+    if path.suffix != ".json":
+        return path.is_file()
+    try:
+        found = reading.parse_json(reading.read_bytes(path))
+    except (OSError, ValueError):
+        return False
+    return not isinstance(found, dict) or "protocol" not in found
 
 
 def _score(run: RunFolder, name: str, quiet: bool) -> dict[str, Any]:

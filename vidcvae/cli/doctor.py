@@ -104,7 +104,7 @@ def _gpu() -> Iterator[Finding]:
             little = free < total / 2
             says = "another program uses much of this GPU's memory." if little else ""
             yield Finding(f"gpu {index}", name, "note" if little else "good", says, "nvidia-smi" if little else "")
-        bf16 = torch.cuda.is_bf16_supported()
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         yield Finding("cuda", f"{torch.version.cuda}, driver {driver or 'unknown'}, bf16 {'yes' if bf16 else 'no'}")
     elif driver and torch.version.cuda is None:
         says = f"there is an NVIDIA driver ({driver}), but this PyTorch is built without CUDA."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import completion, configuration, evaluate, trained, ui
+from vidcvae.cli import configuration, evaluate, trained, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
 
-Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="[RUN]...",
-        help="Run folders; the newest run if left out.",
-        show_default=False,
-        autocompletion=completion.runs,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="A name in .png, .svg or .pdf.", show_default="the command's name in .png"),
@@ -33,7 +24,7 @@ Terminal = Annotated[bool, typer.Option("--terminal", help="Draw in the terminal
 
 
 @app.command()
-def loss(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> None:
+def loss(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
     """Training loss, with beta and teacher forcing beneath it."""
     from vidcvae.output import plots
 
@@ -41,7 +32,7 @@ def loss(runs: Runs = None, output: Output = None, terminal: Terminal = False) -
 
 
 @app.command()
-def psnr(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> None:
+def psnr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
     """PSNR of every frame of the validation's free run, at the best epoch."""
     from vidcvae.output import plots
 
@@ -49,7 +40,7 @@ def psnr(runs: Runs = None, output: Output = None, terminal: Terminal = False) -
 
 
 @app.command()
-def lr(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> None:
+def lr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
     """The learning rate that a run had."""
     from vidcvae.output import plots
 
@@ -57,7 +48,7 @@ def lr(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> 
 
 
 @app.command()
-def kl(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> None:
+def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
     """KL, reconstruction error, beta and teacher forcing on one page."""
     from vidcvae.output import plots
 
@@ -66,7 +57,7 @@ def kl(runs: Runs = None, output: Output = None, terminal: Terminal = False) -> 
 
 @app.command()
 def schedule(
-    runs: Runs = None,
+    runs: trained.Runs = None,
     config: configuration.File = None,
     preset: configuration.Preset = None,
     output: Output = None,
@@ -93,7 +84,7 @@ def schedule(
 
 @app.command()
 def drift(
-    runs: Runs = None,
+    runs: trained.Runs = None,
     data: trained.Data = None,
     split: evaluate.Split = "val",
     every: Annotated[

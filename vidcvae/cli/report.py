@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import completion, scored, trained, ui
+from vidcvae.cli import scored, trained, ui
 from vidcvae.errors import UsageError, VidcvaeError
 
 if TYPE_CHECKING:
@@ -24,15 +22,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Run folders; the newest run if left out.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
-    ] = None,
+    runs: trained.Runs = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="A name in .html.")] = Path("report.html"),
     data: trained.Data = None,
     split: Annotated[str, typer.Option("--split", help="Which split is scored and shown.")] = "val",
@@ -58,8 +48,7 @@ def report(
     labels = plots.labels([entry.run for entry, _ in found])
     scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, found, strict=True) if clip])
     entries = tuple(entry for entry, _ in found)
-    command = shlex.join(["vidcvae", *sys.argv[1:]])
-    made = page.Report(entries, tuple(scenes), _environment(), command, date.today().isoformat())
+    made = page.Report(entries, tuple(scenes), _environment(), ui.command(), date.today().isoformat())
     durable.write_text(output, page.render(made))
     ui.say(f"{output}: {len(entries)} run{'s' if len(entries) > 1 else ''}, {output.stat().st_size / 1e6:.1f} MB")
 

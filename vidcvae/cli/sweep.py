@@ -58,18 +58,15 @@ def sweep(
         chosen = tuple(f"{key}={value}" for key, value in zip(keys, combination, strict=True))
         variants.append(trials.Variant(trials.folder_name(name), chosen))
     common = trials.Common(dataset, preset, config, tuple(settings))
-    planned = trials.plan(folder, common, variants, seeds)
-    trials.prepare(folder, planned, dry_run)
-    if dry_run:
-        return
-    problems = trials.run_all(planned, jobs)
-    done = [trial for trial in planned if trial not in problems]
-    if done:
+
+    def tell(done: list[trials.Trial]) -> None:
         from vidcvae.evaluation.compare import table
 
-        compare.show(table(trials.score(done)))
-    ui.say(f"{len(done)} of {len(planned)} runs are trained in {folder}")
-    trials.fail_for(problems)
+        if done:
+            compare.show(table(trials.score(done)))
+        ui.say(f"{len(done)} of {len(variants) * seeds} runs are trained in {folder}")
+
+    trials.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell)
 
 
 def read_values(text: str) -> tuple[str, list[str]]:

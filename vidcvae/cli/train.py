@@ -122,7 +122,7 @@ def start(
     from vidcvae.output import tensorboard as log
     from vidcvae.storage import durable
     from vidcvae.storage.run import ROOT, RunFolder, create_run
-    from vidcvae.training import distributed, loop, schedules
+    from vidcvae.training import batches, distributed, schedules
 
     if tensorboard:
         log.check()
@@ -136,7 +136,7 @@ def start(
         )
     ui.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     ui.detail(f"device: {chosen} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
-    length = loop.run_length(config, data)
+    length = batches.run_length(config, data)
     initial = loading.load_model(init, weights="raw") if init else None
     if dry_run:
         ui.say(settings.to_toml(config))

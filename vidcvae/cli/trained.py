@@ -25,6 +25,15 @@ Run = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run folders; the newest run if left out.",
+        show_default=False,
+        autocompletion=completion.runs,
+    ),
+]
 Data = Annotated[
     str | None, typer.Option("--data", help="Dataset; the one of the run's training if left out.", show_default=False)
 ]

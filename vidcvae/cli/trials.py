@@ -10,14 +10,13 @@ import itertools
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -76,6 +75,33 @@ class Common:
         return (self.dataset, *preset, *config, *options)
 
 
+def carry_out(
+    folder: Path,
+    common: Common,
+    variants: Sequence[Variant],
+    *,
+    seeds: int,
+    jobs: int,
+    dry_run: bool,
+    tell: Callable[[list[Trial]], None],
+) -> None:
+    """Plan, check and run a study, and ``tell`` of the runs that are done. A dry run ends after the checks.
+
+    Raises ``VidcvaeError`` that lists the runs that failed, once the others are told of.
+    """
+    trials = plan(folder, common, variants, seeds)
+    prepare(folder, trials, dry_run)
+    if dry_run:
+        return
+    problems = run_all(trials, jobs)
+    tell([trial for trial in trials if trial not in problems])
+    if problems:
+        told = "".join(f"\n  - {trial.path}: {problem}" for trial, problem in problems.items())
+        raise VidcvaeError(
+            f"{len(problems)} of the runs failed:{told}", f"The same command tries them again: {ui.command()}"
+        )
+
+
 # --- planning ---------------------------------------------------------------------------------------
 
 
@@ -126,7 +152,7 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> Non
     from vidcvae.data import open_dataset
     from vidcvae.models import loading
     from vidcvae.storage import durable
-    from vidcvae.training import loop, schedules
+    from vidcvae.training import batches, schedules
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
@@ -138,7 +164,7 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> Non
         if key not in opened:  # kept beside the runs, it is there for all of them
             with ui.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
-        length = loop.run_length(config, opened[key])
+        length = batches.run_length(config, opened[key])
         rows.append(
             (trial.path, length.epochs, length.steps, *([f"{m:g}"] if (m := config.training.max_minutes) else ["-"]))
         )
@@ -149,7 +175,7 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> Non
         ui.say(f"{len(trials)} runs; nothing was written")
     elif not (folder / PLAN).exists():
         runs = {trial.path.name: settings.to_table(trial.config) for trial in trials}
-        durable.write_json(folder / PLAN, {"command": command(), "vidcvae": __version__, "runs": runs})
+        durable.write_json(folder / PLAN, {"command": ui.command(), "vidcvae": __version__, "runs": runs})
 
 
 def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
@@ -176,11 +202,6 @@ def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
         if changed := settings.differences(settings.resolve(tables[name]), config):
             what = ", ".join(f"{key} was {a} and is {b}" for key, (a, b) in changed.items())
             raise UsageError(f"{folder} holds another sweep: of {name}, {what}.", hint)
-
-
-def command() -> str:
-    """The command as it was typed."""
-    return shlex.join(["vidcvae", *sys.argv[1:]])
 
 
 # --- running ----------------------------------------------------------------------------------------
@@ -242,7 +263,7 @@ def _run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
         if requests.stop is not None:
             raise Stopped(
                 f"stopped with {finished} of {len(trials)} runs finished; the others have saved what they had.",
-                f"Go on with the same command: {command()}",
+                f"Go on with the same command: {ui.command()}",
                 exit_code(requests.stop),
             )
     return problems
@@ -331,15 +352,6 @@ class Child:
         reason = message if found else said.rpartition("\n")[2] or f"exit code {code}"
         ui.note(f"{self.title}: {'stopped' if self._asked else f'ended with exit code {code}'}")
         return reason
-
-
-def fail_for(problems: dict[Trial, str]) -> None:
-    """Raise the error that a study with failed runs ends in; nothing if there are none."""
-    if problems:
-        told = "".join(f"\n  - {trial.path}: {problem}" for trial, problem in problems.items())
-        raise VidcvaeError(
-            f"{len(problems)} of the runs failed:{told}", f"The same command tries them again: {command()}"
-        )
 
 
 def score(trials: Sequence[Trial], which: str = "best") -> list[tuple[str, Record]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from vidcvae.models.rollout import rollout
 AGE_LENGTH, AGE_RESTART, AGE_TAIL = 630, 480, 50
 
 Progress = Callable[[int, int], None]
+Index = TypeVar("Index", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,11 @@ def drift(
     All restarts of one length run in one batch. Raises ``DataError`` for sequences too short to restart in.
     """
     sequences, past = data.split(split), loaded.config.training.past
-    lengths = [run_length(s, past) for s in sequences]
+    lengths, points, old, young = _old_and_young(sequences, past)
     every = every or max(1, min(30, max(lengths) // 10))
     starts = [(s, start) for s, n in enumerate(lengths) for start in range(every, n - past, every)]
-    parts = [_part(s, 0, n) for s, n in zip(sequences, lengths, strict=True)]
-    parts += [_part(sequences[s], start, min(past + every, lengths[s] - start)) for s, start in starts]
-    aged = [age_points(n, past, s.name) for s, n in zip(sequences, lengths, strict=True)]
-    parts += [_part(s, restart, n - restart) for s, n, (restart, _) in zip(sequences, lengths, aged, strict=True)]
-    curves = _psnr_curves(loaded, parts, latent, seed, device, progress)
+    restarts = [_part(sequences[s], start, min(past + every, lengths[s] - start)) for s, start in starts]
+    curves = _psnr_curves(loaded, [*old, *restarts, *young], latent, seed, device, progress)
     count, longest = len(sequences), max(lengths)
     free = _by_frame(longest, ((past, curve) for curve in curves[:count]))
     restarted = _by_frame(
@@ -141,7 +139,7 @@ def drift(
         free=[float(value) for value in free[past:]],
         restarted=[None if np.isnan(value) else float(value) for value in restarted[past:]],
         every=every,
-        age_test=_age_test(lengths, aged, curves[:count], curves[-count:]),
+        age_test=_age_test(lengths, points, curves[:count], curves[-count:]),
     )
 
 
@@ -156,13 +154,9 @@ def age_test(
     progress: Progress | None = None,
 ) -> AgeTest:
     """The age test alone, at the cost of one free run and a quarter."""
-    sequences, past = data.split(split), loaded.config.training.past
-    lengths = [run_length(s, past) for s in sequences]
-    aged = [age_points(n, past, s.name) for s, n in zip(sequences, lengths, strict=True)]
-    parts = [_part(s, 0, n) for s, n in zip(sequences, lengths, strict=True)]
-    parts += [_part(s, restart, n - restart) for s, n, (restart, _) in zip(sequences, lengths, aged, strict=True)]
-    curves = _psnr_curves(loaded, parts, latent, seed, device, progress)
-    return _age_test(lengths, aged, curves[: len(parts) // 2], curves[len(parts) // 2 :])
+    lengths, points, old, young = _old_and_young(data.split(split), loaded.config.training.past)
+    curves = _psnr_curves(loaded, [*old, *young], latent, seed, device, progress)
+    return _age_test(lengths, points, curves[: len(old)], curves[len(old) :])
 
 
 def age_points(length: int, past: int, name: str) -> tuple[int, int]:
@@ -230,8 +224,8 @@ def long_run(
     return LongRun(sequence.name, frames, passes)
 
 
-def there_and_back(t: int, turn: int) -> int:
-    """Frame t of 0, 1, ... turn, turn-1, ... 1, 0, 1, ..."""
+def there_and_back(t: Index, turn: int) -> Index:
+    """Frame t, or frames t, of 0, 1, ... turn, turn-1, ... 1, 0, 1, ..."""
     return turn - abs(turn - t % (2 * turn))
 
 
@@ -244,8 +238,18 @@ class _ThereAndBack:
 
     def __getitem__(self, index: tuple[slice, int | slice]) -> Tensor:
         wanted = np.arange(self.shape[1])[index[1]]
-        turned = self.turn - np.abs(self.turn - wanted % (2 * self.turn))
-        return torch.from_numpy(np.array(self.poses[turned]))[None]
+        return torch.from_numpy(np.array(self.poses[there_and_back(wanted, self.turn)]))[None]
+
+
+def _old_and_young(
+    sequences: Sequence[clips.Sequence], past: int
+) -> tuple[list[int], list[tuple[int, int]], list[clips.Sequence], list[clips.Sequence]]:
+    """Of each sequence its length, its ``age_points``, all of it, and its part from the restart on."""
+    lengths = [run_length(s, past) for s in sequences]
+    points = [age_points(n, past, s.name) for s, n in zip(sequences, lengths, strict=True)]
+    old = [_part(s, 0, n) for s, n in zip(sequences, lengths, strict=True)]
+    young = [_part(s, restart, n - restart) for s, n, (restart, _) in zip(sequences, lengths, points, strict=True)]
+    return lengths, points, old, young
 
 
 def _part(sequence: clips.Sequence, start: int, length: int) -> clips.Sequence:
@@ -284,12 +288,12 @@ def _by_frame(length: int, curves: Any) -> np.ndarray:
 
 
 def _age_test(
-    lengths: Sequence[int], aged: Sequence[tuple[int, int]], old: Sequence[np.ndarray], young: Sequence[np.ndarray]
+    lengths: Sequence[int], points: Sequence[tuple[int, int]], old: Sequence[np.ndarray], young: Sequence[np.ndarray]
 ) -> AgeTest:
     longest = int(np.argmax(lengths))
-    restart, tail = aged[longest]
+    restart, tail = points[longest]
     means = [
-        float(np.mean(np.concatenate([curve[-n:] for curve, (_, n) in zip(curves, aged, strict=True)])))
+        float(np.mean(np.concatenate([curve[-n:] for curve, (_, n) in zip(curves, points, strict=True)])))
         for curves in (old, young)
     ]
     return AgeTest((lengths[longest] - tail, lengths[longest] - 1), restart, *means)

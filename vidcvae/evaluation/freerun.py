@@ -141,7 +141,7 @@ def sequence_noise(shape: Sequence[int], seed: int, rows: Iterable[int], device:
     rows = list(rows)
 
     def noise(t: int) -> Tensor:
-        return torch.stack([rng.normal(shape, seed, "rollout", row, t) for row in rows]).to(device)
+        return rng.there(torch.stack([rng.normal(shape, seed, "rollout", row, t) for row in rows]), device)
 
     return noise
 
@@ -168,7 +168,7 @@ def _measure_batch(
     past, copies = config.training.past, len(ways)
 
     def frames_at(t: int) -> Tensor:
-        return to_unit(torch.from_numpy(np.stack([s.frames[t] for s in chosen])).to(device))  # (S, 3, H, W)
+        return to_unit(rng.there(torch.from_numpy(np.stack([s.frames[t] for s in chosen])), device))  # (S, 3, H, W)
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
         kind, pairing = config.model.condition, config.data.condition

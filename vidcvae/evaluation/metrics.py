@@ -28,13 +28,8 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return _decibels(mse(a, b))
 
 
-def psnr_per_channel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over the channels of each one's PSNR (Finn et al. 2016): (..., C, H, W) -> (...), in dB."""
-    return psnrs(a, b)[1]
-
-
 def psnrs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """``psnr`` and ``psnr_per_channel`` of the same frames, from one look at them."""
+    """``psnr``, and the mean of the channels' PSNRs (Finn et al. 2016): (..., C, H, W) -> (...), in dB."""
     error = (a - b).square().mean(dim=(-2, -1))  # (..., C)
     return _decibels(error.mean(dim=-1)), _decibels(error).mean(dim=-1)
 
@@ -71,13 +66,13 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 def _blur(images: Tensor) -> Tensor:
     """Gaussian means of every full window: (M, H, W) -> (M, H - 10, W - 10)."""
-    across, down = (_gaussian(side).to(images) for side in (images.shape[-1], images.shape[-2]))
+    across, down = (_gaussian(side, images.device) for side in images.shape[:-3:-1])
     rows = F.conv2d(images[:, None], across.view(1, 1, 1, -1))
     return F.conv2d(rows, down.view(1, 1, -1, 1))[:, 0]
 
 
-def _gaussian(side: int) -> Tensor:
+def _gaussian(side: int, device: torch.device) -> Tensor:
     size = min(WINDOW, side - (side + 1) % 2)
-    weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64) - size // 2) / SIGMA) ** 2)
+    weights = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float64, device=device) - size // 2) / SIGMA) ** 2)
     normalised: Tensor = weights / weights.sum()
     return normalised

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vidcvae import __version__
-from vidcvae.config import Config, to_table
+from vidcvae.config import to_table
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, did_you_mean
@@ -19,7 +19,6 @@ from vidcvae.evaluation import records
 from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
 from vidcvae.models import build_model
-from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import Loaded
 
 LATENTS = ("zero", "prior-mean", "prior", "posterior")
@@ -199,24 +198,6 @@ def score_split(
         "config": to_table(trained),
         "protocol": asdict(protocol),
     }
-
-
-def score_rollout(
-    model: VideoModel,
-    sequences: Sequence[clips.Sequence],
-    config: Config,
-    latents: Sequence[str] = ("zero", "prior"),
-    *,
-    seed: int = 0,
-    frames: int = 0,
-    device: str | torch.device = "cpu",
-    progress: Progress | None = None,
-) -> dict[str, Scores]:
-    """``score_split``'s numbers for each latent, and nothing beside them; see ``freerun.measure``."""
-    tables = measure(
-        model, sequences, config, [Way(z) for z in latents], seed=seed, frames=frames, device=device, progress=progress
-    )
-    return summaries(tables, sequences)
 
 
 def summaries(tables: dict[Way, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:

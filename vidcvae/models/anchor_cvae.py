@@ -53,7 +53,6 @@ def gaussian_net(inputs: int, latent: int) -> nn.Sequential:
 
 class AnchorCvae(VideoModel):
     uses_anchor = True
-    knows_noise = True
 
     def __init__(self, config: AnchorCvaeConfig) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ holds the launches of a whole step, and is replayed on the same memory (https://
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,24 +22,32 @@ class Graphed:
     Arguments and results are tensors, tuples of them, or hashable values.
     The function must not wait for the GPU, and may change tensors in place. The first calls are ordinary ones, with
     the same effects, so that nothing is computed for warm-up alone. A result is overwritten by the next call.
+    Tensors of new shapes put an end to the graphs of earlier ones: clips only grow, and a graph keeps its memory.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+        self.stream = _side_stream(torch.cuda.current_device())
+        self._begin_anew([])
+
+    def _begin_anew(self, shapes: list[torch.Size]) -> None:
+        self.shapes = shapes
         self.calls: dict[Hashable, int] = {}
         self.captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
-        self.stream = torch.cuda.Stream()
         self.pool = torch.cuda.graph_pool_handle()  # shared: the graphs run one after the other
 
     def __call__(self, *arguments: Any) -> Any:
         tensors: list[Tensor] = []
         key = _flatten(arguments, tensors)
+        if (shapes := [x.shape for x in tensors]) != self.shapes:
+            self._begin_anew(shapes)
         if key not in self.captured:
             self.calls[key] = self.calls.get(key, 0) + 1
             if self.calls[key] <= EAGER_CALLS:
                 return self._eagerly(arguments)
             self.captured[key] = self._capture(arguments)
         graph, inputs, result = self.captured[key]
+        # in order: a result may be an input of the call before (the pose that was new is the old one now)
         for held, given in zip(inputs, tensors, strict=True):
             held.copy_(given, non_blocking=True)
         graph.replay()
@@ -62,6 +71,12 @@ class Graphed:
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             result = self.function(*held)
         return graph, inputs, result
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all graphs of a GPU: each stream has memory and library workspaces of its own."""
+    return torch.cuda.Stream(device)
 
 
 def _flatten(value: Any, tensors: list[Tensor]) -> Hashable:

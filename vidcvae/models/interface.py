@@ -25,7 +25,6 @@ class VideoModel(nn.Module, ABC):
     """The contract that training, rollout and scoring are written against."""
 
     uses_anchor = False
-    knows_noise = False  # whether ``encode_frames`` takes the level of the noise on them, (B, T)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:

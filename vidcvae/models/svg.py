@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
-from vidcvae.models.interface import Anchor, Gaussian, VideoModel
+from vidcvae.models.interface import Anchor, Gaussian, VideoModel, full
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
 Skips = tuple[Tensor, ...]  # four feature maps, the largest first
@@ -141,6 +141,18 @@ def embedded_lstm(inputs: int, hidden: int, layers: int) -> tuple[nn.Linear, nn.
     return nn.Linear(inputs, hidden), nn.LSTM(hidden, hidden, layers, batch_first=True)
 
 
+def recur(lstm: nn.LSTM, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+    """``lstm``, in full precision on a GPU: under autocast to bfloat16 PyTorch's cuDNN LSTMs compute in float16 all the
+    same (``_cudnn_rnn_cast_reflatten`` in AutocastRNN.cpp), where gradients that nobody scales become 0."""
+    found: tuple[Tensor, Hidden]
+    if not x.is_cuda:
+        found = lstm(x, hidden)
+        return found
+    with torch.autocast("cuda", enabled=False):
+        found = lstm(full(x), (full(hidden[0]), full(hidden[1])))
+    return found
+
+
 class FramePredictor(nn.Module):
     """[h, z, condition] (B, T, g + z + c) -> predicted codes before the last BatchNorm (B, T, g), and the hidden state.
 
@@ -154,7 +166,7 @@ class FramePredictor(nn.Module):
         self.normalize = nn.Sequential(nn.BatchNorm1d(outputs), nn.Tanh())
 
     def forward(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        x, hidden = self.lstm(self.embed(x), hidden)
+        x, hidden = recur(self.lstm, self.embed(x), hidden)
         return self.output(x), hidden
 
 
@@ -168,7 +180,7 @@ class GaussianLstm(nn.Module):
         self.logvar = nn.Linear(hidden, outputs)
 
     def forward(self, h: Tensor, hidden: Hidden) -> tuple[Gaussian, Hidden]:
-        x, hidden = self.lstm(self.embed(h), hidden)
+        x, hidden = recur(self.lstm, self.embed(h), hidden)
         return (self.mu(x), self.logvar(x)), hidden
 
 

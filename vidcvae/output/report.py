@@ -13,7 +13,7 @@ from typing import Any
 
 from vidcvae.config import differences, to_table, to_toml
 from vidcvae.evaluation.diagnostics import Drift
-from vidcvae.output import player, plots, svg
+from vidcvae.output import inline_svg, player, plots
 from vidcvae.output.plots import Chart, Line, Panel
 
 Record = dict[str, Any]
@@ -178,7 +178,7 @@ def _scores(report: Report) -> str:
         "<p>PSNR is the mean over all predicted frames, in decibels; 3 dB more is half the squared error. A copy of a "
         "given frame stands beside the runs, as on a still video that alone scores high.</p>"
     )
-    return (said + svg.table(heads, rows) if rows else "") + notes
+    return (said + inline_svg.table(heads, rows) if rows else "") + notes
 
 
 def _frames(report: Report) -> str:
@@ -196,14 +196,14 @@ def _frames(report: Report) -> str:
         caption = (
             "PSNR of each frame of the free run, mean over the sequences. The dotted line is the frame shown above."
         )
-        parts.append(svg.figure(chart, "psnr", caption, cursor=True))
+        parts.append(inline_svg.figure(chart, "psnr", caption, cursor=True))
     drifts = [(label, entry.drift) for label, entry in report.named() if entry.drift]
     if drifts:
         chart = plots.drift_chart(drifts)
         caption = (
             "Drift: the free run beside runs begun anew from true frames; what lies between them is the cost of age."
         )
-        parts.append("<h3>Drift</h3>" + svg.figure(chart, "drift", caption))
+        parts.append("<h3>Drift</h3>" + inline_svg.figure(chart, "drift", caption))
         heads = [
             "run",
             "PSNR per 100 frames (dB)",
@@ -219,7 +219,9 @@ def _frames(report: Report) -> str:
         ]
         tail, restart = drifts[0][1].age_test.tail, drifts[0][1].age_test.restart
         parts.append(
-            svg.table(heads, rows, f"Age test: frames {tail[0]} to {tail[1]}, against a run begun at frame {restart}")
+            inline_svg.table(
+                heads, rows, f"Age test: frames {tail[0]} to {tail[1]}, against a run begun at frame {restart}"
+            )
         )
     return "".join(parts)
 
@@ -230,16 +232,16 @@ def _training(report: Report) -> str:
         return ""
     kl = plots.kl_chart(trained)
     terms = Chart(kl.title, kl.xlabel, kl.panels[:2])  # beta and teacher forcing stand in the figure before it
-    return svg.figure(
+    return inline_svg.figure(
         plots.loss_chart(trained),
         "loss",
         "Training loss per predicted frame, with beta (the weight of the KL term) and the teacher-forcing ratio.",
-    ) + svg.figure(terms, "terms", "The KL term and the reconstruction error, per predicted frame.")
+    ) + inline_svg.figure(terms, "terms", "The KL term and the reconstruction error, per predicted frame.")
 
 
 def _schedules(report: Report) -> str:
     caption = "Beta, teacher-forcing ratio and learning rate as the settings plan them over a whole run."
-    return svg.figure(plots.schedule_chart(report.runs), "plan", caption)
+    return inline_svg.figure(plots.schedule_chart(report.runs), "plan", caption)
 
 
 def _latents(report: Report) -> str:
@@ -251,7 +253,7 @@ def _latents(report: Report) -> str:
                 f"{label}: quality for each way to choose z; KL and activity of its {found['dimensions']} dimensions. "
                 f"KL is {found['kl']:.3g} nats a frame, and {found['active_units']} units are active."
             )
-            parts.append(svg.figure(plots.latents_chart(entry.latents), f"latents-{number}", caption))
+            parts.append(inline_svg.figure(plots.latents_chart(entry.latents), f"latents-{number}", caption))
     return "".join(parts)
 
 
@@ -262,7 +264,7 @@ def _settings(report: Report) -> str:
         tables = [to_table(run.config) for run in report.runs]
         rows = [[key, *(_value(table, key) for table in tables)] for key in keys]
         parts.append(
-            svg.table(["setting", *(run.name for run in report.runs)], rows, "What differs")
+            inline_svg.table(["setting", *(run.name for run in report.runs)], rows, "What differs")
             if rows
             else "<p>These runs have the same settings.</p>"
         )
@@ -284,11 +286,10 @@ def _protocol(report: Report) -> str:
             same.append([key.replace("_", " "), values[0]])
         else:
             rows.append([key.replace("_", " "), *values])
-    parts = [
-        f'<div class="words">{svg.table(["the same for all" if len(records) > 1 else "part", "value"], same)}</div>'
-    ]
+    head = ["the same for all" if len(records) > 1 else "part", "value"]
+    parts = [f'<div class="words">{inline_svg.table(head, same)}</div>']
     if rows:
-        parts.append(f'<div class="words">{svg.table(["different", *records], rows)}</div>')
+        parts.append(f'<div class="words">{inline_svg.table(["different", *records], rows)}</div>')
     return "".join(parts)
 
 
@@ -299,10 +300,10 @@ def _origin(report: Report) -> str:
         [run.name, *(str(entry.info.get(key, "-")) for key in ("vidcvae", "torch", "python"))]
         for run, entry in zip(report.runs, report.entries, strict=True)
     ]
-    here = svg.table(["this page was made with", ""], [list(item) for item in report.environment.items()])
+    here = inline_svg.table(["this page was made with", ""], [list(item) for item in report.environment.items()])
     return (
         f"<pre>{escape(lines)}\n# this page\n{escape(report.command)}</pre>"
-        + svg.table(["run", "vidcvae", "torch", "python"], versions, "Trained with")
+        + inline_svg.table(["run", "vidcvae", "torch", "python"], versions, "Trained with")
         + f'<div class="words">{here}</div>'
     )
 

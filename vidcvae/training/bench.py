@@ -69,6 +69,7 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     fast = Engine(engine_state, config, dtype)
     plain_state = new_state(plain_model.train(), config)
     rate, draws = config.loss.smoothing, draw(eps, mask)
+    mask = mask.to(device)  # or the plain loop would wait for it in every frame
 
     def engine() -> dict[str, Tensor]:
         return fast.step(batch, draws, Weights(BETA, rate, config.optimizer.lr))[0]
@@ -89,11 +90,10 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())
     seconds = in_turns(plain, engine, device, repeats, progress)
-    forward = count_flop(lambda: clip_terms(engine_model, frames, condition, draws, config))
+    # counted on the plain model: what is compiled hides its operations
+    forward = count_flop(lambda: clip_terms(plain_model, frames, condition, draws, config))
     share = 3 * forward / seconds[1] / matrix_peak(dtype, device)  # backward costs twice forward
-    return _comparison(
-        seconds, clips, "clips/s", frame_flop(engine_model, frames, condition), share, memory, difference
-    )
+    return _comparison(seconds, clips, "clips/s", frame_flop(plain_model, frames, condition), share, memory, difference)
 
 
 def compare_generation(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:

@@ -6,7 +6,6 @@ step on whose loss or gradient is not finite, no step changes anything, and ``En
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from vidcvae.config import Config, unfit_for_graphs
 from vidcvae.data.clips import ClipBatch
-from vidcvae.errors import NonFiniteError
 from vidcvae.models.graphs import Graphed
 from vidcvae.rng import there
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
-from vidcvae.training.step import Draws, Terms, Weights, gradients, training_step
+from vidcvae.training.step import Draws, Terms, Weights, gradients, must_be_finite, training_step
 
 
 class Engine:
@@ -76,9 +74,7 @@ class Engine:
         self.late = self.steps - int(self.finite_steps)
         if self.late:
             assert self.first_broken is not None
-            values = zip(self.names, self.first_broken.tolist(), strict=True)
-            name, value = next((n, v) for n, v in values if not math.isfinite(v))
-            raise NonFiniteError(f"the {name.replace('_', ' ')} became {value}")
+            must_be_finite(dict(zip(self.names, self.first_broken.unbind(), strict=True)))
         self.steps = 0
         self.finite_steps.zero_()
 
@@ -117,7 +113,8 @@ class Engine:
 
     @torch.no_grad()
     def _average(self, share: Tensor) -> None:
-        """ema += share * (weights - ema), and nothing after a step that was not finite."""
+        """``step.update_ema`` for a share that only the GPU knows: ema += share * (weights - ema), and 0 of it after a
+        step that was not finite."""
         if self.state.ema:
             averages = [self.state.ema[name] for name, _ in self.state.model.named_parameters()]
             apart = torch._foreach_sub([p.detach() for p in self.state.model.parameters()], averages)

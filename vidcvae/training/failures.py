@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vidcvae.config import Config, Svg
 from vidcvae.data.clips import ClipBatch
-from vidcvae.errors import VidcvaeError
-from vidcvae.storage import checkpoint
+from vidcvae.errors import NonFiniteError, VidcvaeError
+from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder
+from vidcvae.training.distributed import Ranks
 from vidcvae.training.state import TrainingState
 from vidcvae.training.step import Draws, Weights, gradients
 
@@ -42,6 +43,43 @@ def losses_of(
     return {"losses": together, "alone": alone}
 
 
+def non_finite(
+    error: NonFiniteError,
+    run: RunFolder,
+    step: int,
+    weights: Weights,
+    clips: list[dict[str, Any]],
+    losses: dict[str, Any],
+    ranks: Ranks,
+) -> NonFiniteError:
+    """``error`` with what to do about it. The batch, with every rank's ``losses_of`` it, is put down in the run."""
+    where = run.path / "non-finite.json"
+    found = ranks.gather(losses)
+    alone = [losses for rank in found for losses in rank["alone"]]
+    if ranks.main:
+        about = {
+            "step": step,
+            "problem": error.message,
+            "beta": weights.beta,
+            "lr": weights.lr,
+            "ranks": [rank["losses"] for rank in found],
+            "clips": [clip | {"losses": losses} for clip, losses in zip(clips, alone, strict=True)],
+        }
+        durable.write_json(where, about)
+    return NonFiniteError(
+        f"{error.message} at step {step}; nothing was updated with it, and {_kept(run)}. "
+        f"The batch is described in {where}.",
+        f"Try a lower learning rate (--lr {weights.lr / 3:.2g})"
+        + (", a higher first beta (--set kl.start=0.01)" if weights.beta < 0.001 else "")
+        + ", or --set training.precision=float32.",
+    )
+
+
+def _kept(run: RunFolder) -> str:
+    last = run.checkpoints / checkpoint.LAST
+    return f"{last} is intact" if last.exists() else "no checkpoint was saved yet"
+
+
 def _rows(batch: ClipBatch, rows: list[int]) -> ClipBatch:
     def take(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[rows]
@@ -53,10 +91,13 @@ def _rows(batch: ClipBatch, rows: list[int]) -> ClipBatch:
 # --- out of memory ---------------------------------------------------------------------------------
 
 
+ON_CPU = "can't allocate memory", "not enough memory", "Cannot allocate memory"
+ON_GPU = "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"
+
+
 def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's allocator says so, or that of the CPU, which has no exception of its own."""
-    words = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in words)
+    """Whether a GPU's allocator says so, a GPU's library, or the CPU's allocator, which has no exception of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in (*ON_CPU, *ON_GPU))
 
 
 def out_of_memory(error: RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError:
@@ -64,13 +105,12 @@ def out_of_memory(error: RuntimeError, config: Config, world: int, run: RunFolde
     text = str(error)
     asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
     free = re.search(r"of which ([\d.]+ ?\w+) is free", text)
-    there = free[1] if free else _free_memory()
-    where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
-    last = run.checkpoints / checkpoint.LAST
+    on_cpu = any(words in text for words in ON_CPU)
+    there = free[1] if free else _free_memory() if on_cpu else None
+    where = "this machine" if on_cpu else "the GPU"
     return VidcvaeError(
         f"{where} is out of memory: {_readable(asked[1]) if asked else 'more'} was asked for"
-        f"{f' where {there} is free' if there else ''}, with {_batch(config, world)}; "
-        f"{f'{last} is intact' if last.exists() else 'no checkpoint was saved yet'}.",
+        f"{f' where {there} is free' if there else ''}, with {_batch(config, world)}; {_kept(run)}.",
         smaller(config, world),
     )
 

@@ -202,8 +202,7 @@ def training_step(
     Raises ``NonFiniteError`` before anything is updated.
     """
     terms, last = gradients(state, batch, draws, config, weights, dtype, ranks)
-    if bad := objectives.first_non_finite(terms):
-        raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
+    must_be_finite(terms)
     for group in state.optimizer.param_groups:
         group["lr"] = weights.lr
     state.optimizer.step()
@@ -257,6 +256,12 @@ def gradients(
     return terms, torch.cat(ends)
 
 
+def must_be_finite(terms: Terms) -> None:
+    """Raise ``NonFiniteError`` that names the first term that is not."""
+    if bad := objectives.first_non_finite(terms):
+        raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
+
+
 @torch.no_grad()
 def update_ema(state: TrainingState, decay: float) -> None:
     """ema = decay * ema + (1 - decay) * weights."""
@@ -269,6 +274,10 @@ def update_ema(state: TrainingState, decay: float) -> None:
 def compute_dtype(precision: str, device: str) -> torch.dtype:
     """float32 or bfloat16; "auto" takes bfloat16 where the hardware multiplies it natively."""
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device == "cuda"
+            else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         precision = "bf16" if native else "float32"
     return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,104 @@
+"""What each step trains on: its clips, where they are from, and all that is drawn for them.
+
+Everything is a function of (seed, stream, step), so that a step can be made again, by a resumed run or after a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+from torch import Tensor
+
+from vidcvae import rng
+from vidcvae.config import Config
+from vidcvae.data import clips, resident, sampler
+from vidcvae.data.clips import ClipBatch, Place, VideoData
+from vidcvae.data.resident import Resident
+from vidcvae.training.distributed import Ranks
+from vidcvae.training.schedules import Length
+from vidcvae.training.state import TrainingState
+from vidcvae.training.step import Draws, draw
+
+
+def run_length(config: Config, data: VideoData) -> Length:
+    """How many steps the epochs have. Raises ``DataError`` if no clip can be cut from the training split."""
+    train, sequences = config.training, data.split("train")
+    if train.steps_per_epoch:
+        return Length(train.epochs, train.steps_per_epoch)
+
+    def steps(epoch: int) -> int:
+        return -(-len(sampler.epoch_order(sequences, config.data, train, epoch)) // train.batch_size)
+
+    short = min(config.data.fast_train_epochs, train.epochs) if config.data.fast_train else 0
+    return Length(train.epochs, steps(train.epochs), short, steps(0) if short else 0)
+
+
+class Batches:
+    """The batches of the training split, of which each rank has its rows.
+
+    ``order(turn)`` are an epoch's clips as they are trained; ``cut(places, length)`` cuts clips.
+    """
+
+    def __init__(
+        self, config: Config, sequences: tuple[clips.Sequence, ...], length: Length, state: TrainingState, ranks: Ranks
+    ) -> None:
+        self.config, self.sequences, self.length, self.state = config, sequences, length, state
+        self.device = next(state.model.parameters()).device
+        self.mine = ranks.slice(config.training.batch_size)
+        self.order = lru_cache(2)(lambda turn: sampler.epoch_order(sequences, config.data, config.training, turn))
+        self.cut = self._source()
+
+    def of(self, step: int, length: int) -> tuple[list[Place], ClipBatch]:
+        """Where all clips of a step are from, some of them where an earlier one ended; and this rank's own."""
+        train, replay = self.config.training, self.state.replay
+        places = [self._place(pick, step, i) for i, pick in enumerate(self._picks(step))]
+        if not replay:
+            return places, self.cut(places[self.mine], length)
+        places, rows = replay.choose(places, self.sequences, length, train.replay, train.seed, step)
+        batch = self.cut(places[self.mine], length)
+        return places, replace(batch, start=replay.starts(batch.frames[:, 0], rows[self.mine]))
+
+    def draws(self, step: int, mask: Tensor) -> Draws:
+        """This rank's part of everything random in a step, apart from its clips; ``mask`` (B, T-1) is of all ranks."""
+        train, size = self.config.training, self.config.data.size
+        shape = (*mask.shape, *self.state.model.latent_shape(*size))
+        eps = rng.normal(shape, train.seed, "posterior", step, device=self.device)
+        noise = level = keep = None
+        if train.noise:
+            level = rng.uniform((len(mask), 1), train.seed, "noise-level", step).expand_as(mask) * train.noise
+            noise = rng.normal((*mask.shape, 3, *size), train.seed, "noise", step, device=self.device)
+            noise = noise * rng.there(level, self.device)[:, :, None, None, None]
+        if train.latent_dropout:
+            keep = (rng.uniform((len(mask),), train.seed, "latent-dropout", step) >= train.latent_dropout).float()
+            keep *= len(keep) / keep.sum().clamp(min=1)
+        return draw(eps, mask, noise=noise, level=level, keep=keep)[self.mine]
+
+    def _picks(self, step: int) -> list[sampler.Pick]:
+        """The clips of a step. An epoch's last batch is filled up from its beginning, so all are full."""
+        train = self.config.training
+        if train.steps_per_epoch:  # an epoch is only a count: go on through order after order
+            n = len(self.order(0))
+            turns = (divmod(i, n) for i in range(step * train.batch_size, (step + 1) * train.batch_size))
+            return [self.order(turn)[i] for turn, i in turns]
+        epoch = self.length.epoch(step)
+        order = self.order(epoch)
+        first = (step - self.length.begin(epoch)) * train.batch_size
+        return [order[i % len(order)] for i in range(first, first + train.batch_size)]
+
+    def _place(self, pick: sampler.Pick, step: int, i: int) -> Place:
+        """A clip's anchor, for models that keep one in sight: a frame of its sequence; and how it is moved."""
+        sequence, first = pick
+        data, train = self.config.data, self.config.training
+        share, coin, *by = rng.uniform((4,), train.seed, "places", step, i).tolist()
+        down, right = (round((2 * x - 1) * data.shift) for x in by)
+        anchor = int(share * len(self.sequences[sequence])) if self.state.model.uses_anchor else -1
+        return Place(sequence, first, anchor, int(data.flip and coin < 0.5), down, right)
+
+    def _source(self) -> Callable[[list[Place], int], ClipBatch]:
+        """What cuts clips of a length at places: on a GPU, from a copy there of the whole split, where it fits."""
+        kind, pairing = self.config.model.condition, self.config.data.condition
+        if self.device.type == "cuda" and resident.fits(self.sequences, kind):
+            return Resident(self.sequences, kind, pairing, str(self.device)).cut
+        return lambda places, length: clips.cut(self.sequences, places, length, kind, pairing)

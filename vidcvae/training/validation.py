@@ -1,0 +1,75 @@
+"""The score of a model in the middle of its training: a free run over the validation split."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcvae.config import Config
+from vidcvae.data import clips
+from vidcvae.errors import NonFiniteError
+from vidcvae.evaluation.freerun import Way, measure
+from vidcvae.evaluation.score import summaries
+from vidcvae.training.state import TrainingState
+
+LATENTS = ("zero", "prior")  # how z is chosen: 0, and drawn as in the course
+Tables = dict[Way, list[Tensor]]
+
+
+def measured(
+    state: TrainingState,
+    config: Config,
+    sequences: Sequence[clips.Sequence],
+    only: Sequence[int],
+    progress: Callable[[int, int], None],
+) -> Tables:
+    """``freerun.measure`` of the sequences ``only``, with the moving average of the weights where there is one."""
+    device = next(state.model.parameters()).device
+    ways, frames, seed = [Way(z) for z in LATENTS], config.validation.frames, config.training.seed
+    with _eval_weights(state):
+        return measure(
+            state.model, sequences, config, ways, seed=seed, frames=frames, device=device, progress=progress, only=only
+        )
+
+
+def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, step: int) -> dict[str, Any]:
+    """What the history is told. Raises ``NonFiniteError`` if the metric that chooses the best model is not finite."""
+    found = summaries(tables, sequences)
+    record: dict[str, Any] = {}
+    for latent in LATENTS:
+        record[f"psnr_{latent}"] = found[latent]["psnr_mean"]
+        record[f"ssim_{latent}"] = found[latent]["ssim_mean"]
+        record[f"psnr_{latent}_per_frame"] = found[latent]["psnr_per_frame"]
+    baseline = "baseline_copy_last_past_psnr" if config.training.past > 1 else "baseline_copy_first_psnr"
+    record[baseline] = found["zero"][baseline]
+    score = record[config.validation.metric]
+    if not math.isfinite(score):
+        raise NonFiniteError(
+            f"the validation's {config.validation.metric} became {score} at step {step}; "
+            f"the checkpoints saved before are intact.",
+            f"Try a lower learning rate (--lr {config.optimizer.lr / 3:.2g}).",
+        )
+    return record
+
+
+@contextlib.contextmanager
+def _eval_weights(state: TrainingState) -> Iterator[None]:
+    """The model in eval mode, with the moving average of its weights where there is one, for a block."""
+    state.model.eval()
+    raw = {name: p.detach().clone() for name, p in state.model.named_parameters()} if state.ema else {}
+    _put(state, state.ema)
+    try:
+        yield
+    finally:
+        _put(state, raw)
+
+
+@torch.no_grad()
+def _put(state: TrainingState, weights: dict[str, Tensor]) -> None:
+    for name, parameter in state.model.named_parameters() if weights else ():
+        parameter.copy_(weights[name])
