@@ -302,6 +302,7 @@ def main(out: Path) -> None:
             with patch.context() as local:
                 found[f"signal in {when}"] = signalled(out, ranks, local, when)
         found["refused"] = ranks.gather(refused(ranks))
+    found["threads"] = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if ranks.main:
         histories = {p.parent.name: read_history(p) for p in out.glob("*/history.jsonl")}
         (out / "found.json").write_text(json.dumps(found | {"histories": histories}))

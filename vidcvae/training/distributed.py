@@ -15,6 +15,7 @@ so that nobody waits for a GPU, and as JSON, so that nothing is unpickled.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import socket
@@ -180,6 +181,7 @@ class Ranks:
                     self.gather(None)  # until rank 0 has gone: torchrun stops the rest as soon as one leaves
             raise SystemExit(error.exit_code) from None
         if self.world > 1:
+            self._control = None  # a group that is still held would outlive this, and may abort the process at its exit
             dist.destroy_process_group()
 
     @contextlib.contextmanager
@@ -265,6 +267,8 @@ def join(config: Config) -> Ranks:
         torch.cuda.set_device(local)
     if world == 1:
         return ALONE
+    # The defaults of its functions are the group of the time when it is imported, as PyTorch's optimizers do: none yet
+    importlib.import_module("torch.distributed.nn.functional")
     store, _, _ = next(rendezvous("env://", rank, world))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         # torchrun's store outlives a restart, with the addresses of dead processes in it (pytorch/pytorch 135712). The
