@@ -137,11 +137,12 @@ def test_graphs_replay_what_eager_steps_do(name: str, precision: torch.dtype) ->
         inputs = step_inputs(config, step, ratio=0.5)
         want, _ = plain.step(*inputs, WEIGHTS)
         got, _ = engine.step(*inputs, WEIGHTS)
-        rtol = 1e-3 if precision == torch.float32 else 3e-2  # wrong numbers are further apart
+        rtol = 1e-4 if precision == torch.float32 else 3e-2
         assert all(torch.allclose(got[key], want[key], rtol=rtol) for key in want), step
         eager.progress.step = graphed.progress.step = step + 1
     assert len(engine.run.captured) == 2, "own frames and true frames"
-    assert apart(eager, graphed) < 0.02, "Adam turns rounding of tiny gradients into steps of up to lr"
+    # in bfloat16 Adam turns the rounding of tiny gradients into steps of up to lr
+    assert apart(eager, graphed) < (1e-3 if precision == torch.float32 else 0.02)
 
 
 @gpu
