@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vidcvae.models.loading import load_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
+from vidcvae.training import validation
 from vidcvae.training.loop import train
 
 from .conftest import tiny_config
@@ -197,6 +199,46 @@ def test_a_time_budget_ends_the_run_with_everything_saved(tmp_path: Path, square
     assert last(run).meta["step"] == outcome.steps
     rates = [line["lr"] for line in read_history(run.history) if line["kind"] == "step"]
     assert rates[-1] < 0.5 * rates[0], "the learning rate follows the time"
+
+
+def test_the_validation_that_ends_a_run_takes_nothing_from_its_time_budget(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = validation.measured
+
+    def slow(*args: Any) -> Any:
+        time.sleep(1.2)
+        return measured(*args)
+
+    monkeypatch.setattr(validation, "measured", slow)
+    config = tiny_config(training={"epochs": 100000, "max_minutes": 0.01}, validation={"every": 100000})
+    run = new_run(tmp_path / "run", config)
+    outcome = train(run, config, squares)
+    assert 0.01 <= outcome.minutes < 0.02 <= outcome.validation_minutes
+    assert last(run).meta["progress"]["minutes"] == pytest.approx(outcome.minutes, abs=0.005)
+
+
+def test_every_step_is_told_and_losses_within_seconds(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 2, "log_every": 1000}, validation={"every": 0})
+    events: list[dict[str, Any]] = []
+    outcome = train(new_run(tmp_path / "run", config), config, squares, report=events.append)
+    told = [event for event in events if event["kind"] == "progress"]
+    assert [event["step"] for event in told] == list(range(1, outcome.steps + 1))
+    assert {"total", "reconstruction", "kl", "grad_norm", "clips_per_second"} <= told[0].keys()
+    (start,) = [event for event in events if event["kind"] == "start"]
+    assert (start["minutes"], start["max_minutes"], start["best"]) == (0.0, 0.0, None)
+
+
+def test_a_budget_that_allows_only_part_of_the_steps_is_told_once(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(
+        training={"epochs": 1000, "max_minutes": 0.01},
+        validation={"every": 0},
+        lr_schedule={"type": "multistep", "milestones": [2, 5]},
+    )
+    events: list[dict[str, Any]] = []
+    train(new_run(tmp_path / "run", config), config, squares, report=events.append)
+    (told,) = [e["text"] for e in events if e["kind"] == "warning" and "allow about" in e["text"]]
+    assert "0.01 minutes allow about" in told and "learning rate falls" in told
 
 
 def test_a_trained_run_loads_with_either_weights(tmp_path: Path, squares: VideoData) -> None:

@@ -95,3 +95,12 @@ def test_a_time_budget_moves_the_schedule_on() -> None:
     assert schedules.scheduled_step(50, length, minutes=5, budget=10) == 500
     assert schedules.scheduled_step(700, length, minutes=5, budget=10) == 700
     assert schedules.scheduled_step(50, length, minutes=99, budget=10) == 999
+
+
+def test_a_time_budget_that_squeezes_milestones_is_told_in_steps() -> None:
+    course = settings.resolve(settings.read_preset("course"), {"training": {"max_minutes": 3.0}})
+    text, spoilt = schedules.fitted_to_time(course, Length(70, 50), 50)  # 3,500 steps, of which 50: 0.71 an epoch
+    assert spoilt and "3 minutes allow about 50 of 3,500 steps" in text
+    assert "falls by a factor of 0.1 after 1 and 3 steps" in text and "--preset anchor-cpu" in text
+    smooth = settings.resolve(settings.read_preset("anchor-cpu"))
+    assert schedules.fitted_to_time(smooth, Length(400, 300), 3000)[1] is False

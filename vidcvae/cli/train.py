@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from vidcvae.training.distributed import Ranks
 
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the training clips.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Stop, with everything saved, after so long.")]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--max-minutes",
+        help="End the training after this many minutes. Schedules are fitted to them; the last validation comes after.",
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=completion.devices)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON event a line on standard output.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")]
@@ -326,7 +332,7 @@ def _train(
     weights: dict[str, Any] | None,
     ranks: Ranks,
 ) -> None:
-    from vidcvae.cli.training_view import watching
+    from vidcvae.cli.training_view import tell_outcome, watching
     from vidcvae.output import tensorboard
     from vidcvae.training import loop
 
@@ -337,8 +343,7 @@ def _train(
             report = files.enter_context(tensorboard.logging(run, data, step, shown))
         outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights, ranks=ranks)
     if mode != "json":
-        scores = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
-        ui.say(f"trained {outcome.steps} steps in {outcome.minutes:.1f} minutes{scores}: {run.path}")
+        tell_outcome(outcome)
         ui.note(f"Next: vidcvae evaluate {run.path}   vidcvae plot loss {run.path}   vidcvae generate {run.path} ...")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from vidcvae.cli import ui
+
+if TYPE_CHECKING:
+    from vidcvae.training.loop import Outcome
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -33,8 +36,50 @@ def watching(mode: str) -> Iterator[Report]:
 
 
 def _json(event: Event) -> None:
-    if event["kind"] != "validating":
+    if event["kind"] not in ("progress", "validating"):
         ui.emit(event)
+
+
+class Ends:
+    """How far training is and how long it still takes, by whichever end comes first: its steps or its minutes."""
+
+    def __init__(self, start: Event) -> None:
+        self.steps: int = start["steps"]
+        self.budget: float = start["max_minutes"]
+        self.step: int = start["step"]
+        self.minutes: float = start["minutes"]
+        self.first = self.step, self.minutes
+
+    def now_at(self, event: Event) -> None:
+        self.step, self.minutes = event["step"], event["minutes"]
+
+    @property
+    def share(self) -> float:
+        """The share that is done, 0 to 1."""
+        by_time = self.minutes / self.budget if self.budget else 0.0
+        return min(1.0, max(self.step / self.steps, by_time))
+
+    @property
+    def minutes_left(self) -> float | None:
+        """None before the first step."""
+        left = [self.budget - self.minutes] if self.budget else []
+        done, spent = self.step - self.first[0], self.minutes - self.first[1]
+        if done:
+            left.append((self.steps - self.step) * spent / done)
+        return max(0.0, min(left)) if left else None
+
+    def __str__(self) -> str:
+        left = self.minutes_left
+        of_budget = f" of {self.budget:g}" if self.budget else ""
+        remaining = "" if left is None else f", {clock(left)} left"
+        return f"{self.share:.0%}, {self.minutes:.1f}{of_budget} min{remaining}"
+
+
+def clock(minutes: float) -> str:
+    """Minutes as 1:23:45 or 3:45."""
+    hours, seconds = divmod(round(minutes * 60), 3600)
+    tail = f"{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+    return f"{hours}:{tail}" if hours else tail.removeprefix("0")
 
 
 class Plain:
@@ -42,21 +87,26 @@ class Plain:
 
     def __init__(self) -> None:
         self.spoken = -float(PLAIN_SECONDS)
-        self.steps = 0
+        self.ends: Ends
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
         match event["kind"]:
             case "start":
-                self.steps = event["steps"]
+                self.ends = Ends(event)
                 ui.note(_start(event))
             case "warning":
                 ui.warn(event["text"])
-            case "step" | "validating" if now - self.spoken < PLAIN_SECONDS:
-                return
-            case "step":
-                ui.note(_step(event, self.steps))
+            case "note":
+                ui.note(event["text"])
+            case "progress":
+                self.ends.now_at(event)
+                if now - self.spoken < PLAIN_SECONDS or "total" not in event:
+                    return
+                ui.note(_step(event, self.ends))
             case "validating":
+                if now - self.spoken < PLAIN_SECONDS:
+                    return
                 ui.note(f"validating: frame {event['done']} of {event['total']}")
             case "validation":
                 ui.note(_validation(event))
@@ -73,81 +123,151 @@ class LiveView:
     def __init__(self) -> None:
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
             console=ui.err,
+            expand=True,
         )
-        self.training = self.bar.add_task("steps", total=None)
-        self.validating = self.bar.add_task("validation", total=None, visible=False)
-        self.step: Event = {}
-        self.validation: Event = {}
-        self.live = Live(get_renderable=self.render, console=ui.err, refresh_per_second=4, transient=False)
+        self.training = self.bar.add_task("training", total=None, left="")
+        self.validating = self.bar.add_task("validating", total=None, visible=False, left="")
+        self.ends: Ends
+        self.losses: Event = {}
+        self.score: float | None = None
+        self.best: float | None = None
+        self.live = Live(get_renderable=lambda: self, console=ui.err, refresh_per_second=4, transient=False)
 
     def __call__(self, event: Event) -> None:
         match event["kind"]:
             case "start":
+                self.ends, self.best = Ends(event), event["best"]
                 self.live.console.print(_start(event), markup=False)
-                self.bar.update(self.training, total=event["steps"], completed=event["step"])
+                self._move()
             case "warning":
                 self.live.console.print(f"warning: {event['text']}", markup=False, style="yellow")
-            case "step":
-                self.step = event
-                self.bar.update(self.training, completed=event["step"])
-            case "epoch":
-                self.bar.update(self.training, completed=event["step"])
+            case "note":
+                self.live.console.print(event["text"], markup=False, style="dim")
+            case "progress":
+                self.ends.now_at(event)
+                self._move()
+                if "total" in event:
+                    self.losses = event
             case "validating":
                 self.bar.update(self.validating, total=event["total"], completed=event["done"], visible=True)
             case "validation":
-                self.validation = event
+                self.score = event["psnr_zero"]
+                self.best = max(self.score, self.best if self.best is not None else self.score)
                 self.bar.update(self.validating, visible=False)
                 self.live.console.print(_validation(event), markup=False)
 
-    def render(self) -> Group:
+    def _move(self) -> None:
+        left = self.ends.minutes_left
+        text = "" if left is None else f"{clock(left)} left"
+        self.bar.update(self.training, total=1.0, completed=self.ends.share, left=text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Group(self.bar, self._table(options.max_width))
+
+    def _table(self, width: int) -> Table:
+        """As many columns as the width holds; those that matter most stay longest."""
+        cells = self._cells()
+        widths = {name: max(len(name), len(text), 6) for name, text in cells.items()}
+        kept: set[str] = set()
+        room = width
+        for name in BY_IMPORTANCE:
+            if widths[name] + 2 <= room:
+                room -= widths[name] + 2
+                kept.add(name)
         grid = Table(box=None, pad_edge=False, header_style="dim")
-        shown = {
-            "epoch": lambda e: str(e["epoch"] + 1),
-            "reconstruction": lambda e: f"{e['reconstruction']:.4f}",
-            "KL": lambda e: f"{e['kl']:.4g}",
-            "beta": lambda e: f"{e['beta']:.3g}",
-            "forced": lambda e: f"{e['forced']:.0%}",
-            "lr": lambda e: f"{e['lr']:.2g}",
-            "|grad|": lambda e: f"{e['grad_norm']:.3g}",
-            "clips/s": lambda e: f"{e['clips_per_second']:.3g}",
+        for name in cells:
+            if name in kept:
+                grid.add_column(name, justify="right", width=widths[name], no_wrap=True)
+        if self.losses or self.score is not None:
+            grid.add_row(*(text for name, text in cells.items() if name in kept))
+        return grid
+
+    def _cells(self) -> dict[str, str]:
+        def number(key: str, form: str) -> str:
+            return format(self.losses[key], form) if key in self.losses else "-"
+
+        def decibels(score: float | None) -> str:
+            return "-" if score is None else f"{score:.2f} dB"
+
+        return {
+            "step": f"{self.ends.step:,}" if self.losses else "-",
+            "epoch": str(self.losses["epoch"] + 1) if self.losses else "-",
+            "reconstruction": number("reconstruction", ".4f"),
+            "KL": number("kl", ".4g"),
+            "beta": number("beta", ".3g"),
+            "forced": number("forced", ".0%"),
+            "lr": number("lr", ".2g"),
+            "|grad|": number("grad_norm", ".3g"),
+            "clips/s": number("clips_per_second", ".3g"),
+            "val PSNR": decibels(self.score),
+            "best": decibels(self.best),
         }
-        for name in shown:
-            grid.add_column(name, justify="right", min_width=7)
-        grid.add_column("val PSNR", justify="right")
-        if self.step:
-            score = f"{self.validation['psnr_zero']:.2f} dB" if self.validation else "-"
-            grid.add_row(*(show(self.step) for show in shown.values()), score)
-        return Group(self.bar, grid)
+
+
+# The columns of the live table; on a narrow terminal the last ones go first.
+BY_IMPORTANCE = (
+    "val PSNR",
+    "reconstruction",
+    "best",
+    "step",
+    "clips/s",
+    "KL",
+    "lr",
+    "epoch",
+    "beta",
+    "|grad|",
+    "forced",
+)
+
+
+def tell_outcome(outcome: Outcome) -> None:
+    """The result of a training, and in words whether it is worth anything."""
+    last = outcome.validation_minutes
+    then = f", then {last:.1f} of validation" if last >= 0.05 else ""
+    psnr = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
+    ui.say(f"trained {outcome.steps} steps in {outcome.minutes:.1f} minutes{then}{psnr}: {outcome.run.path}")
+    if not outcome.scores:
+        return
+    copied, frame = baseline(outcome.scores)
+    if (score := outcome.scores["psnr_zero"]) < copied:
+        ui.warn(
+            f"the model ({score:.2f} dB) is worse than repeating the {frame} frame ({copied:.2f} dB): "
+            f"it has not learnt the motion yet. Train it for longer, or look at its videos before you use it."
+        )
 
 
 def _start(event: Event) -> str:
     what = f"{event['model']}, {event['parameters']:,} parameters, on {event['device']} in {event['precision']}"
-    position = f"from step {event['step']} " if event["step"] else ""
+    position = f", from step {event['step']:,}" if event["step"] else ""
+    budget = f", at most {event['max_minutes']:g} minutes" if event["max_minutes"] else ""
     return (
         f"{event['run']}: {what}\n"
-        f"{event['clips']} clips an epoch, {event['epochs']} epochs, {event['steps']} steps {position}".rstrip()
+        f"{event['clips']:,} clips an epoch, {event['epochs']:,} epochs, {event['steps']:,} steps{budget}{position}"
     )
 
 
-def _step(event: Event, steps: int) -> str:
+def _step(event: Event, ends: Ends) -> str:
     return (
-        f"step {event['step']}/{steps}  epoch {event['epoch'] + 1}  loss {event['total']:.4g}  "
+        f"step {event['step']:,} ({ends})  epoch {event['epoch'] + 1}  loss {event['total']:.4g}  "
         f"reconstruction {event['reconstruction']:.4g}  KL {event['kl']:.4g}  beta {event['beta']:.3g}  "
         f"lr {event['lr']:.2g}  {event['clips_per_second']:.3g} clips/s"
     )
 
 
 def _validation(event: Event) -> str:
-    copied = {"baseline_copy_first_psnr": "first", "baseline_copy_last_past_psnr": "last given"}
-    name, which = next((name, which) for name, which in copied.items() if name in event)
+    score, name = baseline(event)
     return (
         f"epoch {event['epoch'] + 1}: val PSNR {event['psnr_zero']:.2f} dB with z = 0, "
         f"{event['psnr_prior']:.2f} dB with z from the prior "
-        f"(repeating the {which} frame: {event[name]:.2f} dB)"
+        f"(repeating the {name} frame: {score:.2f} dB)"
     )
+
+
+def baseline(scores: Event) -> tuple[float, str]:
+    """The PSNR of repeating a frame, and which frame that is, from a validation's scores."""
+    copied = {"baseline_copy_first_psnr": "first", "baseline_copy_last_past_psnr": "last given"}
+    return next((scores[key], name) for key, name in copied.items() if key in scores)

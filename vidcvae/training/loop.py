@@ -29,6 +29,7 @@ from vidcvae.training import failures, schedules, validation
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine
+from vidcvae.training.pace import Pace
 from vidcvae.training.signals import Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
 from vidcvae.training.step import Draws, Weights, compute_dtype, forcing_mask
@@ -38,12 +39,17 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended."""
+    """How a training ended.
+
+    minutes: time of training in all, over all resumes. A validation at the very end comes after a time budget and is
+    counted apart, in validation_minutes.
+    """
 
     run: RunFolder
     steps: int
     minutes: float
     scores: dict[str, float]
+    validation_minutes: float = 0.0
 
 
 class _StopRequested(Exception):
@@ -116,9 +122,8 @@ class _Training:
         else:
             durable.clean_leftovers(self.run.checkpoints)
             self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else 0)
-        self.began = time.monotonic()
-        self.minutes_before = self.progress.minutes
-        self.window_began = self.began
+        self.pace = Pace(config, self.length, self.progress.step, self.progress.minutes)
+        self.window_began = self.pace.began
 
     # --- 2. the loop -------------------------------------------------------------------------------
 
@@ -136,8 +141,10 @@ class _Training:
             finally:
                 if self.ranks.main:
                     self.history.close()
-        outcome = Outcome(self.run, self.progress.step, self._minutes(), self.progress.scores)
-        self.report({"kind": "done", "steps": outcome.steps, "minutes": outcome.minutes, **outcome.scores})
+        minutes, last = self.pace.minutes(), self.pace.last_validation
+        outcome = Outcome(self.run, self.progress.step, minutes, self.progress.scores, last)
+        times = {"minutes": minutes, "validation_minutes": last}
+        self.report({"kind": "done", "steps": outcome.steps, **times, **outcome.scores})
         return outcome
 
     def _announce(self) -> None:
@@ -154,6 +161,9 @@ class _Training:
                 "epochs": length.epochs,
                 "steps": length.steps,
                 "step": self.progress.step,
+                "minutes": self.progress.minutes,
+                "max_minutes": self.config.training.max_minutes,
+                "best": self.progress.best,
             }
         )
         for text in schedules.warnings(self.config, length):
@@ -173,6 +183,8 @@ class _Training:
         while self.progress.step < end:
             self._step()
             self._agree()
+            if warning := self.pace.warning(self.progress.step):
+                self.report(warning)
             if self.asked.stop is not None:
                 raise _StopRequested
             due = self.config.checkpoint.every_steps
@@ -227,6 +239,8 @@ class _Training:
         }
         progress.window.add(numbers)
         progress.epoch.add(numbers)
+        if self.ranks.main:
+            self.report(self.pace.after_step(progress.step, numbers))
         if progress.step % train.log_every == 0:
             self._log("step", progress.window)
             progress.window = Meter()
@@ -241,7 +255,8 @@ class _Training:
         last = progress.epochs + 1 >= self.config.training.epochs or self._out_of_time()
         best = False
         if every and (last or (progress.epochs + 1) % every == 0) and self.data.splits.get(self.data.split_name("val")):
-            best = self._validate()
+            with self.pace.beyond_the_budget() if self._out_of_time() else contextlib.nullcontext():
+                best = self._validate()
         progress.epoch = Meter()
         if progress.step >= self.length.end(progress.epochs):
             progress.epochs += 1
@@ -273,7 +288,7 @@ class _Training:
         found = validation.scores(tables, sequences, config, step)
         score = found[config.validation.metric]
         best = self.progress.best is None or score > self.progress.best
-        self.progress.scores = {k: found[k] for k in ("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior")}
+        self.progress.scores = {k: found[k] for k in (*validation.METRICS, validation.baseline(config))}
         if best:
             self.progress.best = score
         self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(step - 1), **found})
@@ -283,7 +298,7 @@ class _Training:
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self._check()
-        progress.minutes, progress.saved_step = self._minutes(), progress.step
+        progress.minutes, progress.saved_step = self.pace.minutes(), progress.step
         self.asked.save = False
         if not self.ranks.main:
             return
@@ -342,9 +357,6 @@ class _Training:
     def progress(self) -> Progress:
         return self.state.progress
 
-    def _minutes(self) -> float:
-        return self.minutes_before + (time.monotonic() - self.began) / 60
-
     def _out_of_time(self) -> bool:
         budget = self.config.training.max_minutes
         return bool(budget) and self.asked.minutes >= budget
@@ -352,7 +364,7 @@ class _Training:
     def _agree(self) -> None:
         """Let all ranks know what any of them was asked, and go by rank 0's clock, so that they decide alike."""
         save, self.requests.save = self.requests.save, False
-        minutes = self._minutes() if self.ranks.main else 0.0
+        minutes = self.pace.minutes() if self.ranks.main else 0.0
         stop, any_save, self.asked.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
         self.asked.stop = int(stop) or None
         self.asked.save |= bool(any_save)
@@ -366,7 +378,7 @@ class _Training:
             "step": self.progress.step,
             "epoch": self.length.epoch(self.progress.step - 1),
             **meter.means(),
-            "minutes": self._minutes(),
+            "minutes": self.pace.minutes(),
         }
         if kind == "step":
             record["clips_per_second"] = meter.count * self.config.training.batch_size / (now - self.window_began)

@@ -104,3 +104,23 @@ def warnings(config: Config, length: Length) -> list[str]:
             "Use --set kl.start=0.01."
         )
     return found
+
+
+def fitted_to_time(config: Config, length: Length, possible: int) -> tuple[str, bool]:
+    """What a time budget does to a run of which only ``possible`` steps fit in; and whether it spoils a schedule.
+
+    Stairs of the learning rate, meant for a full run, come after a few steps of a short one, which then learns nothing.
+    """
+    budget, schedule = config.training.max_minutes, config.lr_schedule
+    text = (
+        f"{budget:g} minutes allow about {possible:,} of {length.steps:,} steps; all schedules are fitted to the time"
+    )
+    stairs = [m for m in schedule.milestones if m < length.epochs] if schedule.type == "multistep" else []
+    if not stairs:
+        return f"{text}.", False
+    steps = " and ".join(f"{max(1, possible * length.begin(m) // length.steps):,}" for m in stairs)
+    return (
+        f"{text}, so the learning rate falls by a factor of {schedule.factor:g} after {steps} steps. For a short run "
+        f"use --preset anchor-cpu, or --set lr_schedule.type=cosine.",
+        True,
+    )

@@ -18,7 +18,13 @@ from vidcvae.evaluation.score import summaries
 from vidcvae.training.state import TrainingState
 
 LATENTS = ("zero", "prior")  # how z is chosen: 0, and drawn as in the course
+METRICS = ("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior")
 Tables = dict[Way, list[Tensor]]
+
+
+def baseline(config: Config) -> str:
+    """What a model is compared with: the PSNR of repeating the first frame, or the last given one."""
+    return "baseline_copy_last_past_psnr" if config.training.past > 1 else "baseline_copy_first_psnr"
 
 
 def measured(
@@ -45,8 +51,7 @@ def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, 
         record[f"psnr_{latent}"] = found[latent]["psnr_mean"]
         record[f"ssim_{latent}"] = found[latent]["ssim_mean"]
         record[f"psnr_{latent}_per_frame"] = found[latent]["psnr_per_frame"]
-    baseline = "baseline_copy_last_past_psnr" if config.training.past > 1 else "baseline_copy_first_psnr"
-    record[baseline] = found["zero"][baseline]
+    record[baseline(config)] = found["zero"][baseline(config)]
     score = record[config.validation.metric]
     if not math.isfinite(score):
         raise NonFiniteError(

@@ -1,0 +1,106 @@
+"""What a person sees of a running training: how far it is, what is left, and which columns a terminal has room for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vidcvae.cli.training_view import BY_IMPORTANCE, Ends, LiveView, Plain, clock, tell_outcome
+from vidcvae.storage.run import RunFolder
+from vidcvae.training.loop import Outcome
+
+
+def start(**other: Any) -> dict[str, Any]:
+    event = {"kind": "start", "run": "runs/x", "model": "pose-cvae", "parameters": 10, "device": "cpu"}
+    event |= {"precision": "float32", "clips": 5, "epochs": 4, "steps": 400, "step": 0, "minutes": 0.0}
+    return event | {"max_minutes": 0.0, "best": None} | other
+
+
+def progress(step: int, minutes: float) -> dict[str, Any]:
+    losses = {"total": 1.5, "reconstruction": 0.0123, "kl": 7.0, "beta": 1.0, "lr": 1e-3, "grad_norm": 2.0}
+    counts = {"step": step, "epoch": 1, "minutes": minutes, "forced": 0.5, "clips_per_second": 3.0}
+    return {"kind": "progress", **losses, **counts}
+
+
+VALIDATION = {
+    "kind": "validation",
+    "epoch": 0,
+    "psnr_zero": 21.5,
+    "psnr_prior": 20.5,
+    "baseline_copy_first_psnr": 17.5,
+}
+
+
+def test_the_bar_goes_by_the_minutes_where_they_end_first() -> None:
+    ends = Ends(start(max_minutes=2.0))
+    assert ends.share == 0.0 and ends.minutes_left == 2.0
+    ends.now_at(progress(20, 0.5))  # 20 of 400 steps, a quarter of the time; the other 380 would take 9.5 minutes
+    assert ends.share == 0.25 and ends.minutes_left == pytest.approx(1.5)
+
+
+def test_the_bar_goes_by_the_steps_where_they_end_first() -> None:
+    ends = Ends(start(max_minutes=100.0))
+    ends.now_at(progress(100, 1.0))
+    assert ends.share == 0.25 and ends.minutes_left == pytest.approx(3.0)
+
+
+def test_a_resumed_run_counts_what_it_did_before_but_goes_by_its_speed_of_today() -> None:
+    ends = Ends(start(step=200, minutes=90.0))
+    assert ends.share == 0.5 and ends.minutes_left is None
+    ends.now_at(progress(250, 91.0))  # 50 steps in a minute: 150 more take 3
+    assert ends.minutes_left == pytest.approx(3.0)
+
+
+def test_times_are_read_at_a_glance() -> None:
+    assert [clock(m) for m in (0.05, 3.75, 12.0, 83.75)] == ["0:03", "3:45", "12:00", "1:23:45"]
+
+
+@pytest.mark.parametrize("width", [200, 100, 60, 30])
+def test_on_a_narrow_terminal_the_scores_stay_longest(width: int) -> None:
+    view = LiveView()
+    view.live.console = Console(quiet=True)
+    for event in (start(), progress(20, 0.5), VALIDATION):
+        view(event)
+    console = Console(width=width, height=20, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(view._table(width))
+    head, row = capture.get().splitlines()[:2]
+    assert max(map(len, (head, row))) <= width
+    shown = [name for name in BY_IMPORTANCE if name in head]
+    assert shown == list(BY_IMPORTANCE[: len(shown)]) and "val PSNR" in head and "21.50 dB" in row
+    assert len(shown) == {200: 11, 100: 10, 60: 5, 30: 2}[width]
+
+
+def test_the_best_score_stands_beside_the_last() -> None:
+    view = LiveView()
+    view.live.console = Console(quiet=True)
+    view(start(best=25.0))
+    view(progress(1, 0.1))
+    view(VALIDATION)
+    assert (view._cells()["val PSNR"], view._cells()["best"]) == ("21.50 dB", "25.00 dB")
+
+
+def test_plain_lines_speak_at_the_first_step_with_losses(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    plain(start(max_minutes=2.0))
+    plain.spoken -= 5
+    plain({"kind": "progress", "step": 1, "epoch": 0, "minutes": 0.1})  # no losses yet
+    plain(progress(2, 0.5))
+    plain(progress(3, 0.6))  # too soon after the other
+    lines = capsys.readouterr().err.splitlines()
+    assert "at most 2 minutes" in lines[1]
+    assert [line.split("  ")[0] for line in lines[2:]] == ["step 2 (25%, 0.5 of 2 min, 1:30 left)"]
+
+
+@pytest.mark.parametrize(("score", "warned"), [(14.3, True), (30.0, False)])
+def test_a_result_worse_than_repeating_a_frame_is_said_in_words(
+    score: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"psnr_zero": score, "baseline_copy_first_psnr": 17.1}
+    tell_outcome(Outcome(RunFolder(Path("runs/x")), 50, 1.0, scores, 0.9))
+    said = capsys.readouterr()
+    assert said.out.startswith(f"trained 50 steps in 1.0 minutes, then 0.9 of validation, val PSNR {score:.2f} dB")
+    assert ("worse than repeating the first frame (17.10 dB)" in said.err.replace("\n", " ")) == warned

@@ -1,0 +1,80 @@
+"""How long training has taken, how fast it is, and what a time budget leaves room for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from vidcvae.config import Config
+from vidcvae.training import schedules
+from vidcvae.training.schedules import Length
+
+LOSSES_EVERY = 1.0  # seconds between two progress events with losses, since reading those waits for a GPU
+SPEED_STEPS, SPEED_SECONDS = 3, 5.0  # the speed is known after so many steps, or after one that took so long
+
+
+class Pace:
+    """The clock of a training that goes on at ``step``, ``minutes`` having been spent before."""
+
+    def __init__(self, config: Config, length: Length, step: int, minutes: float) -> None:
+        self.config, self.length = config, length
+        self.began, self.minutes_before = time.monotonic(), minutes
+        self.last_validation = 0.0  # minutes of the validation that comes after the time is over
+        self._losses_at = 0.0
+        self._from: tuple[int, float] | None = None  # the end of the first step, which may have compiled something
+        self._told = not config.training.max_minutes
+
+    def minutes(self) -> float:
+        """Minutes of training in all, over all resumes, without the validation that comes after the time is over."""
+        return self.minutes_before + (time.monotonic() - self.began) / 60 - self.last_validation
+
+    @contextmanager
+    def beyond_the_budget(self) -> Iterator[None]:
+        """A block that takes no time from the budget."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self.last_validation += (time.monotonic() - before) / 60
+
+    def after_step(self, step: int, numbers: Mapping[str, Tensor | float]) -> dict[str, Any]:
+        """A progress event: how far training is, and now and then the losses of the last step."""
+        now = time.monotonic()
+        self._from = self._from or (step, now)
+        event = {
+            "kind": "progress",
+            "step": step,
+            "epoch": self.length.epoch(step - 1),
+            "minutes": self.minutes(),
+        }
+        if now - self._losses_at >= LOSSES_EVERY:
+            self._losses_at = now
+            event |= {name: float(value) for name, value in numbers.items()}
+            event["clips_per_second"] = self._steps_per_second(step, now) * self.config.training.batch_size
+        return event
+
+    def warning(self, step: int) -> dict[str, Any] | None:
+        """An event, once the speed is known, where the budget allows only part of the steps."""
+        if self._told or self._from is None:
+            return None
+        now = time.monotonic()
+        done, seconds = step - self._from[0], now - self._from[1]
+        if done < 1 or (done < SPEED_STEPS and seconds < SPEED_SECONDS):
+            return None
+        self._told = True
+        left = self.config.training.max_minutes - self.minutes()
+        possible = step + round(left * 60 * self._steps_per_second(step, now))
+        if possible >= 0.9 * self.length.steps:
+            return None
+        text, spoilt = schedules.fitted_to_time(self.config, self.length, possible)
+        return {"kind": "warning" if spoilt else "note", "text": text}
+
+    def _steps_per_second(self, step: int, now: float) -> float:
+        """Without the first step, where there are more."""
+        assert self._from is not None
+        first, since = self._from if step > self._from[0] else (step - 1, self.began)
+        return (step - first) / max(now - since, 1e-9)
