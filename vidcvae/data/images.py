@@ -1,4 +1,7 @@
-"""PNG files to arrays and back. Every way in which a file can be damaged becomes one ``DataError``."""
+"""Image files to arrays and back. Every way in which a file can be damaged becomes one ``DataError``.
+
+Datasets are PNG files. A picture that a person gives by hand may have any usual format.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidcvae import reading
 from vidcvae.errors import DataError
@@ -19,6 +22,8 @@ from vidcvae.errors import DataError
 # An 8K frame has 7680 x 4320. Larger images are refused undecoded: a PNG of 200 kB can be one, and fill the memory.
 MAX_PIXELS = 8192 * 4320
 _END = b"IEND\xaeB`\x82"  # the last chunk's name and checksum
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those whose values convert to 8-bit RGB without a guess
 
 
@@ -27,9 +32,21 @@ def open_image(path: Path) -> Image.Image:
 
     Raises ``DataError`` that names the file if it is missing, no PNG, cut off, damaged, or too large to be a frame.
     """
-    with opened(path, "PNG") as (image, file):
+    return _decoded(path, ("PNG",))
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A fully decoded picture of any of ``PICTURE_FORMATS``, upright as its camera held it; of a GIF, the first frame.
+
+    Raises ``DataError`` as ``open_image`` does.
+    """
+    return ImageOps.exif_transpose(_decoded(path, PICTURE_FORMATS))
+
+
+def _decoded(path: Path, forms: tuple[str, ...]) -> Image.Image:
+    with opened(path, *forms) as (image, file):
         image.load()
-        if _END not in _tail(file):  # Pillow is content once it has the pixels
+        if image.format == "PNG" and _END not in _tail(file):  # Pillow is content once it has the pixels
             raise DataError(f"{path} is damaged or cut off (it has no end).")
         if image.mode not in _MODES:
             raise DataError(f"{path} has pixels of mode {image.mode}, not 8-bit colour.", "Save it as RGB.")
@@ -37,25 +54,28 @@ def open_image(path: Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened(path: Path, form: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
-    """An image of the format ``form`` ("PNG", "GIF"), not yet decoded, and its file.
+def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """An image of one of the formats ``forms`` ("PNG", "GIF"), not yet decoded, and its file.
 
     Raises ``DataError`` that names the file, also for what goes wrong while it is decoded within the block.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with reading.open_file(path) as file, Image.open(file, formats=(form,)) as image:
+            with reading.open_file(path) as file, Image.open(file, formats=forms) as image:
                 refuse_too_large(image)
                 yield image, file
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder where one image is meant.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} is too large for a frame (over {MAX_PIXELS:,} pixels).") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is {_what_instead(path)}, not a {form} image.") from None
+        wanted = f"a {forms[0]} image" if len(forms) == 1 else f"an image ({', '.join(forms)})"
+        raise DataError(f"{path} is {_what_instead(path)}, not {wanted}.") from None
     # Pillow's parsers raise whatever their unpacking met: OSError, SyntaxError, struct.error, ..
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
