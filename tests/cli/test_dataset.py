@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vidcvae.cli import dataset
+from vidcvae.data import synthetic, synthetic_push
 from vidcvae.errors import DataError, UsageError, VidcvaeError
 
 runner = CliRunner()
@@ -130,3 +131,14 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
     code = "import sys, vidcvae.cli.dataset; print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules])"
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["dance", "push"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    for drawing in (synthetic.dance, synthetic_push.push):
+        monkeypatch.setattr(drawing.__module__ + "." + drawing.__name__, lambda *_: pytest.fail("drawn before"))
+    with pytest.raises(DataError, match=r"cannot write .*file/out: Not a directory"):
+        run("synth", kind, tmp_path / "file/out")

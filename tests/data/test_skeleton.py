@@ -6,6 +6,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from PIL import Image, ImageDraw
 
 from vidcvae.data import skeleton
 
@@ -72,3 +73,23 @@ def test_joints_far_outside_are_harmless() -> None:
 def test_every_limb_has_joints_and_colours() -> None:
     assert set(skeleton.COLOURS) == set(skeleton.JOINTS)
     assert {joint for limb in skeleton.LIMBS for joint in limb} == set(skeleton.JOINTS)
+
+
+def test_limbs_are_drawn_piece_by_piece_in_even_colours() -> None:
+    """Pixel for pixel what a plain loop draws that computes every limb by itself, so that drawn data stay the same."""
+    size, scale = (32, 64), 8
+    drawn = np.random.default_rng(0).uniform(-5, 60, (12, 25, 2))
+    drawn[3, 4] = np.nan
+    for joints in drawn:
+        image = Image.new("RGB", (size[1] * scale, size[0] * scale), "white")
+        pen = ImageDraw.Draw(image)
+        for start, end in skeleton.LIMBS:
+            a, b = joints[skeleton.JOINTS.index(start)], joints[skeleton.JOINTS.index(end)]
+            if np.isnan([a, b]).any():
+                continue
+            points = a * scale + (b * scale - a * scale) * np.linspace(0, 1, 7)[:, None]
+            first, last = (np.array(skeleton.COLOURS[name], float) for name in (start, end))
+            for k in range(6):
+                colour = first + (last - first) * np.linspace(0, 1, 6)[k]
+                pen.line([*points[k], *points[k + 1]], fill=tuple(round(c) for c in colour), width=4)
+        assert np.array_equal(skeleton.draw(joints, size), np.asarray(image.reduce(scale)).transpose(2, 0, 1))

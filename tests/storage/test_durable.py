@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,33 @@ def test_history_names_a_damaged_line(tmp_path: Path) -> None:
 def test_history_refuses_what_json_cannot_say(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         History(tmp_path / "h").append({"loss": float("nan")})
+
+
+def test_many_files_wait_for_the_disk_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_fsync", lambda fd: time.sleep(0.01))
+    files = [(tmp_path / "new" / f"{k}.txt", str(k).encode) for k in range(64)]
+    began = time.monotonic()
+    assert list(durable.write_many(files)) == [path for path, _ in files]
+    assert time.monotonic() - began < 0.7, "one after the other they wait for 1.28 seconds"
+    assert {p.name: p.read_text() for p in (tmp_path / "new").iterdir()} == {f"{k}.txt": str(k) for k in range(64)}
+
+
+def test_a_failure_among_many_files_is_raised_and_leaves_no_rest(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    with pytest.raises(DataError, match=r"cannot write .*3: Is a directory"):
+        list(durable.write_many([(tmp_path / str(k), str(k).encode) for k in range(6)]))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    durable.check_writable(tmp_path / "file")
+    durable.check_writable(tmp_path / "new/newer/x.gif")
+    durable.check_writable(tmp_path)
+    with pytest.raises(DataError, match=r"cannot write .*file/x\.gif: Not a directory"):
+        durable.check_writable(tmp_path / "file/x.gif")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    for wrong in (tmp_path, tmp_path / "file", tmp_path / "new/x"):
+        with pytest.raises(DataError, match="Permission denied"):
+            durable.check_writable(wrong)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -46,6 +46,8 @@ def inspect(
     from vidcvae.data import images, inspection
     from vidcvae.storage import durable
 
+    if preview:
+        durable.check_writable(preview)
     with ui.progress("reading", quiet=json) as advance:
         found = inspection.inspect(root, read_size(size), advance)
     faults = found.report["faults"]
@@ -155,9 +157,12 @@ def synth_push(
 
 
 def demand_new(out: Path) -> None:
-    """Before the work, not after it."""
+    """Before the work, not after it, refuse a folder that is not empty or cannot be written."""
+    from vidcvae.storage import durable
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
+    durable.check_writable(out)
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:

@@ -57,9 +57,12 @@ def check_choice(option: str, value: str, names: Iterable[str]) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise ``UsageError``, before any work, if ``path`` cannot become a file."""
+    """Raise ``VidcvaeError``, before any work, if ``path`` cannot become a file."""
+    from vidcvae.storage import durable
+
     if path.is_dir():
         raise UsageError(f"{path} is a folder, but -o names a file.", f"Such as {path / 'result'}.")
+    durable.check_writable(path)
 
 
 Weights = Annotated[

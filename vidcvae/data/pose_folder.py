@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,8 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     # first: where writing is broken off, the starts that it declares show that frames are missing
     durable.write_text(out / facts.FILE, facts.to_toml(_facts_of(data)))
     jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]
-    for done, (path, image) in enumerate(jobs, 1):
-        durable.write_bytes(path, images.encode_png(image))
+    files = ((path, partial(images.encode_png, image)) for path, image in jobs)
+    for done, _ in enumerate(durable.write_many(files), 1):
         if progress:
             progress(done, len(jobs))
 

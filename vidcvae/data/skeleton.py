@@ -8,6 +8,7 @@ Joints are those of OpenPose's BODY_25.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -66,20 +67,25 @@ def draw(
     image = Image.new("RGB", (width * scale, height * scale), "white")
     pen = ImageDraw.Draw(image)
     thickness = max(1, round(height / 64 * scale))
-    for start, end in limbs:
-        if start not in joints or end not in joints:
-            continue
-        ends = np.array([joints[start], joints[end]], float)
-        if not np.isfinite(ends).all():
-            continue
-        # far outside points would overflow Pillow's integers; nothing of them is seen
-        points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, _PIECES + 1)
-        colours = _between(np.array([COLOURS[start], COLOURS[end]], float), _PIECES)
-        for a, b, colour in zip(points, points[1:], colours, strict=False):
-            pen.line([*a, *b], fill=(round(colour[0]), round(colour[1]), round(colour[2])), width=thickness)
+    wanted = [(start, end) for start, end in limbs if start in joints and end in joints]
+    ends = np.array([[joints[start], joints[end]] for start, end in wanted], float).reshape(-1, 2, 2)
+    # far outside points would overflow Pillow's integers; nothing of them is seen
+    points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, _PIECES + 1).tolist()
+    for limb, known, along in zip(wanted, np.isfinite(ends).all((1, 2)), points, strict=True):
+        if known:
+            for a, b, colour in zip(along, along[1:], _colours(*limb), strict=False):
+                pen.line([*a, *b], fill=colour, width=thickness)
     return np.ascontiguousarray(np.asarray(image.reduce(scale)).transpose(2, 0, 1))
 
 
+@cache
+def _colours(start: str, end: str) -> tuple[Colour, ...]:
+    """The colours of a limb's pieces."""
+    red, green, blue = _between(np.array([COLOURS[start], COLOURS[end]], float), _PIECES).round().astype(int).T.tolist()
+    return tuple(zip(red, green, blue, strict=True))
+
+
 def _between(ends: np.ndarray, count: int) -> np.ndarray:
-    """``count`` rows evenly from the first row of ``ends`` to the second."""
-    return np.asarray(ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, count)[:, None])
+    """``count`` rows evenly from the first to the second of ``ends`` (..., 2, D), as (..., count, D)."""
+    first, last = ends[..., :1, :], ends[..., 1:, :]
+    return np.asarray(first + (last - first) * np.linspace(0, 1, count)[:, None])

@@ -164,13 +164,15 @@ def _limb(pen: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, r: float, q: f
 def _capsule(
     pen: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, r: float, q: float, colour: tuple[int, ...]
 ) -> None:
-    along = b - a
-    length = float(np.hypot(*along))
+    (ax, ay), (bx, by) = a.tolist(), b.tolist()  # Python's floats: the same numbers, at a fifth of the time
+    length = float(np.hypot(bx - ax, by - ay))
     if length > 1e-6:
-        across = np.array([-along[1], along[0]]) / length
-        corners = (a + across * r, b + across * q, b - across * q, a - across * r)
-        pen.polygon([tuple(corner) for corner in corners], fill=colour)
-    for (x, y), radius in ((a, r), (b, q)):
+        x, y = -(by - ay) / length, (bx - ax) / length
+        pen.polygon(
+            [(ax + x * r, ay + y * r), (bx + x * q, by + y * q), (bx - x * q, by - y * q), (ax - x * r, ay - y * r)],
+            fill=colour,
+        )
+    for x, y, radius in ((ax, ay, r), (bx, by, q)):
         pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,17 +89,20 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder.", "Choose a new folder, or remove that one.")
-    sequences = [(split, sequence) for split, found in data.splits.items() for sequence in found]
-    for done, (split, sequence) in enumerate(sequences, start=1):
-        folder = out / split / sequence.name
-        for track, file in trajectories.TRACK_FILES.items():
-            lines = (",".join(f"{value:.9g}" for value in row) for row in sequence.tracks[track])
-            durable.write_text(folder / file, "".join(f"{line}\n" for line in lines))
-        for t, frame in enumerate(sequence.frames):
-            durable.write_bytes(folder / f"{t}.png", images.encode_png(frame))
+    sequences = [(out / split / sequence.name, sequence) for split, found in data.splits.items() for sequence in found]
+    files = [file for folder, sequence in sequences for file in _files_of(folder, sequence)]
+    for done, _ in enumerate(durable.write_many(files), 1):
         if progress:
-            progress(done, len(sequences))
+            progress(done, len(files))
     durable.write_text(out / facts.FILE, facts.to_toml(facts.Facts(data.name, data.fps)))
+
+
+def _files_of(folder: Path, sequence: Sequence) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    for track, file in trajectories.TRACK_FILES.items():
+        lines = (",".join(f"{value:.9g}" for value in row) for row in sequence.tracks[track])
+        yield folder / file, "".join(f"{line}\n" for line in lines).encode
+    for t, frame in enumerate(sequence.frames):
+        yield folder / f"{t}.png", partial(images.encode_png, frame)
 
 
 def _clips(split: str, count: int, frames: int, seed: int, table: Array) -> Iterator[Sequence]:

@@ -49,6 +49,7 @@ def check_target(target: Path) -> None:
             f"{target} is no kind of figure that is known.{did_you_mean(target.suffix, SUFFIXES)}",
             f"Name a file that ends in {', '.join(SUFFIXES)}.",
         )
+    durable.check_writable(target)
 
 
 def save(chart: Chart, target: Path) -> None:

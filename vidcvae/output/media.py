@@ -57,7 +57,7 @@ def on_disk(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_target(target: Path, fps: float) -> None:
-    """Raise ``UsageError`` if ``target`` cannot become a video, before hours are spent on its frames."""
+    """Raise ``VidcvaeError`` if ``target`` cannot become a video, before hours are spent on its frames."""
     if not 0 < fps < float("inf"):
         raise UsageError(f"a video cannot have {fps:g} frames a second.", "Choose --fps 25.")
     kind = _kind(target)
@@ -72,6 +72,7 @@ def check_target(target: Path, fps: float) -> None:
         raise UsageError(f"a GIF cannot show {fps:g} frames a second, only 100.", "Choose a lower --fps, or .mp4.")
     if kind == "mp4":
         import_av("writing MP4", ", or choose a name in .gif")
+    durable.check_writable(target)
 
 
 _FORMS = "Name a file that ends in .gif or .mp4, or a folder for lossless PNGs."

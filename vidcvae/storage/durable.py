@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vidcvae.errors import DataError
 _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
 _replace, _unlink, _link, _ftruncate, _mkdir = os.replace, os.unlink, os.link, os.ftruncate, os.mkdir
 
+_WRITERS = 8  # threads that wait for the disk together
 _TEMPORARY = re.compile(r"^\..+\.vidcvae-(\d+)-(\d+)\.tmp$")
 
 
@@ -102,6 +103,23 @@ def write_text(target: Path, text: str) -> None:
 
 def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2) + "\n")
+
+
+def write_many(files: Iterable[tuple[Path, Callable[[], bytes]]]) -> Iterator[Path]:
+    """Write many small files, several at once; yields each path, in order, once it lasts.
+
+    One after the other they would take ten times as long: each waits twice for the disk.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+
+        def write(file: tuple[Path, Callable[[], bytes]]) -> Path:
+            path, encode = file
+            write_bytes(path, encode())
+            return path
+
+        yield from pool.map(write, files)
 
 
 class Log:
@@ -188,6 +206,20 @@ def make_folder(path: Path, *, new: bool = False) -> None:
         if new and isinstance(error, FileExistsError):
             raise
         raise _refused("make the folder", path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise ``DataError``, before any work, if no file or folder can be made at ``path``; nothing is made."""
+    folder = path if path.is_dir() else path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise _refused("write", path, OSError(number, ""))
 
 
 def leftovers(folder: Path) -> list[Path]:
