@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,21 @@ def test_generate_into_a_folder_begins_with_the_given_frame(tmp_path: Path) -> N
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(FRAMES)]
     given = images.read_image(Path("data/test/test_img/0/0.png"), (H, W))
     assert np.array_equal(images.read_image(tmp_path / "out" / "000000.png", (H, W)), given)
+
+
+def test_a_gap_in_the_poses_is_refused_or_filled(tmp_path: Path) -> None:
+    shutil.copytree("data/test/test_label/0", tmp_path / "poses")
+    (tmp_path / "poses/3.png").unlink()
+    given = ("--first-frame", "data/test/test_img/0/0.png", "--poses", tmp_path / "poses", "-o", tmp_path / "out")
+    code, _, err = run("generate", *given)
+    assert code == 4 and f"lacks 1 of the poses 0 to {FRAMES - 1}: 3.png" in err and "--fill" in err
+    assert not (tmp_path / "out").exists()
+    code, out, _ = run("generate", *given, "--fill")
+    assert code == 0 and f"{FRAMES} frames" in out
+    shutil.copy(tmp_path / "poses/2.png", tmp_path / "poses/3.png")
+    assert run("generate", *given[:-1], tmp_path / "same")[0] == 0
+    for name in (f"{t:06d}.png" for t in range(FRAMES)):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
 
 
 def test_samples_are_files_of_their_own_or_columns_of_one_picture(tmp_path: Path) -> None:

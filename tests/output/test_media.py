@@ -157,6 +157,41 @@ def test_poses_are_ordered_by_number(tmp_path: Path) -> None:
     assert seen[-1] == (12, 12)
 
 
+def _numbered(folder: Path, numbers: list[int]) -> np.ndarray:
+    """A PNG of its own for each number."""
+    folder.mkdir()
+    frames = _frames(len(numbers))
+    for number, frame in zip(numbers, frames, strict=True):
+        Image.fromarray(frame.transpose(1, 2, 0)).save(folder / f"{number}.png")
+    return frames
+
+
+def test_missing_poses_are_refused_filled_or_skipped(tmp_path: Path) -> None:
+    frames = _numbered(tmp_path / "p", [3, 4, 6, 7, 10])
+    with pytest.raises(
+        DataError, match=r"p lacks 3 of the poses 3 to 10: 5\.png, 8\.png to 9\.png; .*out of time"
+    ) as it:
+        media.read_poses(tmp_path / "p", SIZE)
+    assert it.value.hint.endswith("--fill")
+    calls: list[tuple[int, int]] = []
+    filled = media.read_poses(tmp_path / "p", SIZE, lambda *done: calls.append(done), gaps="fill")
+    assert np.array_equal(filled, frames[[0, 1, 1, 2, 3, 3, 3, 4]]) and calls[-1] == (8, 8)
+    assert np.array_equal(media.read_poses(tmp_path / "p", SIZE, gaps="skip"), frames)
+
+
+def test_poses_that_are_numbered_in_another_way_are_not_filled(tmp_path: Path) -> None:
+    """A name of few letters must not ask for a video without end."""
+    frames = _numbered(tmp_path / "far", [0, 1, 10**15])
+    for gaps in ("refuse", "fill"):
+        with pytest.raises(DataError, match="lacks 999,999,999,999,998 of the poses") as caught:
+            media.read_poses(tmp_path / "far", SIZE, gaps=gaps)  # type: ignore[arg-type]
+        assert "--fill" not in caught.value.hint
+    assert np.array_equal(media.read_poses(tmp_path / "far", SIZE, gaps="skip"), frames)
+    (tmp_path / "far/01.png").write_bytes((tmp_path / "far/1.png").read_bytes())
+    with pytest.raises(DataError, match=r"1\.png has the same number as .*1\.png"):
+        media.read_poses(tmp_path / "far", SIZE)
+
+
 def test_poses_from_a_gif_whose_equal_frames_pillow_merged(tmp_path: Path) -> None:
     frames = [Image.fromarray(f.transpose(1, 2, 0)).quantize(256) for f in _with_duplicates()]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)

@@ -73,6 +73,9 @@ def generate(
     seed: trained.Seed = 0,
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Dance: where a pose is missing, repeat the one before it.")
+    ] = False,
     fit_poses: Annotated[
         bool,
         typer.Option(
@@ -122,6 +125,7 @@ def generate(
         "--actions": actions,
         "--positions": positions,
         "--future": future,
+        "--fill": fill or None,
         "--fit-poses": fit_poses or None,
         "--target-poses": target_poses,
     }
@@ -136,7 +140,7 @@ def generate(
     loaded = trained.load(run, device, batch_stats, weights)
     _check_form(loaded, {name for name, value in options.items() if value is not None})
     if first_frame and poses:
-        given = _read_dance(loaded, first_frame, poses)
+        given = _read_dance(loaded, first_frame, poses, fill)
         if preview:
             given = _fit_poses(loaded, given, target_poses, preview)
     else:
@@ -169,7 +173,7 @@ def _check_form(loaded: Loaded, given: set[str]) -> None:
     if "--target-poses" in given and "--fit-poses" not in given:
         raise UsageError("--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out.")
     if kind == "pose":
-        needed, optional = ["--first-frame", "--poses"], {"--fit-poses", "--target-poses"}
+        needed, optional = ["--first-frame", "--poses"], {"--fill", "--fit-poses", "--target-poses"}
         hint = "Give it --first-frame FRAME.png and --poses DIR."
     else:
         name += " without conditions" if kind == "none" else f" conditioned on {kind.replace('+', ' and ')}"
@@ -184,13 +188,13 @@ def _check_form(loaded: Loaded, given: set[str]) -> None:
             raise UsageError(f"{name}, and {option} is missing.", hint)
 
 
-def _read_dance(loaded: Loaded, first_frame: Path, poses: Path) -> Given:
+def _read_dance(loaded: Loaded, first_frame: Path, poses: Path, fill: bool) -> Given:
     from vidcvae.data import images
     from vidcvae.output import generation, media
 
     first = images.read_image(first_frame, loaded.config.data.size)
     with ui.progress("reading the poses") as advance:
-        pose_images = media.read_poses(poses, loaded.config.data.size, advance)
+        pose_images = media.read_poses(poses, loaded.config.data.size, advance, gaps="fill" if fill else "refuse")
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     return generation.Given(first[None], pose_images, len(pose_images))
@@ -214,7 +218,7 @@ def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path)
         elif target.suffix.lower() == ".png":
             wanted = retarget.figures([images.read_image(target, size)])
         else:
-            wanted = retarget.figures(media.read_poses(target, size))
+            wanted = retarget.figures(media.read_poses(target, size, gaps="skip"))
     except DataError as error:
         hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
         raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None

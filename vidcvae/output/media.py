@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import tempfile
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import GifImagePlugin, Image
@@ -27,6 +29,7 @@ from vidcvae.storage import durable
 
 Frame = np.ndarray  # uint8 (3, H, W)
 Add = Callable[[Frame], None]
+Gaps = Literal["refuse", "fill", "skip"]
 
 MAX_GIF_FRAMES, MAX_GIF_PIXELS = 20_000, 4 << 30  # that are read; a few kilobytes can declare any number
 PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
@@ -228,13 +231,17 @@ def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def read_poses(path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+def read_poses(
+    path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None, *, gaps: Gaps = "refuse"
+) -> np.ndarray:
     """Pose images, uint8 (T, 3, H, W): a folder of PNGs in the order of their numbers, or a GIF.
 
+    gaps: what is done where a number is missing between two others: "refuse", "fill" (repeat the pose before it), or
+        "skip", where the poses' order in time does not matter.
     Raises ``DataError`` that names the file if something is missing, damaged or of another kind.
     """
     if path.is_dir():
-        return _read_folder(path, size, progress)
+        return _read_folder(path, size, progress, gaps)
     if not path.exists():
         raise DataError(f"there is no {path}.", _POSES)
     if path.suffix.lower() == ".png":
@@ -242,22 +249,41 @@ def read_poses(path: Path, size: tuple[int, int], progress: Callable[[int, int],
     return _read_gif(path, size)
 
 
+_TOLD_GAPS = 8
 _POSES = "Give --poses a folder of numbered PNGs, such as test/test_label/0, or a GIF."
 
 
-def _read_folder(folder: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None) -> np.ndarray:
-    paths = [p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")]
-    for path in paths:
+def _read_folder(
+    folder: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None, gaps: Gaps
+) -> np.ndarray:
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".png" or path.name.startswith("."):
+            continue
         if not (path.stem.isascii() and path.stem.isdecimal()):
             raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
-    paths.sort(key=lambda p: int(p.stem))
-    if not paths:
+        if (other := found.setdefault(int(path.stem), path)) != path:
+            raise DataError(f"{path} has the same number as {other}.", "Keep one of them.")
+    if not found:
         raise DataError(f"{folder} has no PNG images.", _POSES)
-    poses = on_disk((len(paths), 3, *size))
-    for row, path in enumerate(paths):
-        poses[row] = images.read_image(path, size)
+    numbers = sorted(found)
+    between = [(a, b) for a, b in itertools.pairwise(numbers) if b > a + 1]
+    missing = sum(b - a - 1 for a, b in between)
+    too_many = missing > len(numbers)  # they are numbered in another way
+    if missing and (gaps == "refuse" or (gaps == "fill" and too_many)):
+        told = [f"{a + 1}.png" + (f" to {b - 1}.png" if b > a + 2 else "") for a, b in between]
+        more = f" and {len(told) - _TOLD_GAPS} more gaps" if len(told) > _TOLD_GAPS else ""
+        raise DataError(
+            f"{folder} lacks {missing:,} of the poses {numbers[0]} to {numbers[-1]}: "
+            f"{', '.join(told[:_TOLD_GAPS])}{more}; without them the video would be out of time.",
+            "Put them there." if too_many else "Put them there, or repeat the pose before each gap: --fill",
+        )
+    times = range(numbers[0], numbers[-1] + 1) if gaps == "fill" else numbers
+    poses = on_disk((len(times), 3, *size))
+    for row, number in enumerate(times):
+        poses[row] = images.read_image(found[number], size) if number in found else poses[row - 1]
         if progress:
-            progress(row + 1, len(paths))
+            progress(row + 1, len(times))
     return poses
 
 
