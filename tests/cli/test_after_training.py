@@ -143,6 +143,44 @@ def test_generate_into_a_folder_begins_with_the_given_frame(tmp_path: Path) -> N
     assert np.array_equal(images.read_image(tmp_path / "out" / "000000.png", (H, W)), given)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "GIF", "WEBP", "BMP"])
+def test_the_first_frame_and_the_poses_may_be_pictures_of_any_usual_form(tmp_path: Path, form: str) -> None:
+    suffix = {"JPEG": "jpg"}.get(form, form.lower())
+    shutil.copytree("data/test/test_label/0", tmp_path / "poses")
+    for path in (tmp_path / "poses").iterdir():
+        Image.open(path).save(path.with_suffix(f".{suffix}"), form)
+        path.unlink()
+    first = tmp_path / f"first.{suffix}"
+    Image.open("data/test/test_img/0/0.png").save(first, form)
+    given = ("--first-frame", first, "--poses", tmp_path / "poses", "-o", tmp_path / "out")
+    assert run("generate", *given)[0] == 0
+    expected = np.asarray(Image.open(first).convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(images.read_image(tmp_path / "out/000000.png", (H, W)), expected)
+
+
+def test_a_picture_of_another_shape_is_not_distorted_in_silence(tmp_path: Path) -> None:
+    Image.open("data/test/test_img/0/0.png").resize((60, 80)).save(tmp_path / "upright.png")
+    poses = ("--poses", "data/test/test_label/0", "-o", tmp_path / "out")
+    code, _, err = run("generate", "--first-frame", tmp_path / "upright.png", *poses)
+    assert code == 0 and "upright.png is 80x60, and the model's frames are 8x16" in err and "distorted" in err
+
+
+def test_a_gif_is_large_enough_to_see_and_plays_at_the_speed_of_its_dataset(tmp_path: Path, place: Path) -> None:
+    shutil.copytree(place / "data/test", tmp_path / "slow/test")
+    durable.write_text(tmp_path / "slow/dataset.toml", 'name = "slow"\nfps = 5.0\n')
+    given = ("--first-frame", FRAME, "--poses", tmp_path / "slow/test/test_label/0")
+    code, out, _ = run("generate", *given, "-o", tmp_path / "slow.gif")
+    assert code == 0 and "7 frames at 5 a second" in out
+    with Image.open(tmp_path / "slow.gif") as image:
+        assert image.size == (W * 16, H * 16) and image.info["duration"] == 200  # 128 rows of 8; 1 s / 5
+    assert run("generate", *given, "-o", tmp_path / "fast.gif", "--fps", "50", "--upscale", "1")[0] == 0
+    with Image.open(tmp_path / "fast.gif") as image:
+        assert image.size == (W, H) and image.info["duration"] == 20
+    assert run("generate", *_poses(), "-o", tmp_path / "usual.gif")[0] == 0
+    with Image.open(tmp_path / "usual.gif") as image:
+        assert image.info["duration"] == 40  # neither the poses nor the training's dataset says
+
+
 def test_a_gap_in_the_poses_is_refused_or_filled(tmp_path: Path) -> None:
     shutil.copytree("data/test/test_label/0", tmp_path / "poses")
     (tmp_path / "poses/3.png").unlink()
@@ -298,7 +336,9 @@ FRAME = "data/test/test_img/0/0.png"
         (("evaluate", "--past", "2"), 2, "a pose-cvae starts from one given frame, not from 2"),
         (("evaluate", "--shuffle-actions"), 2, "not conditioned on actions"),
         ((*GENERATE, "TMP/cut.png"), 4, "cut.png is damaged or cut off"),
-        ((*GENERATE, "TMP/video.gif"), 4, "video.gif is a GIF, not a PNG"),
+        ((*GENERATE, "TMP/full"), 2, "--first-frame is one image, and"),
+        (("generate", "--first-frame", "TMP/one", "--poses", FRAME), 2, f"Swapped? --first-frame {FRAME}"),
+        (("generate", FRAME, "--poses", "TMP/one"), 2, f"Did you mean --first-frame {FRAME}"),
         ((*GENERATE, FRAME, "--latent", "priro"), 2, "Did you mean 'prior'"),
         ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 frames"),
         ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors"), 4, "no tensor named eps, only z"),
@@ -315,7 +355,7 @@ FRAME = "data/test/test_img/0/0.png"
         ((*GENERATE, FRAME, "--device", "tpu"), 2, "tpu"),
         (("generate", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "has one pose only"),
         (("generate", "--first-frame", FRAME, "--poses", FRAME), 4, "is one image"),
-        (("generate", "--first-frame", FRAME, "--poses", "TMP/full"), 4, "full has no PNG images"),
+        (("generate", "--first-frame", FRAME, "--poses", "TMP/full"), 4, "full has no images in it"),
         (("generate", "TMP/cut.safetensors", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "cut.safetensors"),
         (("evaluate", "--latent", "prior_mean"), 2, "Did you mean 'prior-mean'"),
         (("evaluate", "--split", "test"), 4, "nothing is left to score"),

@@ -34,7 +34,7 @@ def test_every_shortened_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(DataError, match=r"a\.png .*directory"):
+    with pytest.raises(DataError, match=r"a\.png is a folder"):
         images.open_image(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"there is no file .*b\.png"):
         images.open_image(tmp_path / "b.png")
@@ -51,3 +51,12 @@ def test_any_bytes_are_an_image_or_refused_in_words(tmp_path: Path, changes: lis
         assert images.read_image(tmp_path / "a.png", (8, 16)).shape == (3, 8, 16)
     except DataError as error:
         assert "a.png" in error.message
+
+
+def test_a_photo_is_upright_as_its_camera_held_it(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    picture.save(tmp_path / "photo.webp", lossless=True, exif=exif)
+    upright = images.open_picture(tmp_path / "photo.webp")
+    assert np.array_equal(np.asarray(upright.convert("L")), np.rot90(np.asarray(picture), -1))

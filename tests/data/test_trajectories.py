@@ -166,3 +166,10 @@ def test_given_frames_may_have_tables_that_go_on(dataset: Path) -> None:
     files["position"] = short / "endeffector_positions.csv"
     with pytest.raises(DataError, match=r"actions\.csv has 11 lines and .*endeffector_positions\.csv has 2 lines"):
         trajectories.read_given(short, files, SIZE)
+
+
+@pytest.mark.parametrize("part", ["train", "train/traj_0_to_1"])
+def test_a_split_in_place_of_a_clip_is_answered_with_a_clip(dataset: Path, part: str) -> None:
+    with pytest.raises(DataError, match="holds . clips, and is none itself") as caught:
+        trajectories.read_given(dataset / part, {}, SIZE)
+    assert caught.value.hint == f"Choose one: {dataset}/train/traj_0_to_1/0"

@@ -57,6 +57,19 @@ def test_gif_times_add_up_at_a_rate_that_centiseconds_cannot_hold(tmp_path: Path
     assert sum(durations) == 1000
 
 
+def test_what_is_drawn_keeps_its_colours_beside_a_photograph(tmp_path: Path) -> None:
+    """A pose of thin limbs on white paper, and a picture of thousands of colours."""
+    photo = np.random.default_rng(0).integers(0, 256, (3, 64, 128), dtype=np.uint8)
+    pose = np.full((3, 64, 128), 255, np.uint8)
+    colours = [(255, 0, 85), (0, 255, 170), (85, 0, 255)]
+    for row, colour in enumerate(colours):
+        pose[:, 10 * row, 20:60] = np.array(colour)[:, None]
+    media.save(tmp_path / "a.gif", [np.concatenate([photo, pose], axis=2)] * 2, 25)
+    with Image.open(tmp_path / "a.gif") as image:
+        drawn = np.asarray(image.convert("RGB"))[:, 128:]
+    assert np.array_equal(drawn, pose.transpose(1, 2, 0))
+
+
 def test_a_gif_of_real_frames_is_near_them(dance: Path, tmp_path: Path) -> None:
     frames = media.read_poses(dance / "val" / "val_img", (32, 64))[:40]
     poses = media.read_poses(dance / "val" / "val_label", (32, 64))[:40]
@@ -215,7 +228,7 @@ def test_poses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.gif").write_text("hello")
     for name, words in [
         ("nowhere", "there is no .*nowhere"),
-        ("empty", "empty has no PNG images"),
+        ("empty", "empty has no images in it"),
         ("named", r"left\.png has a name that is not a number"),
         ("cut", r"cut.1\.png is damaged or cut off"),
         ("cut.gif", r"cut\.gif is damaged or cut off"),

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 LATENTS = ("zero", "prior")
 MOST_SAMPLES = 32
+MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
 MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
 
 
 def generate(
     run: trained.Run = None,
     first_frame: Annotated[
-        Path | None, typer.Option("--first-frame", help="Dance: the given frame, a PNG.", show_default=False)
+        Path | None, typer.Option("--first-frame", help="Dance: the given frame, an image file.", show_default=False)
     ] = None,
     poses: Annotated[
         Path | None,
-        typer.Option("--poses", help="Dance: pose images, a folder of numbered PNGs or a GIF.", show_default=False),
+        typer.Option("--poses", help="Dance: pose images, a folder of numbered images or a GIF.", show_default=False),
     ] = None,
     trajectory: Annotated[
         Path | None,
@@ -98,11 +99,15 @@ def generate(
     upscale: Annotated[
         int | None,
         typer.Option(
-            "--upscale", min=1, max=64, help="Every pixel as N x N.", show_default="1; panels to about 128 rows"
+            "--upscale",
+            min=1,
+            max=64,
+            help="Every pixel as N x N.",
+            show_default="up to about 128 rows; 1 for a folder of PNGs",
         ),
     ] = None,
     fps: Annotated[
-        float | None, typer.Option("--fps", help="Frames a second of a GIF or MP4.", show_default="25; 10 for pushing")
+        float | None, typer.Option("--fps", help="Frames a second of a GIF or MP4.", show_default="the dataset's own")
     ] = None,
     device: trained.Device = "auto",
 ) -> None:
@@ -115,7 +120,7 @@ def generate(
     wrong where arms are up, or somebody lies, most of the time, and where the picture cuts figures off; a skeleton is
     warped as a picture, so proportions stay those of the other person. Look at the preview: OUTPUT-poses.png.
     """
-    from vidcvae.output import generation, media
+    from vidcvae.output import generation, media, pictures
 
     options = {
         "--first-frame": first_frame,
@@ -133,10 +138,10 @@ def generate(
     pushing = bool(trajectory or past_frames)
     side_by_side = side_by_side or (pushing and samples > 1)
     targets = _targets(output, samples, side_by_side)
-    fps = fps if fps is not None else 10.0 if pushing else 25.0
     strip = output.with_suffix(".png") if side_by_side else None
     preview = output.with_name(f"{output.stem}-poses.png") if fit_poses else None
-    _check_targets(targets, [picture for picture in (strip, preview) if picture], fps)
+    _check_targets(targets, [picture for picture in (strip, preview) if picture], 1.0 if fps is None else fps)
+    _check_not_swapped(first_frame, poses)
     loaded = trained.load(run, device, batch_stats, weights)
     _check_form(loaded, {name for name, value in options.items() if value is not None})
     if first_frame and poses:
@@ -146,6 +151,8 @@ def generate(
     else:
         loaded, given = _read_push(loaded, trajectory, past_frames, actions, positions, future or 0)
 
+    if fps is None:
+        fps = _dataset_fps(loaded, poses or trajectory or past_frames) or (10.0 if pushing else 25.0)
     count = given.length
     noise = _noise(loaded, chosen, latents, seed, samples, count)
     with contextlib.ExitStack() as files, ui.progress("generating") as advance:
@@ -159,9 +166,11 @@ def generate(
             if strip:
                 _write_panels(add[0], strip, given, made, upscale or 0, advance)
             else:
-                _write_each(add, count, made, upscale or 1, advance)
+                whole = 1 if media.is_folder(output) else pictures.fitting_scale(loaded.config.data.size[0])
+                _write_each(add, count, made, upscale or whole, advance)
     for target in targets:
-        ui.say(f"{target}: {count} frames, z: {'replayed' if latents else chosen}")
+        rate = "" if media.is_folder(target) else f" at {fps:g} a second"
+        ui.say(f"{target}: {count} frames{rate}, z: {'replayed' if latents else chosen}")
     if strip:
         ui.say(f"{strip}: " + (f"the same as one picture: {', '.join(videos)}" if pushing else "chosen time steps"))
 
@@ -188,11 +197,41 @@ def _check_form(loaded: Loaded, given: set[str]) -> None:
             raise UsageError(f"{name}, and {option} is missing.", hint)
 
 
-def _read_dance(loaded: Loaded, first_frame: Path, poses: Path, fill: bool) -> Given:
+def _check_not_swapped(first_frame: Path | None, poses: Path | None) -> None:
+    if first_frame and first_frame.is_dir():
+        swapped = poses is not None and poses.is_file()
+        raise UsageError(
+            f"--first-frame is one image, and {first_frame} is a folder.",
+            f"Swapped? --first-frame {poses} --poses {first_frame}" if swapped else f"Such as one of {first_frame}.",
+        )
+
+
+def _dataset_fps(loaded: Loaded, source: Path | None) -> float | None:
+    """Frames a second of the dataset that ``source`` lies in, or else of the one that the model was trained on."""
+    from vidcvae.data import known_fps
+
+    trained_on = loaded.config.data.path
+    return (known_fps(source) if source else None) or (known_fps(Path(trained_on)) if trained_on else None)
+
+
+def _read_picture(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The picture as uint8 (3, H, W), with a word where it has to change its shape."""
     from vidcvae.data import images
+
+    picture = images.open_picture(path)
+    height, width = size
+    if abs(picture.width * height / (picture.height * width) - 1) > MOST_DISTORTION:
+        ui.warn(
+            f"{path} is {picture.height}x{picture.width}, and the model's frames are {height}x{width}: the picture is "
+            f"distorted to fit. Cut it to the shape of the frames first."
+        )
+    return images.pixels(picture, size)
+
+
+def _read_dance(loaded: Loaded, first_frame: Path, poses: Path, fill: bool) -> Given:
     from vidcvae.output import generation, media
 
-    first = images.read_image(first_frame, loaded.config.data.size)
+    first = _read_picture(first_frame, loaded.config.data.size)
     with ui.progress("reading the poses") as advance:
         pose_images = media.read_poses(poses, loaded.config.data.size, advance, gaps="fill" if fill else "refuse")
     if len(pose_images) < 2:
@@ -215,8 +254,8 @@ def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path)
             sequences = trained.open_data(loaded, None, quiet=False).split("train")
             own = retarget.figures([retarget.likely_pose(first, sequences)])
             wanted = retarget.figures(itertools.chain.from_iterable(s.tracks["pose"] for s in sequences))
-        elif target.suffix.lower() == ".png":
-            wanted = retarget.figures([images.read_image(target, size)])
+        elif target.is_file() and target.suffix.lower() != ".gif":
+            wanted = retarget.figures([_read_picture(target, size)])
         else:
             wanted = retarget.figures(media.read_poses(target, size, gaps="skip"))
     except DataError as error:

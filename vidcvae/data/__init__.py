@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vidcvae.data import bair, packed, pose_folder, synthetic, synthetic_push, trajectories
+from vidcvae.data import bair, facts, packed, pose_folder, synthetic, synthetic_push, trajectories
 from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
 from vidcvae.errors import DataError
 from vidcvae.storage import durable
@@ -20,6 +20,7 @@ __all__ = [
     "Stream",
     "VideoData",
     "fingerprint",
+    "known_fps",
     "layout",
     "open_dataset",
     "open_stream",
@@ -115,6 +116,19 @@ def open_dataset(
         packed.write(stream, folder)
         data = packed.open_packed(folder)
     return replace(data, source=path)
+
+
+def known_fps(path: Path) -> float | None:
+    """Frames a second of the dataset at ``path``, or of the one that ``path`` lies in; None where none says so."""
+    for folder in [path, *path.absolute().parents[:3]]:  # DATASET/test/test_label/0
+        try:
+            if packed.is_packed(folder):
+                return float(packed.read_manifest(folder)["fps"])
+            if (folder / facts.FILE).is_file():
+                return facts.read_facts(folder).fps
+        except (DataError, OSError):  # not a dataset of ours
+            continue
+    return None
 
 
 def fingerprint(root: Path, size: tuple[int, int]) -> str:

@@ -110,6 +110,9 @@ def _clip_folders(split: Path) -> list[Path]:
 
 def _list_clip(split: str, folder: Path) -> Clip:
     frames = _numbered(folder, ".png")
+    inside = [] if frames else [clip for clip in (*_clip_folders(folder), *_numbered(folder, "")) if clip.is_dir()]
+    if inside:
+        raise DataError(f"{folder} holds {len(inside)} clips, and is none itself.", f"Choose one: {inside[0]}")
     if not frames:
         raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
     for number, path in enumerate(frames):

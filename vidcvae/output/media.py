@@ -32,6 +32,7 @@ Add = Callable[[Frame], None]
 Gaps = Literal["refuse", "fill", "skip"]
 
 MAX_GIF_FRAMES, MAX_GIF_PIXELS = 20_000, 4 << 30  # that are read; a few kilobytes can declare any number
+KEPT_COLOURS, KEPT_SHARE = 64, 1e-3  # how many colours of a GIF stay exact: those of at least this share of its pixels
 PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
 
 
@@ -79,6 +80,11 @@ def check_target(target: Path, fps: float) -> None:
 
 
 _FORMS = "Name a file that ends in .gif or .mp4, or a folder for lossless PNGs."
+
+
+def is_folder(target: Path) -> bool:
+    """Whether a video with this name is a folder of PNGs."""
+    return _kind(target) == "folder"
 
 
 def _kind(target: Path) -> str:
@@ -161,13 +167,19 @@ def _palette(frames: Iterable[Frame]) -> Image.Image:
     pixels = np.concatenate([frame.reshape(3, -1) for frame in frames], axis=1).T  # (pixels, 3)
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
     if len(colours) > 256:
-        # Black backgrounds would take all: a colour counts for the root of its share, so that thin limbs keep theirs
-        weights = np.ceil(np.sqrt(counts / counts.sum()) * 1000).astype(int)
-        spread = np.repeat(colours, weights, axis=0)
-        return Image.fromarray(spread[None]).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    exact = Image.new("P", (1, 1))
-    exact.putpalette(colours.astype(np.uint8).tobytes())
-    return exact
+        # What is drawn has few colours, each of many pixels: the paper behind a pose stays white, its limbs as they are
+        share = counts / counts.sum()
+        common = np.argsort(-share)[:KEPT_COLOURS]
+        kept = colours[common[share[common] > KEPT_SHARE]]
+        # Black backgrounds would take all others: a colour counts for the root of its share, so thin limbs keep theirs
+        weights = np.ceil(np.sqrt(share) * 1000).astype(int)
+        spread = Image.fromarray(np.repeat(colours, weights, axis=0)[None])
+        mixed = spread.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        others = np.array(mixed.getpalette(), np.uint8).reshape(-1, 3)[: 256 - len(kept)]
+        colours = np.concatenate([kept, others])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours.astype(np.uint8).tobytes())
+    return palette
 
 
 def _gif_parts(frames: Iterable[Frame], palette: Image.Image, fps: float) -> Iterator[bytes]:
@@ -234,7 +246,7 @@ def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
 def read_poses(
     path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None, *, gaps: Gaps = "refuse"
 ) -> np.ndarray:
-    """Pose images, uint8 (T, 3, H, W): a folder of PNGs in the order of their numbers, or a GIF.
+    """Pose images, uint8 (T, 3, H, W): a folder of images in the order of their numbers, or a GIF.
 
     gaps: what is done where a number is missing between two others: "refuse", "fill" (repeat the pose before it), or
         "skip", where the poses' order in time does not matter.
@@ -244,13 +256,13 @@ def read_poses(
         return _read_folder(path, size, progress, gaps)
     if not path.exists():
         raise DataError(f"there is no {path}.", _POSES)
-    if path.suffix.lower() == ".png":
+    if path.suffix.lower() in images.PICTURE_SUFFIXES and path.suffix.lower() != ".gif":
         raise DataError(f"{path} is one image, but a video needs one pose a frame.", _POSES)
     return _read_gif(path, size)
 
 
 _TOLD_GAPS = 8
-_POSES = "Give --poses a folder of numbered PNGs, such as test/test_label/0, or a GIF."
+_POSES = "Give --poses a folder of numbered images, such as test/test_label/0, or a GIF."
 
 
 def _read_folder(
@@ -258,20 +270,21 @@ def _read_folder(
 ) -> np.ndarray:
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() != ".png" or path.name.startswith("."):
+        if path.suffix.lower() not in images.PICTURE_SUFFIXES or path.name.startswith("."):
             continue
         if not (path.stem.isascii() and path.stem.isdecimal()):
             raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
         if (other := found.setdefault(int(path.stem), path)) != path:
             raise DataError(f"{path} has the same number as {other}.", "Keep one of them.")
     if not found:
-        raise DataError(f"{folder} has no PNG images.", _POSES)
+        raise DataError(f"{folder} has no images in it.", _POSES)
     numbers = sorted(found)
     between = [(a, b) for a, b in itertools.pairwise(numbers) if b > a + 1]
     missing = sum(b - a - 1 for a, b in between)
     too_many = missing > len(numbers)  # they are numbered in another way
     if missing and (gaps == "refuse" or (gaps == "fill" and too_many)):
-        told = [f"{a + 1}.png" + (f" to {b - 1}.png" if b > a + 2 else "") for a, b in between]
+        suffix = found[numbers[0]].suffix
+        told = [f"{a + 1}{suffix}" + (f" to {b - 1}{suffix}" if b > a + 2 else "") for a, b in between]
         more = f" and {len(told) - _TOLD_GAPS} more gaps" if len(told) > _TOLD_GAPS else ""
         raise DataError(
             f"{folder} lacks {missing:,} of the poses {numbers[0]} to {numbers[-1]}: "
@@ -281,7 +294,7 @@ def _read_folder(
     times = range(numbers[0], numbers[-1] + 1) if gaps == "fill" else numbers
     poses = on_disk((len(times), 3, *size))
     for row, number in enumerate(times):
-        poses[row] = images.read_image(found[number], size) if number in found else poses[row - 1]
+        poses[row] = images.pixels(images.open_picture(found[number]), size) if number in found else poses[row - 1]
         if progress:
             progress(row + 1, len(times))
     return poses

@@ -16,6 +16,7 @@ from vidcvae.errors import DataError, UsageError, did_you_mean
 from vidcvae.storage import checkpoint, durable, lock
 
 ROOT = Path("runs")
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".mp4", ".mov")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ def find_run(given: Path | None) -> RunFolder:
 
 def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:
     """The checkpoint that RUN means: a file itself, or of a run folder its best (else last) one."""
+    if given is not None and given.suffix.lower() in PICTURES:
+        raise UsageError(
+            f"{given} is a picture or a video, but a run is meant here: a run folder or a checkpoint file.",
+            f"Did you mean --first-frame {given}? See what runs there are: vidcvae runs list",
+        )
     if given is not None and given.is_file():
         folder = given.parent.parent
         return given, RunFolder(folder) if (folder / "config.toml").is_file() else None
