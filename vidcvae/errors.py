@@ -56,6 +56,16 @@ class Stopped(VidcvaeError):
         self.exit_code = exit_code
 
 
+def an(name: str) -> str:
+    """A name with its article: "a pose-cvae", "an anchor-cvae", "an svg-fp"."""
+    return f"{'an' if name.startswith(('a', 'svg')) else 'a'} {name}"
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 epoch", "2 epochs", "1,200 epochs"."""
+    return f"{number:,} {thing}{'s'[: number != 1]}"
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or the empty string."""
     if len(wrong) > 200:  # difflib would look at each letter of it

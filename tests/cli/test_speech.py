@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vidcvae import errors
 from vidcvae.cli import doctor, ui
 
 from .conftest import TINY, Cli
@@ -61,6 +63,44 @@ def test_errors_are_said_however_quiet(cli: Cli) -> None:
 def test_a_slip_of_the_finger_is_answered_with_what_was_meant(cli: Cli, typed: tuple[str, ...], meant: str) -> None:
     done = cli(*typed)
     assert done.code == 2 and meant in done.err
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_dataset_that_is_nearly_named_or_a_part_of_one_is_answered_with_its_name(cli: Cli, tiny_dance: Path) -> None:
+    shutil.copytree(tiny_dance, "small")
+    shutil.copytree(tiny_dance / "train", "smallish/not-a-dataset")
+    assert "Did you mean 'small'?" in cli("train", "smal").err
+    done = cli("train", "small/train")
+    assert done.code == 4 and "small/train is a part of the dataset small" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [("pose-cvae", "a pose-cvae"), ("anchor-cvae", "an anchor-cvae"), ("svg-lp", "an svg-lp")],
+)
+def test_names_have_their_article(name: str, phrase: str) -> None:
+    assert errors.an(name) == phrase
+
+
+def test_one_is_no_plural() -> None:
+    assert [errors.counted(n, "epoch") for n in (0, 1, 2, 1200)] == ["0 epochs", "1 epoch", "2 epochs", "1,200 epochs"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_training_that_was_stopped_and_saved_is_no_error(cli: Cli, tiny_dance: Path) -> None:
+    child = subprocess.Popen(
+        [*PROGRAM, "train", str(tiny_dance), *map(str, TINY), "--epochs", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr
+    said = ""
+    while "step " not in said:
+        said += child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    said += child.stderr.read()
+    assert child.wait() == 130
+    assert "everything is saved" in said and "vidcvae resume" in said and "error" not in said
 
 
 def test_an_unexpected_error_is_one_sentence_and_its_traceback_in_a_file(

@@ -32,7 +32,7 @@ from vidcvae.cli import (
     train,
     ui,
 )
-from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, UsageError, VidcvaeError
+from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, Stopped, UsageError, VidcvaeError
 
 app = typer.Typer(
     name="vidcvae",
@@ -88,6 +88,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="vidcvae")
+    except Stopped as stop:  # as it was asked to, with everything saved
+        ui.end(stop.message, stop.hint)
+        sys.exit(stop.exit_code)
     except VidcvaeError as error:
         ui.fail(error.message, error.hint)
         sys.exit(error.exit_code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae.cli import completion, ui
-from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.errors import UsageError, counted, did_you_mean
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -114,7 +114,8 @@ def check(
     if path and not path.startswith("synthetic:") and not Path(path).exists():
         ui.warn(f"data.path is {path}, and nothing is there.")
     sources = [text for text in (preset, PROJECT_FILE if PROJECT_FILE.exists() else None, file) if text]
-    ui.say(f"good: {', '.join(map(str, sources)) or 'the defaults'} ({resolved.model.name}, {train.epochs} epochs)")
+    named = ", ".join(map(str, sources)) or "the defaults"
+    ui.say(f"good: {named} ({resolved.model.name}, {counted(train.epochs, 'epoch')})")
 
 
 @app.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LATENTS = ("zero", "prior", "prior-mean", "posterior")
 ALL = "all"
 Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
+COLLAPSED_NATS = 0.01  # KL of a dimension of z and a frame, below which it is the prior for all purposes
 MOST_STEPS, MOST_SEQUENCES = 30, 12  # of more predicted frames or sequences only the means are told
 
 
@@ -279,8 +280,10 @@ def _show(scores: dict[str, Any], checkpoint: Path) -> None:
 def _show_latent(scores: dict[str, Any]) -> None:
     units = f"{scores['active_units']} of {scores['latent_dimensions']} units active"
     ui.say(f"latent: KL {scores['kl']:.4g} nats a frame, {units}")
-    if not scores["active_units"]:
-        ui.note("the posterior has collapsed onto the prior: the model does not use z")
+    if not scores["active_units"] and scores["kl"] < COLLAPSED_NATS * scores["latent_dimensions"]:
+        ui.note("the posterior has collapsed onto the prior: z tells the model nothing")
+    elif not scores["active_units"]:
+        ui.note("the posterior differs from the prior, but is the same for every frame: z tells the model nothing")
     if bounds := scores.get("bounds"):
         ui.say(
             f"bits per dimension, at most: ELBO {bounds['elbo_bits_per_dimension']:.4f}, importance-weighted "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidcvae.cli import trained, ui
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, an
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,7 +178,7 @@ def generate(
 def _check_form(loaded: Loaded, given: set[str]) -> None:
     """Raise ``UsageError`` unless the options that are ``given`` are those that this model needs."""
     kind = loaded.config.model.condition
-    name = f"{loaded.path} is a {loaded.config.model.name}"
+    name = f"{loaded.path} is {an(loaded.config.model.name)}"
     if "--target-poses" in given and "--fit-poses" not in given:
         raise UsageError("--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out.")
     if kind == "pose":

@@ -11,7 +11,7 @@ import typer
 
 from vidcvae.cli import completion, configuration, trained, ui
 from vidcvae.cli.configuration import PROJECT_FILE
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, counted
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -146,7 +146,7 @@ def start(
     initial = loading.load_model(init, weights="raw") if init else None
     if dry_run:
         ui.say(settings.to_toml(config))
-        ui.say(f"# {length.epochs} epochs, {length.steps} steps; nothing was written")
+        ui.say(f"# {counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}; nothing was written")
         for text in schedules.warnings(config, length):
             ui.warn(text)
         return None
@@ -252,7 +252,7 @@ def _resume(
     epochs = saved.meta["epoch"] if saved else 0
     if config.training.epochs < epochs:
         raise UsageError(
-            f"{folder.path} has already finished {epochs} epochs, more than --epochs {config.training.epochs}.",
+            f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than {config.training.epochs}.",
             f"Choose a larger number: vidcvae resume {folder.path} --epochs {before.training.epochs + 10}",
         )
     with ui.progress("reading the data", quiet=mode == "json") as advance:
@@ -266,7 +266,7 @@ def _resume(
     minutes = saved.meta.get("progress", {}).get("minutes", 0.0) if saved else 0.0
     timed_out = config.training.max_minutes and minutes >= config.training.max_minutes
     if finished or timed_out:
-        spent = f"{epochs} epochs" if finished else f"{config.training.max_minutes:g} minutes"
+        spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
         ui.note(f"{folder.path} is finished: it had its {spent}.")
         option = "--epochs N" if finished else "--max-minutes M"
         ui.note(f"To go on: vidcvae resume {folder.path} {option}")

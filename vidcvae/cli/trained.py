@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidcvae.cli import completion, ui
-from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.errors import UsageError, an, did_you_mean
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -83,7 +83,7 @@ def load(run: Path | None, device: str, batch_stats: bool, weights: str) -> Load
     loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
     if batch_stats and loaded.config.model.condition != "pose":
         raise UsageError(
-            f"--batch-stats is for the course's pose-cvae, and {loaded.path} is a {loaded.config.model.name}.",
+            f"--batch-stats is for the course's pose-cvae, and {loaded.path} is {an(loaded.config.model.name)}.",
             "Leave it out.",
         )
     if run is None:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from vidcvae.cli import ui
+from vidcvae.errors import counted
 
 if TYPE_CHECKING:
     from vidcvae.training.loop import Outcome
@@ -229,7 +230,7 @@ def tell_outcome(outcome: Outcome) -> None:
     last = outcome.validation_minutes
     then = f", then {last:.1f} of validation" if last >= 0.05 else ""
     psnr = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
-    ui.say(f"trained {outcome.steps} steps in {outcome.minutes:.1f} minutes{then}{psnr}: {outcome.run.path}")
+    ui.say(f"trained {counted(outcome.steps, 'step')} in {outcome.minutes:.1f} minutes{then}{psnr}: {outcome.run.path}")
     if not outcome.scores:
         return
     copied, frame = baseline(outcome.scores)
@@ -246,7 +247,8 @@ def _start(event: Event) -> str:
     budget = f", at most {event['max_minutes']:g} minutes" if event["max_minutes"] else ""
     return (
         f"{event['run']}: {what}\n"
-        f"{event['clips']:,} clips an epoch, {event['epochs']:,} epochs, {event['steps']:,} steps{budget}{position}"
+        f"{counted(event['clips'], 'clip')} an epoch, {counted(event['epochs'], 'epoch')}, "
+        f"{counted(event['steps'], 'step')}{budget}{position}"
     )
 
 

@@ -91,6 +91,12 @@ def fail(message: str, hint: str = "") -> None:
         err.print(f"  {_indented(hint)}", markup=False)
 
 
+def end(message: str, hint: str) -> None:
+    """The last words of a command that ended early, but as it should."""
+    err.print(_indented(message), markup=False)
+    err.print(f"  {_indented(hint)}", markup=False)
+
+
 def _indented(text: str) -> str:
     """Further lines begin with a space, so that a name with a line break cannot pass for a message of its own."""
     return re.sub(r"\n(?! )", "\n  ", text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidcvae.data import bair, facts, packed, pose_folder, synthetic, synthetic_push, trajectories
 from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, did_you_mean
 from vidcvae.storage import durable
 
 __all__ = [
@@ -51,7 +51,13 @@ def _layout(path: Path) -> str:
     if trajectories.is_trajectory_folder(path):
         return "push"
     if not path.exists():
-        raise DataError(f"there is no dataset {path}.", f"Make one to try: vidcvae dataset synth dance {path}")
+        near = [folder.name for folder in path.parent.glob("*/") if _is_dataset(folder)]
+        raise DataError(
+            f"there is no dataset {path}.{did_you_mean(path.name, near)}",
+            "Make one to try: vidcvae dataset synth dance my-dance",
+        )
+    if path.is_dir() and _is_dataset(path.parent):
+        raise DataError(f"{path} is a part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
     if records := bair.find_folder(path):
         raise DataError(
             f"{path} holds BAIR's TFRecords, which are imported before they are used.",
@@ -67,6 +73,12 @@ def _layout(path: Path) -> str:
     if packed.is_unfinished(path):
         raise DataError(f"{path} is a pack that was interrupted.", f"Finish it: vidcvae dataset pack ROOT {path}")
     raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)
+
+
+def _is_dataset(folder: Path) -> bool:
+    return any(
+        is_one(folder) for is_one in (packed.is_packed, pose_folder.is_pose_folder, trajectories.is_trajectory_folder)
+    )
 
 
 def open_stream(path: Path, size: tuple[int, int], progress: Progress = None) -> Stream:

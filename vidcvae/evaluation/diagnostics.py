@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, an
 from vidcvae.evaluation import metrics
 from vidcvae.evaluation.freerun import Way, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
@@ -189,7 +189,7 @@ def long_run(
     config = loaded.config
     if config.model.condition != "pose":
         raise UsageError(
-            f"{loaded.path} is a {config.model.name}: actions cannot be played backward.", "Leave out --long."
+            f"{loaded.path} is {an(config.model.name)}: actions cannot be played backward.", "Leave out --long."
         )
     if latent == "posterior":
         raise UsageError("--latent posterior is shown the truth, and --long runs beyond it.", "Use --latent zero.")

@@ -14,7 +14,7 @@ from vidcvae import __version__
 from vidcvae.config import to_table
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.errors import DataError, UsageError, an, did_you_mean
 from vidcvae.evaluation import records
 from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
@@ -120,7 +120,7 @@ def score_split(
     listens = kind not in ("pose", "none")
     if shuffle_actions and not listens:
         raise UsageError(
-            f"{loaded.path} is a {config.model.name} that is not conditioned on actions: there are none to shuffle.",
+            f"{loaded.path} is {an(config.model.name)} that is not conditioned on actions: there are none to shuffle.",
             "Leave out --shuffle-actions.",
         )
     sequences = data.split(split)

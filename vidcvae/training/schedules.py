@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from vidcvae.config import Config, Kl, TeacherForcing, Training
+from vidcvae.errors import counted
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def warnings(config: Config, length: Length) -> list[str]:
         peak = max(beta(kl, length, step) for step in steps)
         if peak < kl.stop - 1e-6:
             found.append(
-                f"beta never reaches its stop {kl.stop:g}: the {kl.type} schedule over {length.epochs} epochs peaks at "
-                f"{peak:.3f}. Use fewer cycles (--set kl.cycles=N) or a smaller ratio (--set kl.ratio=R)."
+                f"beta never reaches its stop {kl.stop:g}: the {kl.type} schedule over "
+                f"{counted(length.epochs, 'epoch')} peaks at {peak:.3g}. "
+                f"Use fewer cycles (--set kl.cycles=N) or a smaller ratio (--set kl.ratio=R)."
             )
     if kl.reduction == "sum" and beta(kl, length, 0) == 0:
         found.append(
