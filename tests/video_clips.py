@@ -73,6 +73,10 @@ FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_s
 OPENPOSE18 = ("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
               "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
               "right_eye", "left_eye", "right_ear", "left_ear")  # fmt: skip
+# names of OpenPose's poseParameters.cpp and of the README of Halpe-FullBody; what is not drawn is empty
+BODY25B = (*COCO, "", "", *FEET)
+HALPE26 = (*COCO, "", "", "", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe", "left_heel",
+           "right_heel")  # fmt: skip
 MEDIAPIPE = ("nose", "", "left_eye", "", "", "right_eye", "", "left_ear", "right_ear", "", "", "left_shoulder",
              "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "", "", "", "", "", "",
              "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel",

@@ -46,6 +46,7 @@ def test_a_video_goes_in_and_a_trained_dancer_comes_out(cli: Cli, phone: Path, c
     assert "openpose: OpenPose BODY_25" in done.out
     assert "10 of 64 frames show nobody" in done.out
     assert "train 47 frames in 2 sequences; val 5 frames in 1 sequence; test 1 frames" in done.out
+    assert "inspect mine --size 16x32 --preview sheet.png   then: vidcvae train mine --size 16x32\n" in done.out
     inspected = cli("dataset", "inspect", "mine")
     assert inspected.code == 0, inspected.out + inspected.err
 
@@ -152,7 +153,7 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no such keypoints": (("clip.mp4", "--keypoints", "nowhere.json"), 4, "there are no keypoints nowhere.json"),
     "not keypoints": (("clip.mp4", "--keypoints", "clip.mp4"), 4, "clip.mp4 is not readable JSON"),
     "another format": (
-        ("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "mediapipe"), 4, "coco.json: frame 0"),
+        ("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "mediapipe33"), 4, "coco.json: frame 0"),
     "no such format": (("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "cocoa"), 2, "'cocoa'"),
     "too few frames": (("clip.mp4", "--keypoints", "short"), 4, "short tells of 60 frames, but the clip has 64"),
     "too many frames": (("clip.mp4", "--keypoints", "long.json"), 4, "at least 69 frames, but the clip has 64"),

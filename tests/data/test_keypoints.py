@@ -72,12 +72,46 @@ def test_coco_annotations_tell_of_every_image(joints: np.ndarray, tmp_path: Path
 
 
 def test_openpose_of_25_and_of_18_joints(joints: np.ndarray, tmp_path: Path) -> None:
-    found = read_keypoints(clips.write_openpose(tmp_path / "25", joints))
+    # places drawn at random are no body's, whose order could be told
+    found = read_keypoints(clips.write_openpose(tmp_path / "25", joints), "body25")
     assert (found.form, found.first, found.frames) == ("OpenPose BODY_25", 0, 4)
     check(found, joints, JOINTS)
     found = read_keypoints(clips.write_openpose(tmp_path / "18", joints, clips.OPENPOSE18))
     assert found.form == "OpenPose COCO-18"
     check(found, joints, clips.OPENPOSE18)
+
+
+ORDERS = {"coco17": clips.COCO, "coco18": clips.OPENPOSE18, "body25": JOINTS, "body25b": clips.BODY25B,
+          "halpe26": clips.HALPE26, "wholebody133": (*clips.COCO, *clips.FEET)}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ORDERS)
+@pytest.mark.parametrize("container", ["COCO JSON", "OpenPose folder"])
+def test_every_order_is_read_from_either_container(
+    joints: np.ndarray, tmp_path: Path, form: str, container: str
+) -> None:
+    names = (*ORDERS[form], *[""] * (133 - 23 if form == "wholebody133" else 0))
+    if container == "COCO JSON":
+        path = clips.write_coco(tmp_path / "k.json", joints, names=names)
+    else:
+        path = clips.write_openpose(tmp_path / "k", joints, names)
+    check(read_keypoints(path, form), joints, ORDERS[form])
+    if "25" not in form:  # places drawn at random are no body's, whose order could be told
+        check(read_keypoints(path), joints, ORDERS[form])
+
+
+def test_people_of_another_number_of_points_are_named(joints: np.ndarray, tmp_path: Path) -> None:
+    folder = clips.write_openpose(tmp_path / "k", joints[:1])
+    clips.write_openpose(tmp_path / "18", joints[:1], clips.OPENPOSE18, first=1)
+    next((tmp_path / "18").iterdir()).rename(folder / "clip_1_keypoints.json")
+    with pytest.raises(DataError, match=r"clip_1_keypoints.json: person 0 has 18 points, and the first person 25"):
+        read_keypoints(folder)
+    # but feet may be known of some people only
+    both = clips.coco(joints[:1]) + clips.coco(joints[1:2], 1)
+    both[1]["foot_kpts"] = clips.triples(joints[1], clips.FEET)
+    (tmp_path / "k.json").write_text(json.dumps(both))
+    first, second = (people[0] for people in read_keypoints(tmp_path / "k.json").people.values())
+    assert np.isfinite(first).all(1).sum() == 19 and np.isfinite(second).all()
 
 
 @pytest.mark.parametrize("name", ["m.json", "m.csv"])
@@ -141,7 +175,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "another object": ("k.json", {"keys": 1}, "no format that is known"),
     "one OpenPose file": ("k.json", {"people": []}, "OpenPose's file of one frame"),
     "no keypoints": ("k.json", [GOOD, {"image_id": 3}], "annotation 1 has no image_id or no keypoints"),
-    "15 joints": ("k.json", [{"image_id": 0, "keypoints": [1.0] * 45}], "annotation 0 has 45 numbers.* 17 or 133"),
+    "15 joints": ("k.json", [{"image_id": 0, "keypoints": [1.0] * 45}], "not 3 for each of 17, 18, 25, 26 or 133"),
     "a text": ("k.json", [{"image_id": 0, "keypoints": ["1"] * 51}], "annotation 0 has '1' where a coordinate"),
     "a boolean": ("k.json", [{"image_id": 0, "keypoints": [True] * 51}], "True where a coordinate"),
     "infinity": ("k.json", '[{"image_id": 0, "keypoints": [' + "1e999, " * 50 + "1]}]", "inf where a coordinate"),
@@ -203,17 +237,17 @@ def test_openpose_folders_that_are_wrong_are_named(tmp_path: Path) -> None:
 
 def test_a_format_that_is_forced_is_the_one_read(tmp_path: Path) -> None:
     (tmp_path / "k.json").write_text(json.dumps([GOOD]))
-    assert read_keypoints(tmp_path / "k.json", "coco").form == "COCO-17"
+    assert read_keypoints(tmp_path / "k.json", "coco17").form == "COCO-17"
     with pytest.raises(DataError, match="frame 0 has none of landmarks"):
-        read_keypoints(tmp_path / "k.json", "mediapipe")
-    with pytest.raises(DataError, match="OpenPose's keypoints are a folder"):
-        read_keypoints(tmp_path / "k.json", "openpose")
-    with pytest.raises(DataError, match="is a folder, but coco"):
-        read_keypoints(tmp_path, "coco")
+        read_keypoints(tmp_path / "k.json", "mediapipe33")
+    with pytest.raises(DataError, match="annotation 0 has 51 numbers, not 3 for each of 26 joints"):
+        read_keypoints(tmp_path / "k.json", "halpe26")
+    with pytest.raises(DataError, match="is a folder, but mediapipe33"):
+        read_keypoints(tmp_path, "mediapipe33")
     with pytest.raises(DataError, match="there are no keypoints"):
         read_keypoints(tmp_path / "nowhere.json")
-    with pytest.raises(UsageError, match="'cocoa'"):
-        read_keypoints(tmp_path / "k.json", "cocoa")
+    with pytest.raises(UsageError, match=r"'coco'\. Did you mean 'coco1[78]'"):
+        read_keypoints(tmp_path / "k.json", "coco")
 
 
 JSONISH = st.recursive(
@@ -236,6 +270,6 @@ JSONISH = st.recursive(
 @given(value=JSONISH)
 def test_any_json_is_read_or_refused(tmp_path: Path, value: Any) -> None:
     (tmp_path / "k.json").write_text(json.dumps(value))
-    for form in ("auto", "coco", "mediapipe"):
+    for form in ("auto", "coco17", "mediapipe33"):
         with pytest.raises(DataError):
             read_keypoints(tmp_path / "k.json", form)

@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests import video_clips as clips
 from tests.security.mutate import mend_png, mutate, mutate_json, mutate_toml
 from vidcvae import config as settings
 from vidcvae.data import bair, facts, images, packed, pose_folder, tfrecord, trajectories
 from vidcvae.data.clips import Sequence, VideoData
+from vidcvae.data.skeleton import JOINTS
 from vidcvae.models import build_model
 from vidcvae.models.loading import build_filled, load_model
 from vidcvae.storage import checkpoint, course_import, history
@@ -359,7 +361,8 @@ def _coco() -> Files:
 
 
 def _openpose() -> Files:
-    people = {"people": [{"pose_keypoints_2d": [5.0, 6.5, 0.9] * 25}]}
+    body = clips.make_clip(1, (64, 64)).joints[0]  # in whose shape the order of the 25 points is seen
+    people = {"people": [{"pose_keypoints_2d": clips.triples(body, JOINTS)}]}
     return {f"k/a_{n:012d}_keypoints.json": json.dumps(people).encode() for n in range(2)}
 
 

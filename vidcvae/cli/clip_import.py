@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from vidcvae.data.video import Pictures
 
 FITS = ("pad", "crop", "stretch")
-FORMATS = ("auto", "coco", "openpose", "mediapipe")
+FORMATS = ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33")
 STYLES = ("course",)
+DEFAULT_SIZE = "32x64"
 
 _ABOUT = """
-Give the joints that a pose estimator found in every frame: --keypoints takes COCO-17 or COCO-WholeBody JSON, a folder
-of OpenPose JSON, or MediaPipe landmarks in JSON or CSV. Where several people are seen, the one seen largest for longest
-is the dancer. Frames without a dancer are left out, and sequences cut there. Training is the beginning of the clip,
-validation its end, with up to a second left out between them; test is the longest sequence of validation.
+Give the joints that a pose estimator found in every frame: --keypoints takes COCO JSON, a folder of OpenPose JSON, or
+MediaPipe landmarks in JSON or CSV. The order of the joints is told by how many there are, and that of OpenPose's 25 by
+the shape of the people (BODY_25 or BODY_25B); --keypoint-format says it outright. Where several people are seen, the
+one seen largest for longest is the dancer. Frames without a dancer are left out, and sequences cut there. Training is
+the beginning of the clip, validation its end, with up to a second left out between them; test is the longest sequence
+of validation.
 """
 
 
@@ -41,7 +44,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
             str,
             typer.Option(
                 "--keypoint-format",
-                help="coco, openpose or mediapipe; auto tells by what is there.",
+                help=f"The order of the joints: {', '.join(FORMATS[1:])}; auto tells by what is there.",
                 autocompletion=lambda: list(FORMATS),
             ),
         ] = "auto",
@@ -51,7 +54,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         pose_model: Annotated[
             Path | None, typer.Option("--pose-model", help="With --estimate: MediaPipe's model.", show_default=False)
         ] = None,
-        size: Annotated[str, typer.Option("--size", metavar="HxW", help="Frame height and width.")] = "32x64",
+        size: Annotated[str, typer.Option("--size", metavar="HxW", help="Frame height and width.")] = DEFAULT_SIZE,
         fit: Annotated[
             str,
             typer.Option(
@@ -119,7 +122,8 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
             ui.say(note)
         if made.broken:
             raise DataError(made.broken, f"What was read before is in {out}.")
-        ui.say(f"Look at it: vidcvae dataset inspect {out} --preview sheet.png   then: vidcvae train {out}")
+        shown = f"{out} --size {size}" if size != DEFAULT_SIZE else f"{out}"  # read as made, not squeezed into another
+        ui.say(f"Look at it: vidcvae dataset inspect {shown} --preview sheet.png   then: vidcvae train {shown}")
 
     command.__doc__ = f"{about}\n\n{' '.join(_ABOUT.split())}"
     return command

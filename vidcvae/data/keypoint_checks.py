@@ -83,16 +83,22 @@ def as_points(values: Any, counts: Sequence[int], path: Path, where: str) -> np.
     if not isinstance(values, list):
         raise wrong(path, where, "is no list of numbers")
     if len(values) not in [3 * n for n in counts]:
-        raise wrong(path, where, f"has {len(values)} numbers, not 3 for each of {' or '.join(map(str, counts))} joints")
+        known = " or ".join(filter(None, (", ".join(map(str, counts[:-1])), str(counts[-1]))))
+        raise wrong(path, where, f"has {len(values)} numbers, not 3 for each of {known} joints")
     for value in values:
         if type(value) not in (int, float) or abs(value) > FARTHEST:
             raise wrong(path, where, f"has {reading.shown(value)} where a coordinate or score is meant")
     return np.array(values, float).reshape(-1, 3)
 
 
+def found_points(points: np.ndarray, min_score: float) -> np.ndarray:
+    """Rows of x, y, score, those that were not found all NaN: their score is 0 or below ``min_score``."""
+    return np.where((points[:, 2:] > 0) & (points[:, 2:] >= min_score), points, np.nan)
+
+
 def as_person(points: np.ndarray, index: Mapping[str, int], min_score: float) -> Person | None:
     """Rows of x, y, score as joints; neck and middle of the hips are worked out. None if nothing is found."""
-    points = np.where((points[:, 2:] > 0) & (points[:, 2:] >= min_score), points, np.nan)
+    points = found_points(points, min_score)
     person = np.full((len(JOINTS), 2), np.nan)
     for row, name in enumerate(JOINTS):
         if name in index:

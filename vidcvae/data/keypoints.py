@@ -1,22 +1,26 @@
 """Keypoint files as pose estimators write them, as the 25 joints of ``skeleton``.
 
-coco        one JSON file: results [{"image_id", "keypoints"}, ..] or {"images", "annotations"}; 17 joints
-            (x, y, score), or COCO-WholeBody's 133, its feet also apart as "foot_kpts"
-openpose    a folder of JSON files, one a frame: {"people": [{"pose_keypoints_2d"}, ..]}; BODY_25 or COCO's 18 joints
-mediapipe   33 landmarks a person in fractions of the picture: JSON, one entry a frame, or CSV (see ``landmarks``)
+COCO JSON   one file: results [{"image_id", "keypoints"}, ..] or {"images", "annotations"}; of 17 joints the feet may
+            stand apart as "foot_kpts"
+OpenPose    a folder of JSON files, one a frame: {"people": [{"pose_keypoints_2d"}, ..]}
+MediaPipe   33 landmarks a person in fractions of the picture: JSON, one entry a frame, or CSV (see ``landmarks``)
 
+Either of the first two holds x, y and score of each point, in any order of ``joint_orders``.
 Whatever is in such a file was written elsewhere: each value is checked, and what is wrong is named with its place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidcvae import reading
-from vidcvae.data import landmarks
+from vidcvae.data import joint_orders, landmarks
+from vidcvae.data.joint_orders import COUNTS, FEET, FORMATS, ORDERS, TITLES
 from vidcvae.data.keypoint_checks import (
     HINT,
     MAX_NUMBER,
@@ -29,74 +33,124 @@ from vidcvae.data.keypoint_checks import (
     as_person,
     as_points,
     file_number,
+    found_points,
     load_json,
     wrong,
 )
-from vidcvae.data.skeleton import JOINTS
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, did_you_mean
 
-FORMATS = ("coco", "openpose", "mediapipe")
 
-_COCO17 = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)  # fmt: skip
-_FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
-_COCO = {17: _COCO17, 133: _COCO17 + _FEET}  # of COCO-WholeBody face and hands follow, which are not drawn
-_OPENPOSE = {25: JOINTS, 18: tuple(name for name in JOINTS[:19] if name != "mid_hip")}
+@dataclass(frozen=True)
+class _Seen:
+    """A person as a file lists them. points: (n, 3), x, y and score; what is not drawn may have been cut off."""
+
+    frame: int
+    points: np.ndarray
+    count: int  # of points in the file
+    path: Path
+    where: str
 
 
 def read_keypoints(path: Path, form: str = "auto", min_score: float = 0.3) -> Keypoints:
     """The people in the file or folder ``path``; joints with a score below ``min_score`` are not found.
 
     form: one of ``FORMATS``, or "auto" to tell by what is there.
-    Raises ``DataError`` that names file and place for anything that is not as the format wants it.
+    Raises ``DataError`` that names file and place for anything that is not as the format wants it, and where 25 points
+    a person do not tell in which of two orders they are.
     """
     if form not in (*FORMATS, "auto"):
-        raise UsageError(f"--keypoint-format is {form!r}.", f"Choose one of auto, {', '.join(FORMATS)}.")
+        raise UsageError(
+            f"--keypoint-format is {form!r}.{did_you_mean(form, FORMATS)}",
+            f"Choose one of auto, {', '.join(FORMATS)}.",
+        )
     if path.is_dir():
-        if form in ("coco", "mediapipe"):
+        if form == "mediapipe33":
             raise DataError(f"{path} is a folder, but {form} keypoints are a file.", "Name the file.")
-        return _read_openpose(path, min_score)
+        return _read_openpose(path, form, min_score)
     if not path.exists():
         raise DataError(f"there are no keypoints {path}.", HINT)
-    if form == "openpose":
-        raise DataError(f"{path} is a file, but OpenPose's keypoints are a folder of files.", "Name the folder.")
     if path.suffix.lower() == ".csv":
-        if form == "coco":
-            raise DataError(f"{path} is a CSV file, but COCO's keypoints are JSON.", HINT)
+        if form not in ("auto", "mediapipe33"):
+            raise DataError(f"{path} is a CSV file, but {form} keypoints are JSON.", HINT)
         return landmarks.read_csv(path, min_score)
     value = load_json(path)
-    if form == "auto":
-        form = _format_of(path, value)
-    return _read_coco(path, value, min_score) if form == "coco" else landmarks.read_json(path, value, min_score)
+    if form == "mediapipe33" or (form == "auto" and not _is_coco(path, value)):
+        return landmarks.read_json(path, value, min_score)
+    return _read_coco(path, value, form, min_score)
 
 
-def _format_of(path: Path, value: Any) -> str:
+def _is_coco(path: Path, value: Any) -> bool:
+    """Whether a JSON file is COCO's, not MediaPipe's; raises ``DataError`` if it is neither's."""
     top = value.keys() if isinstance(value, dict) else set()
     first = value[0] if isinstance(value, list) and value else None
     if "annotations" in top or (isinstance(first, dict) and "image_id" in first):
-        return "coco"
+        return True
     if "people" in top:
         raise DataError(f"{path} is OpenPose's file of one frame.", "Name the folder that holds those of all frames.")
     if "frames" in top or (isinstance(value, list) and value):
-        return "mediapipe"
+        return False
     what = "tells of no frame" if value in ([], {}) else "has keypoints of no format that is known"
     raise DataError(f"{path} {what}.", HINT)
+
+
+# --- in which order the points are -----------------------------------------------------------------
+
+
+def _counts(form: str) -> tuple[int, ...]:
+    """How many points a person may have."""
+    return tuple(sorted(set(COUNTS.values()))) if form == "auto" else (COUNTS[form],)
+
+
+def _seen(frame: int, points: np.ndarray, path: Path, where: str) -> _Seen:
+    drawn = max(map(len, ORDERS.values()))  # of 133 points the rest would fill the memory
+    return _Seen(frame, points[:drawn].copy(), len(points), path, where)
+
+
+def _people(source: Path, seen: Sequence[_Seen], form: str, min_score: float) -> tuple[str, dict[int, list[Person]]]:
+    """The title of the order that all are listed in, and their joints by frame."""
+    order = _order(source, seen, min_score) if form == "auto" else form
+    people: dict[int, list[Person]] = {}
+    for one in seen:
+        index = {name: row for row, name in enumerate(ORDERS[order][: len(one.points)])}  # 17 may be without feet
+        add_person(people, one.frame, as_person(one.points, index, min_score), one.path, one.where)
+    if not people:
+        raise DataError(f"{source} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
+    return TITLES[order], people
+
+
+def _order(source: Path, seen: Sequence[_Seen], min_score: float) -> str:
+    by_count = {count: order for order, count in COUNTS.items()}
+    for one in seen[1:]:
+        # in COCO's own files only some people have feet
+        if one.count != seen[0].count and {one.count, seen[0].count} != {17, 133}:
+            raise wrong(one.path, one.where, f"has {one.count} points, and the first person {seen[0].count}")
+    count = max((one.count for one in seen), default=17)
+    if count != 25:
+        return by_count[count]
+    found = [found_points(one.points, min_score)[:, :2] for one in seen]
+    if not np.isfinite(found).any():
+        return "body25"  # nobody, in any order
+    if order := joint_orders.order_of_25(found):
+        return order
+    raise DataError(
+        f"{source} has 25 points a person, in OpenPose's order BODY_25 or BODY_25B, and the figures do not tell which.",
+        "Look where point 1 of somebody upright is, counted from 0 (in pose_keypoints_2d the 4th and the 5th number): "
+        "at the neck, between the shoulders, it is --keypoint-format body25; at the left eye, it is "
+        "--keypoint-format body25b. If it is at neither, the order is one that is not known here.",
+    )
 
 
 # --- COCO ------------------------------------------------------------------------------------------
 
 
-def _read_coco(path: Path, value: Any, min_score: float) -> Keypoints:
+def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints:
     numbers: dict[Any, int] | None = None
     size = None
     if isinstance(value, dict):
         numbers, size = _coco_images(path, value.get("images"))
         value = value.get("annotations")
-    people: dict[int, list[Person]] = {}
-    joints = 17
+    seen: list[_Seen] = []
+    counts = _counts(form)
     for index, record in enumerate(as_items(value, path, "annotations")):
         where = f"annotation {index}"
         if not isinstance(record, dict) or "keypoints" not in record or "image_id" not in record:
@@ -109,20 +163,16 @@ def _read_coco(path: Path, value: Any, min_score: float) -> Keypoints:
             raise wrong(path, f"image_id of {where}", f"is {reading.shown(image_id)}, which is none of the images")
         else:
             number = numbers[image_id]
-        points = as_points(record["keypoints"], tuple(_COCO), path, f"keypoints of {where}")
-        names = _COCO[len(points)]
-        if "foot_kpts" in record and len(points) == 17:
-            feet = as_points(record["foot_kpts"], (len(_FEET),), path, f"foot_kpts of {where}")
-            points, names = np.concatenate([points, feet]), _COCO[133]
-        joints = max(joints, len(points))
-        person = as_person(points, {name: row for row, name in enumerate(names)}, min_score)
-        add_person(people, number, person, path, where)
-    if not people:
-        raise DataError(f"{path} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
-    form = "COCO-17" if joints == 17 else "COCO-WholeBody"
+        feet_apart = form in ("auto", "wholebody133") and "foot_kpts" in record
+        points = as_points(record["keypoints"], (17, *counts) if feet_apart else counts, path, f"keypoints of {where}")
+        if feet_apart and len(points) == 17:
+            feet = as_points(record["foot_kpts"], (len(FEET),), path, f"foot_kpts of {where}")
+            points = np.concatenate([points, feet, np.zeros((COUNTS["wholebody133"] - 17 - len(FEET), 3))])
+        seen.append(_seen(number, points, path, where))
+    title, people = _people(path, seen, form, min_score)
     if numbers is None:
-        return Keypoints(path, form, people, min(people))
-    return Keypoints(path, form, people, min(numbers.values()), len(numbers), size=size)
+        return Keypoints(path, title, people, min(people))
+    return Keypoints(path, title, people, min(numbers.values()), len(numbers), size=size)
 
 
 def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[int, int] | None]:
@@ -149,7 +199,7 @@ def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[
 # --- OpenPose --------------------------------------------------------------------------------------
 
 
-def _read_openpose(folder: Path, min_score: float) -> Keypoints:
+def _read_openpose(folder: Path, form: str, min_score: float) -> Keypoints:
     files: dict[int, Path] = {}
     for path in folder.iterdir():
         if path.suffix.lower() != ".json" or path.name.startswith("."):
@@ -164,8 +214,8 @@ def _read_openpose(folder: Path, min_score: float) -> Keypoints:
         files[number] = path
     if not files:
         raise DataError(f"{folder} has no JSON files.", HINT)
-    people: dict[int, list[Person]] = {}
-    found = set()
+    seen: list[_Seen] = []
+    counts = _counts(form)
     for number, path in sorted(files.items()):
         value = load_json(path)
         if not isinstance(value, dict) or "people" not in value:
@@ -176,11 +226,7 @@ def _read_openpose(folder: Path, min_score: float) -> Keypoints:
                 raise wrong(path, where, "has no pose_keypoints_2d")
             if record["pose_keypoints_2d"] == []:  # a face or a hand without a body
                 continue
-            points = as_points(record["pose_keypoints_2d"], tuple(_OPENPOSE), path, f"pose_keypoints_2d of {where}")
-            found.add(len(points))
-            person = as_person(points, {n: row for row, n in enumerate(_OPENPOSE[len(points)])}, min_score)
-            add_person(people, number, person, path, where)
-    if not people:
-        raise DataError(f"{folder} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
-    form = "OpenPose COCO-18" if found == {18} else "OpenPose BODY_25"
-    return Keypoints(folder, form, people, min(files), len(files))
+            points = as_points(record["pose_keypoints_2d"], counts, path, f"pose_keypoints_2d of {where}")
+            seen.append(_seen(number, points, path, where))
+    title, people = _people(folder, seen, form, min_score)
+    return Keypoints(folder, title, people, min(files), len(files))
