@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
+import types
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vidcvae.data import dancer, synthetic
@@ -136,3 +141,53 @@ def write_mediapipe(path: Path, joints: np.ndarray, size: tuple[int, int]) -> Pa
             cells = [str(p[key]) for p in person for key in ("x", "y", "z", "visibility")]
             writer.writerow([str(t), *(cells or [""] * 132)])
     return path
+
+
+@dataclass
+class StandIn:
+    """What a stand-in for MediaPipe was shown, at which milliseconds, for how many people, and how often it closed."""
+
+    seen: list[np.ndarray] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    most: int = 0
+    closed: int = 0
+
+
+def install_mediapipe(monkeypatch: pytest.MonkeyPatch, people: list[list[dict[str, float]]]) -> StandIn:
+    """Put a package with the names of MediaPipe's in its place; it finds ``people``, one in each image.
+
+    Like MediaPipe's its native code writes to the process's standard error, and the same time twice is an error.
+    """
+    record, stand_in = types.SimpleNamespace, StandIn()
+
+    class Landmarker:
+        @classmethod
+        def create_from_options(cls, options: Any) -> Landmarker:
+            assert Path(options.base_options.model_asset_path).read_bytes() == b"model"
+            assert options.running_mode == "video"
+            stand_in.most = options.num_poses
+            os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n")
+            return cls()
+
+        def detect_for_video(self, image: Any, milliseconds: int) -> Any:
+            os.write(2, b"W0000 landmark_projection_calculator.cc:81\n")
+            if stand_in.times and milliseconds <= stand_in.times[-1]:
+                raise ValueError("Input timestamp must be monotonically increasing.")
+            stand_in.times.append(milliseconds)
+            stand_in.seen.append(image.data)
+            points = [record(**point) for point in people[len(stand_in.seen) - 1]]
+            return record(pose_landmarks=[points])
+
+        def close(self) -> None:
+            os.write(2, b"closing\n")
+            stand_in.closed += 1
+
+    vision = record(PoseLandmarkerOptions=record, RunningMode=record(VIDEO="video"), PoseLandmarker=Landmarker)
+    tasks = types.ModuleType("mediapipe.tasks.python")
+    tasks.BaseOptions, tasks.vision = record, vision  # type: ignore[attr-defined]
+    package = types.ModuleType("mediapipe")
+    package.Image, package.ImageFormat = record, record(SRGB=1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mediapipe", package)
+    monkeypatch.setitem(sys.modules, "mediapipe.tasks", types.ModuleType("mediapipe.tasks"))
+    monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", tasks)
+    return stand_in

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -188,7 +186,7 @@ def test_estimate_says_what_to_install_and_what_to_make(cli: Cli, phone: Path, m
     assert done.code == 2 and "pip install 'vidcvae[pose]'" in done.err
     for word in ("--keypoints FILE", "COCO JSON", "OpenPose", "CSV"):
         assert word in done.err
-    install_stand_in(monkeypatch, [])
+    clips.install_mediapipe(monkeypatch, [])
     done = cli("dataset", "import", "video", phone, "--estimate", "-o", "out")
     assert done.code == 2 and "pose_landmarker_full.task" in done.err
 
@@ -197,40 +195,14 @@ def test_estimate_runs_mediapipe_over_every_frame(
     cli: Cli, phone: Path, clip: clips.Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in with MediaPipe's interface, which knows the true joints."""
-    seen = install_stand_in(monkeypatch, [clips.landmarks(joints, SIZE) for joints in clip.joints])
+    stand_in = clips.install_mediapipe(monkeypatch, [clips.landmarks(joints, SIZE) for joints in clip.joints])
     Path("model.task").write_bytes(b"model")
     done = cli("dataset", "import", "video", phone, "--estimate", "--pose-model", "model.task", "-o", "out")
     assert done.code == 0, done.err
-    assert len(seen) == COUNT and all(image.shape == (*SIZE, 3) for image in seen)
+    assert len(stand_in.seen) == COUNT and all(image.shape == (*SIZE, 3) for image in stand_in.seen)
+    assert stand_in.closed == 1
     written = clips.write_mediapipe(Path("m.json"), clip.joints, SIZE)
     again = cli("dataset", "import", "video", phone, "--keypoints", written, "-o", "again")
     assert again.code == 0
     for path in Path("again").rglob("*.png"):
         assert path.read_bytes() == ("out" / path.relative_to("again")).read_bytes()
-
-
-def install_stand_in(monkeypatch: pytest.MonkeyPatch, people: list[list[dict[str, float]]]) -> list[np.ndarray]:
-    """Put a package with the names of MediaPipe's in its place; returns the images that it is shown."""
-    seen: list[np.ndarray] = []
-
-    class Landmarker:
-        @classmethod
-        def create_from_options(cls, options: Any) -> Landmarker:
-            assert Path(options.base_options.model_asset_path).read_bytes() == b"model"
-            return cls()
-
-        def detect(self, image: Any) -> Any:
-            seen.append(image.data)
-            points = [types.SimpleNamespace(**point) for point in people[len(seen) - 1]]
-            return types.SimpleNamespace(pose_landmarks=[points])
-
-    record = types.SimpleNamespace
-    vision = record(PoseLandmarkerOptions=record, RunningMode=record(IMAGE=1), PoseLandmarker=Landmarker)
-    tasks = types.ModuleType("mediapipe.tasks.python")
-    tasks.BaseOptions, tasks.vision = record, vision  # type: ignore[attr-defined]
-    package = types.ModuleType("mediapipe")
-    package.Image, package.ImageFormat = record, record(SRGB=1)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mediapipe", package)
-    monkeypatch.setitem(sys.modules, "mediapipe.tasks", types.ModuleType("mediapipe.tasks"))
-    monkeypatch.setitem(sys.modules, "mediapipe.tasks.python", tasks)
-    return seen

@@ -22,7 +22,11 @@ from vidcvae.cli import ui
 from vidcvae.errors import EXIT_FAILURE
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib")
-EXTRAS = {"av": ("video", "MP4 files and videos as data"), "tensorboard": ("tensorboard", "train --tensorboard")}
+EXTRAS = {
+    "av": ("video", "MP4 files and videos as data"),
+    "mediapipe": ("pose", "dataset import --estimate"),
+    "tensorboard": ("tensorboard", "train --tensorboard"),
+}
 GIB = 2**30
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4 * GIB, 5 * GIB, GIB // 5
 

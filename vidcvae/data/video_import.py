@@ -12,6 +12,7 @@ from PIL import Image
 from vidcvae.data import clips, skeleton, video_poses
 from vidcvae.data.keypoint_checks import Keypoints, Person
 from vidcvae.data.video import BrokenOff, Pictures
+from vidcvae.data.video_estimate import Estimator
 from vidcvae.errors import DataError
 
 FITS = ("pad", "crop", "stretch")
@@ -20,7 +21,6 @@ MOST_REPEATS = 100  # of each frame on average: more comes of broken time stamps
 _WASTED = 0.25  # a larger share of bars is worth a word
 
 Progress = Callable[[int, int], None] | None
-Estimator = Callable[[Image.Image], list[Person]]  # joints in pixels of the picture
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _read(pictures: Pictures, settings: Settings, estimate: Estimator | None, pr
                     file.write(how.frame(image).data)
                     times.append(time)
                     if estimate:
-                        estimated.append(estimate(image))
+                        estimated.append(estimate(image, time))
                     if progress:
                         progress(len(times), max(pictures.total, len(times)))
             except BrokenOff as error:
