@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import platform
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,17 @@ def test_a_sound_machine_passes(cli: Cli, tiny_dance: Path) -> None:
     assert not Path("runs").exists()  # looking changes nothing
     text = cli("doctor").out
     assert "good   torch" in text and len(text.splitlines()) >= len(found)
+
+
+def test_every_extra_of_the_package_is_looked_for(cli: Cli) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {name: needs for name, needs in project["optional-dependencies"].items() if name != "dev"}
+    _, found = checks(cli)
+    for extra, (requirement,) in extras.items():
+        check = found[re.split("[^a-z]", requirement)[0]]
+        assert check["state"] == "good"
+        missing = check["value"] == "not installed"
+        assert check["mend"] == (f"pip install 'vidcvae[{extra}]'" if missing else "")
 
 
 def test_every_problem_has_a_sentence_and_a_command(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
