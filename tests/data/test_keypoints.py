@@ -161,6 +161,40 @@ def test_joints_below_the_score_are_missing(tmp_path: Path) -> None:
         read_keypoints(tmp_path / "k.json", min_score=0.5)
 
 
+@pytest.mark.parametrize("container", ["COCO JSON", "OpenPose folder", "MediaPipe JSON", "MediaPipe CSV"])
+def test_every_reader_leaves_out_joints_below_the_score(joints: np.ndarray, tmp_path: Path, container: str) -> None:
+    """Joint k of 17 has the score k / 20: with a least score of 0.5 those from number 10 on are found."""
+    scores = {name: k / 20 for k, name in enumerate(clips.COCO)}
+
+    def rescored(names: tuple[str, ...]) -> list[float]:
+        flat = clips.triples(joints[0], names)
+        flat[2::3] = [scores.get(name, 0.0) for name in names]
+        return flat
+
+    if container == "OpenPose folder":
+        path = tmp_path / "k"
+        path.mkdir()
+        people = {"people": [{"pose_keypoints_2d": rescored(clips.OPENPOSE18)}]}
+        (path / "clip_0_keypoints.json").write_text(json.dumps(people))
+    elif container == "COCO JSON":
+        path = tmp_path / "k.json"
+        path.write_text(json.dumps([{"image_id": 0, "keypoints": rescored(clips.COCO)}]))
+    else:
+        path = tmp_path / ("m.json" if container == "MediaPipe JSON" else "m.csv")
+        rows = np.array(rescored(clips.MEDIAPIPE)).reshape(-1, 3).tolist()
+        if path.suffix == ".json":
+            path.write_text(json.dumps([[[x, y, 0.0, v] for x, y, v in rows]]))
+        else:
+            head = ",".join(f"{axis}{k}" for k in range(33) for axis in "xyv")
+            path.write_text(f"{head}\n{','.join(str(v) for row in rows for v in row)}\n")
+    for least, expected in ((0.5, set(clips.COCO[10:])), (0.0, set(clips.COCO[1:])), (0.76, {clips.COCO[16]})):
+        (person,) = read_keypoints(path, min_score=least).people[0]
+        found = {JOINTS[row] for row in np.flatnonzero(np.isfinite(person[:, 0]))}
+        assert found - {"neck", "mid_hip"} == expected, least
+    with pytest.raises(DataError, match="nobody"):
+        read_keypoints(path, min_score=0.9)
+
+
 # --- what is wrong is named ------------------------------------------------------------------------
 
 GOOD = {"image_id": 0, "keypoints": [1.0, 1.0, 1.0] * 17}

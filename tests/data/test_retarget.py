@@ -87,6 +87,51 @@ def test_who_only_steps_and_bends_is_scaled_by_one_factor(dance: Path) -> None:
     assert abs(feet[0] - feet[1]) <= 1
 
 
+def blocks(*places: tuple[int, int, int]) -> np.ndarray:
+    """Figures that are black blocks: (how many, row of the feet, height) each, six columns wide about column 40."""
+    poses = [np.full((count, 3, *SIZE), 255, np.uint8) for count, _, _ in places]
+    for part, (_, feet, height) in zip(poses, places, strict=True):
+        part[:, :, feet - height : feet, 37:43] = 0
+    return np.concatenate(poses)
+
+
+@pytest.mark.parametrize(("far", "near"), [(9, 1), (19, 1), (28, 2), (38, 2), (57, 3), (1, 1), (20, 20)])
+def test_a_gap_between_who_is_far_and_who_is_near_makes_no_hole(far: int, near: int) -> None:
+    """The 95th percentile, or the median, lies between two groups of figures, where nobody stands."""
+    poses, others = blocks((far, 40, 20), (near, 62, 28)), walk(28, 61, 54, 80)
+    seen = retarget.figures(poses)
+    assert seen.near == (62 if near > 0.05 * (far + near) else 40)
+    for feet, height in ((seen.near, 28 if seen.near == 62 else 20), (seen.far, 20), (60, 28), (42, 20)):
+        assert seen.height_at(feet) == height
+    for source, target in ((poses, others), (others, poses), (poses, poses)):
+        fitted = retarget.fit_poses(source, retarget.figures(target))
+        assert np.isfinite(fitted.scale).all() and (fitted.scale > 0.1).all()
+        assert (fitted.poses != 255).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(fitted.poses, poses)
+
+
+def test_a_step_to_and_fro_has_a_middle_where_nobody_stands() -> None:
+    """Feet on rows 40 and 44, which is no walk: all is measured at the median, row 42."""
+    poses = blocks((20, 40, 30), (20, 44, 30))
+    fitted = retarget.fit_poses(poses, retarget.figures(blocks((20, 50, 15), (20, 52, 15))))
+    assert fitted.scale.tolist() == [0.5] * 40  # 15 rows high for 30
+    assert boxes(fitted.poses)[:, 1].tolist() == [50] * 20 + [52] * 20
+
+
+def test_nobody_is_scaled_by_more_than_near_and_far() -> None:
+    """By hand. Far: 20 rows high for 10; near: 30 for 20. One jumps above the farthest, one crouches below the nearest:
+    their feet go on along the line, 35 and 70, and their scale stays 2 and 1.5, not 2.125 and 1.25."""
+    source = blocks((1, 25, 10), (20, 30, 10), (20, 50, 20), (1, 60, 20))
+    target = blocks((20, 40, 20), (20, 60, 30))
+    fitted = retarget.fit_poses(source, retarget.figures(target))
+    assert fitted.scale.tolist() == [2.0] * 21 + [1.5] * 21
+    found = boxes(fitted.poses[:41])
+    assert found[:, 0].tolist() == [15] + [20] * 20 + [30] * 20
+    assert found[:, 1].tolist() == [35] + [40] * 20 + [60] * 20
+    assert boxes(fitted.poses[41:])[0, :2].tolist() == [40, 64]  # 30 rows above row 70, cut at the picture's edge
+    assert fitted.outside == 1
+
+
 def test_a_pose_without_a_figure_stays_empty_and_a_figure_outside_is_counted() -> None:
     source = walk(18, 50, 40, 40).copy()
     source[7] = 255

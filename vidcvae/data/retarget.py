@@ -39,7 +39,8 @@ class Figures:
     @property
     def near(self) -> float:
         """The feet near the camera, and so low in the picture; a twentieth of the frames may be lower."""
-        return float(np.nanpercentile(self.feet, 95))
+        # one of the figures: a value interpolated between two of them may lie where nobody ever stands
+        return float(np.nanpercentile(self.feet, 95, method="inverted_cdf"))
 
     @property
     def far(self) -> float:
@@ -53,9 +54,10 @@ class Figures:
         return self.near - self.far > _FLAT * float(np.nanmedian(self.height))
 
     def height_at(self, feet: float) -> float:
-        """The usual height of the figure when its feet are about there."""
-        span = max(1.0, _NEAR * (self.near - self.far))
-        return float(np.nanmedian(np.where(np.abs(self.feet - feet) <= span, self.height, np.nan)))
+        """The usual height of the figure when its feet are about there; that of the nearest where they never are."""
+        apart = np.abs(self.feet - feet)
+        span = max(1.0, _NEAR * (self.near - self.far), float(np.nanmin(apart)))
+        return float(np.nanmedian(np.where(apart <= span, self.height, np.nan)))
 
 
 def figures(poses: Iterable[np.ndarray]) -> Figures:
