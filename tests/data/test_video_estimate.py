@@ -15,6 +15,7 @@ from PIL import Image
 
 from vidcvae.data import landmarks, video, video_estimate
 from vidcvae.data.skeleton import JOINTS
+from vidcvae.errors import UsageError
 
 from .. import video_clips as clips
 
@@ -49,6 +50,22 @@ def test_it_is_closed_whatever_happens_and_its_noise_is_not_heard(
     assert capfd.readouterr().err == "ours\nand afterwards\n"
 
 
+def test_a_system_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.task").write_bytes(b"model")
+    clips.install_mediapipe(monkeypatch, [])
+
+    def fail(options: object) -> None:
+        raise OSError("libGLESv2.so.2: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(sys.modules["mediapipe.tasks.python"].vision.PoseLandmarker, "create_from_options", fail)
+    with (
+        pytest.raises(UsageError, match=r"cannot be started \(libGLESv2") as error,
+        video_estimate.estimator(tmp_path / "model.task", 0.3),
+    ):
+        pass
+    assert "apt-get install libegl1 libgles2" in error.value.hint
+
+
 # --- MediaPipe itself ------------------------------------------------------------------------------
 
 
@@ -59,6 +76,16 @@ def model(shared: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"no pose model {path}")
     return path
+
+
+def test_the_real_one_refuses_what_is_no_model(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.task").write_bytes(model.read_bytes()[:5000])
+    with (
+        pytest.raises(UsageError, match=r"a\.task is no pose model"),
+        video_estimate.estimator(tmp_path / "a.task", 0.3),
+    ):
+        pass
+    assert capfd.readouterr().err == ""
 
 
 def test_the_real_one_finds_what_it_found_elsewhere(shared: Path, model: Path) -> None:

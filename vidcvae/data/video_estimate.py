@@ -55,7 +55,11 @@ def estimator(model: Path | None, min_score: float, most: int = DEFAULT_PEOPLE) 
     try:
         with _library_silent():
             landmarker: Any = vision.PoseLandmarker.create_from_options(options)
-    except (RuntimeError, ValueError, OSError) as error:
+    except OSError as error:  # the model is there: it is a system library that is missing
+        raise UsageError(
+            f"MediaPipe cannot be started ({error}).", "On Debian and Ubuntu: apt-get install libegl1 libgles2"
+        ) from None
+    except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"{model} is no pose model that MediaPipe can load ({error}).", f"Download {MODEL} again."
         ) from None
