@@ -200,7 +200,7 @@ def test_estimate_runs_mediapipe_over_every_frame(
     done = cli("dataset", "import", "video", phone, "--estimate", "--pose-model", "model.task", "-o", "out")
     assert done.code == 0, done.err
     assert len(stand_in.seen) == COUNT and all(image.shape == (*SIZE, 3) for image in stand_in.seen)
-    assert stand_in.closed == 1
+    assert (stand_in.most, stand_in.closed) == (4, 1) and "--people 1 finds the joints in a third" in done.out
     written = clips.write_mediapipe(Path("m.json"), clip.joints, SIZE)
     again = cli("dataset", "import", "video", phone, "--keypoints", written, "-o", "again")
     assert again.code == 0

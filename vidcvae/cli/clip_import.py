@@ -130,6 +130,8 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         dataset.tell_counts(out, made.data)
         for note in made.notes:
             ui.say(note)
+        if estimate and people > 1 and made.most == 1:
+            ui.say("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
         if made.broken:
             raise DataError(made.broken, f"What was read before is in {out}.")
         shown = f"{out} --size {size}" if size != DEFAULT_SIZE else f"{out}"  # read as made, not squeezed into another

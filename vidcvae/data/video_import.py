@@ -41,11 +41,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Imported:
-    """The dataset, what is worth knowing about it, and where the clip broke off, if it did."""
+    """The dataset, what is worth knowing about it, and where the clip broke off, if it did.
+
+    most: how many people are seen at once at the most.
+    """
 
     data: clips.VideoData
     notes: list[str]
     broken: str
+    most: int
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def import_clip(
         splits["test"] = (clips.Sequence("0", longest.frames[:1], longest.tracks),)
         notes.append(f"validation begins at {val[0][0] / fps:.1f} s, {gap} frames after the end of training")
     data = clips.VideoData(pictures.path.stem or "video", "dance", fps, pictures.path, splits)
-    return Imported(data, [*notes, *_about_fit(clip, settings)], clip.broken)
+    return Imported(data, [*notes, *_about_fit(clip, settings)], clip.broken, poses.most)
 
 
 def _average_rate(times: np.ndarray) -> float:
