@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vidcvae.data import open_dataset
+from vidcvae.data.packed import open_packed
 from vidcvae.storage import checkpoint, durable, lock
 from vidcvae.storage.history import read_history
+from vidcvae.storage.run import create_run
 
 from .conftest import TINY, Cli
 
@@ -21,7 +24,6 @@ from .conftest import TINY, Cli
 def trained(tiny_dance: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``runs/long-001``, a finished run of 4 epochs that kept every checkpoint."""
     import subprocess
-    import sys
 
     folder = tmp_path_factory.mktemp("place")
     options = [*map(str, TINY), "--epochs", "4", "--set", "checkpoint.keep=9", "--run", "runs/long-001"]
@@ -179,3 +181,174 @@ def test_a_running_run_is_said_to_run_and_is_not_touched(cli: Cli, place: Path) 
     assert listed(cli)["runs/long-001"]["state"] == "finished"
     assert "removed" in cli("runs", "prune", "--yes").out
     assert not (run / lock.FILE).exists()
+
+
+# --- what is not ours stays -------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str | bytes]]:
+    """Mode, and content or target, of everything below; nothing is reached through a link."""
+    found: dict[str, tuple[int, str | bytes]] = {}
+    for path in sorted(folder.rglob("*")):
+        mode, name = path.lstat().st_mode, path.relative_to(folder).as_posix()
+        content: str | bytes = str(path.readlink()) if path.is_symlink() else "" if path.is_dir() else path.read_bytes()
+        found[name] = (mode, content)
+    return found
+
+
+def put(path: str | Path, content: str = "") -> Path:
+    """A file of ``content``, or of random bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() or os.urandom(300))
+    return path
+
+
+def failed_start(name: str) -> Path:
+    """What a training leaves that ended before its first checkpoint."""
+    run = create_run("", Path("runs") / name)
+    shutil.copy("runs/long-001/config.toml", run.config)
+    put(run.history, '{"kind": "step", "step": 1}\n')
+    return run.path
+
+
+def test_prune_takes_nothing_that_vidcvae_did_not_write(cli: Cli, place: Path, tiny_dance: Path) -> None:
+    cache, checkpoints = Path("runs/.cache"), Path("runs/long-001/checkpoints")
+    open_dataset(tiny_dance, (8, 8), cache)  # nobody's size: the one cache that may go
+    (unused,) = (p for p in cache.iterdir() if open_packed(p).size == (8, 8))
+    kept = [checkpoints / name for name in (checkpoint.LAST, checkpoint.BEST)]
+    useless = [p for p in checkpoint.steps(checkpoints) if not any(p.samefile(other) for other in kept)]
+    gone = [*useless, unused, *unused.iterdir(), failed := failed_start("failed-001"), *failed.iterdir()]
+
+    # 1. caches of others, and what looks like ours
+    precious = put("elsewhere/precious.bin")
+    for name in ("pip/wheel.bin", "huggingface-hub/blobs/0", "dance-0123456789ab/data-00000.bin", "a.txt"):
+        put(cache / name)
+    put(cache / "other-aaaaaaaaaaaa/manifest.json", '{"format": "vidcvae-packed", "version": 1}')
+    put(cache / "other-aaaaaaaaaaaa/data-00000.bin")
+    for kind in ("packed", "copied", "letter", "linked"):
+        shutil.copytree(unused, cache / f"{kind}-bbbbbbbbbbbb")
+    for path in cache.glob("*-bbbbbbbbbbbb/cache.json"):
+        path.write_text(path.read_text().replace(unused.name, path.parent.name))
+    (cache / "packed-bbbbbbbbbbbb/cache.json").unlink()  # as dataset pack leaves it
+    shutil.copy(unused / "cache.json", cache / "copied-bbbbbbbbbbbb")
+    put(cache / "letter-bbbbbbbbbbbb/letter.txt")
+    shutil.move(cache / "linked-bbbbbbbbbbbb/data-00000.bin", "elsewhere/data.bin")
+    (cache / "linked-bbbbbbbbbbbb/data-00000.bin").symlink_to(place / "elsewhere/data.bin")
+    shutil.copytree(unused, f"elsewhere/{unused.name}")
+    (cache / "link-cccccccccccc").symlink_to(place / "elsewhere" / unused.name)
+    shutil.copytree(cache, "other/.cache-of-another", symlinks=True)
+    shutil.copytree("runs/long-001", "other/run")
+    Path("other/.cache").symlink_to(".cache-of-another")
+
+    # 2. folders that are no runs of ours
+    for number, info in enumerate((None, '{"name": "app"}', "[", '["vidcvae"]')):
+        put(f"runs/app-{number}/config.toml", "[server]\nport = 1\n")
+        for name in ("last", "step-00000001", "step-00000002"):
+            put(f"runs/app-{number}/checkpoints/{name}.safetensors")
+        put(f"runs/app-{number}/checkpoints/.last.safetensors.vidcvae-1-1.tmp")
+        if info:
+            put(f"runs/app-{number}/run.json", info)
+    shutil.copytree("runs/long-001", "elsewhere/run")
+    Path("runs/link").symlink_to(place / "elsewhere/run")
+    shutil.copytree("runs/long-001", "runs/half")
+    shutil.move("runs/half/checkpoints", "elsewhere/half")
+    Path("runs/half/checkpoints").symlink_to(place / "elsewhere/half")
+
+    # 3. files of a person in a run of ours
+    for name in ("step-1", "step-mine", "step-00000099", "best-of-all"):
+        put(checkpoints / f"{name}.safetensors")
+    (checkpoints / "step-00000098.safetensors").symlink_to(precious)
+    put(checkpoints / "old/step-00000001.safetensors")
+    put(checkpoints / ".notes.txt.vidcvae-1-1.tmp")
+    put(checkpoints / ".last.safetensors.vidcvae-1-1.tmp" / "folder.txt")
+    put(failed_start("failed-letter") / "letter.txt")
+    put(failed_start("failed-scored") / "scores/val-zero.json")
+    put(failed_start("failed-late") / "history.jsonl", '{"kind": "epoch", "step": 1}\n')
+    precious.chmod(0o640)
+
+    before = snapshot(place)
+    names = {path.as_posix() for path in gone}
+    assert names <= before.keys()
+    named = cli("runs", "prune")
+    assert named.code == 0 and snapshot(place) == before, named.err
+    for folder in ([], ["other/run"], ["other"], ["runs/link"], ["runs/app-0"]):
+        assert cli("runs", "prune", *folder, "--yes").code == 0
+    others = {name for name in before if name.startswith("other/run/checkpoints/step-")}  # copies are nobody's links
+    assert len(others) == 4
+    assert snapshot(place) == {name: entry for name, entry in before.items() if name not in names | others}
+
+
+def test_every_run_beside_a_cache_is_asked(cli: Cli, place: Path, tiny_dance: Path) -> None:
+    """Also those that were not named: one that is running, one whose data are away, and one that cannot be read."""
+    shutil.copytree("runs/long-001", "runs/other")
+    open_dataset(tiny_dance, (8, 8), Path("runs/.cache"))
+    caches = sorted(Path("runs/.cache").iterdir())
+    config = Path("runs/other/config.toml")
+    resized = config.read_text().replace("size = [16, 16]", "size = [8, 8]")
+    assert resized != config.read_text()
+
+    def kept(*arguments: str) -> bool:
+        assert cli("runs", "prune", "long-001", *arguments).code == 0
+        return sorted(Path("runs/.cache").iterdir()) == caches
+
+    for folder in ("runs/other", "runs"):  # a training, and a study
+        with lock.holding(Path(folder)):
+            assert kept("--yes")
+    config.write_text(resized)
+    assert kept("--yes"), "it is in use"
+    config.write_text(resized.replace(str(tiny_dance), "/away/dance"))
+    assert kept("--yes"), "its data may come back"
+    config.write_text("[kl]\ntpye = 1\n")
+    assert kept("--yes"), "it does not tell"
+    shutil.rmtree("runs/other")
+    assert not kept("--yes")
+
+
+def test_rm_removes_a_run_and_leaves_what_is_not_its_own(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("evaluate", "long-001").code == 0
+    before = snapshot(place)
+    unasked = cli("runs", "rm", "long-001")
+    assert unasked.code == 2 and "--yes" in unasked.err
+    with lock.holding(Path("runs/long-001")):
+        used = cli("runs", "rm", "long-001", "--yes")
+        assert used.code == 2 and f"in use by process {os.getpid()}" in used.err
+    put("runs/app/config.toml")
+    Path("runs/link").symlink_to(place / "runs/long-001")
+    for name, says in (
+        ("runs/app", "was not made by vidcvae"),
+        ("runs/link", "is a link"),
+        ("lnog-001", "Did you mean"),
+    ):
+        refused = cli("runs", "rm", "long-001", name, "--yes")
+        assert refused.code in (2, 4) and says in refused.err
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for answer, gone in (("n\n", False), ("y\n", True)):
+        monkeypatch.setattr("typer.confirm", lambda question, answer=answer: answer == "y\n")
+        put("runs/long-001/notes.txt")
+        assert ("runs/app/config.toml" in snapshot(place)) and set(before) <= set(snapshot(place))
+        done = cli("runs", "rm", "long-001")
+        assert done.code == 0 and Path("runs/long-001/config.toml").exists() != gone, done.err
+    assert sorted(snapshot(Path("runs/long-001"))) == ["notes.txt"] and "still holds" in done.err
+    run = create_run("gone").path  # nothing but run.json
+    assert cli("runs", "rm", run.name, "--yes").code == 0 and not run.exists()
+
+
+def test_the_newest_run_is_the_newest_with_a_checkpoint(cli: Cli, place: Path) -> None:
+    failed = failed_start("failed-001")
+    os.utime(failed / "config.toml", (1 << 31, 1 << 31))
+    assert "runs/long-001" in cli("runs", "show").out
+    assert cli("evaluate").code == 0
+    shutil.rmtree("runs/long-001")
+    assert "runs/failed-001: no checkpoint" in cli("runs", "show").out
+    done = cli("evaluate")
+    assert done.code == 4 and "has no checkpoint yet" in done.err
+
+
+def test_a_training_that_begins_this_moment_is_no_failed_start(cli: Cli, place: Path) -> None:
+    run = create_run("new")
+    assert cli("runs", "prune", "--yes").code == 0 and run.info.exists()
+    os.utime(run.info, (1, 1))
+    assert "runs/new-001" in cli("runs", "prune", "--yes").out and not run.path.exists()

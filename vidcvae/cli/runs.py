@@ -1,19 +1,20 @@
-"""``vidcvae runs list | show | prune``."""
+"""``vidcvae runs list | show | prune | rm``."""
 
 from __future__ import annotations
 
 import contextlib
 import json as jsonlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidcvae.cli import completion, ui
-from vidcvae.errors import DataError, VidcvaeError
+from vidcvae.errors import DataError, UsageError, VidcvaeError
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -127,21 +128,32 @@ def prune(
     runs: Runs = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only named.")] = False,
 ) -> None:
-    """Free space: numbered checkpoints that are neither last nor best, leftovers of dead writers, caches of no use.
+    """Free space: numbered checkpoints that are neither last nor best, leftovers of dead writers, runs that never got
+    a checkpoint, caches of no use.
 
-    Only names them unless --yes is given. `best` and `last` always stay, and a running run is not touched.
+    Only names them unless --yes is given. `best` and `last` always stay, a running run is not touched, and nothing goes
+    that vidcvae did not write.
     """
-    folders = find(runs)
+    from vidcvae.storage import durable, upkeep
+    from vidcvae.storage.run import was_made
+
+    folders = find(runs, started=False)
     freed: list[int] = []
     for run in folders:
-        with contextlib.ExitStack() as held:
-            if holder := lock_holder(run):
-                ui.note(f"{run.path} is in use by {holder}: left alone")
-                continue
-            if yes:  # so that no training begins while its files go
-                held.enter_context(_holding(run))
-            freed += [_drop(path, why, yes) for path, why in _useless_files(run)]
-    freed += [_drop(path, why, yes) for path, why in _useless_caches(folders)]
+        if run.path.is_symlink() or not was_made(run.path):
+            why = "a link" if run.path.is_symlink() else "no run that vidcvae made: its run.json does not say so"
+            ui.note(f"{run.path} is {why}: left alone")
+        elif holder := lock_holder(run):
+            ui.note(f"{run.path} is in use by {holder}: left alone")
+        elif upkeep.is_failed_start(run):
+            why = "its training ended before its first checkpoint"
+            freed.append(_drop(run.path, [run.path], why, partial(upkeep.remove_run, run) if yes else None))
+        else:
+            with _holding(run) if yes else contextlib.nullcontext():  # so that no training begins while its files go
+                for path, why in upkeep.useless_files(run):
+                    freed.append(_drop(path, [path], why, partial(durable.remove, path) if yes else None))
+    for place in dict.fromkeys(run.cache for run in folders):
+        freed += _prune_caches(place, yes)
     if not freed:
         ui.say("nothing to remove")
     elif yes:
@@ -150,60 +162,116 @@ def prune(
         ui.say(f"would free {_size(sum(freed))}; nothing was removed. To do it: add --yes")
 
 
-def _drop(path: Path, why: str, really: bool) -> int:
-    """Tell of a file or folder that is of no use, and remove it if that is meant; its bytes."""
-    import shutil
+def _prune_caches(place: Path, yes: bool) -> list[int]:
+    """Remove, or only name, the caches in ``place`` that no run beside it uses; their bytes.
 
-    from vidcvae.storage import durable
+    None goes while any of those runs is going on, named or not. One that begins meanwhile loses nothing: it has its
+    data mapped into memory, or decodes them anew.
+    """
+    from vidcvae.data import cache
+    from vidcvae.storage.run import RunFolder
 
-    size = _disk_use([path])
-    ui.say(f"{'removed' if really else 'would remove'} {path} ({_size(size)}): {why}")
-    if really and path.is_dir():
-        shutil.rmtree(path)
-    elif really:
-        durable.remove(path)
+    found = cache.find(place)
+    beside = [RunFolder(path) for path in sorted(place.parent.iterdir()) if path.is_dir()] if found else []
+    if holder := next(filter(None, map(lock_holder, (RunFolder(place.parent), *beside))), ""):
+        ui.note(f"{place} may be in use by {holder}: left alone")
+        return []
+    used = [_data_of(run) for run in beside if run.config.is_file()]
+    if None in used:
+        ui.note(f"{place}: left alone, because a run beside it does not tell what data it has")
+        return []
+    fingerprints, absent = ({pair[kind] for pair in used if pair} for kind in (0, 1))
+    why = "decoded images of data that no run here has, or that have changed"
+    return [
+        _drop(each.folder, each.files, why, partial(cache.remove, each) if yes else None)
+        for each in found
+        if each.fingerprint not in fingerprints and each.source.name not in absent
+    ]
+
+
+def _drop(path: Path, files: Sequence[Path], why: str, remove: Callable[[], object] | None) -> int:
+    """Remove what is of no use, or only tell of it; the bytes of its ``files``."""
+    size = _disk_use(files)
+    if remove:
+        remove()
+    ui.say(f"{'removed' if remove else 'would remove'} {path} ({_size(size)}): {why}")
     return size
 
 
-def _useless_files(run: RunFolder) -> list[tuple[Path, str]]:
-    """Numbered checkpoints that are neither last nor best, and what dead writers left; all stay if ``last`` is gone."""
-    from vidcvae.storage import checkpoint, durable
+@app.command()
+def rm(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders.", show_default=False, autocompletion=completion.runs),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove runs with all that vidcvae wrote into them: checkpoints, history, scores. Asks before it does.
 
-    kept = [path for name in (checkpoint.LAST, checkpoint.BEST) if (path := run.checkpoints / name).exists()]
-    steps = checkpoint.steps(run.checkpoints) if run.checkpoints / checkpoint.LAST in kept else []
-    found = [(path, "neither last nor best") for path in steps if not any(path.samefile(other) for other in kept)]
-    left = [path for place in (run.path, run.checkpoints) for path in durable.leftovers(place)]
-    return found + [(path, "left by a writer that died") for path in left]
+    Files of yours that lie in the folder stay there, and a run that is in use is refused.
+    """
+    import sys
+
+    from vidcvae.storage import upkeep
+
+    folders = [_removable(path) for path in dict.fromkeys(runs)]  # all are checked before the first one goes
+    if not yes:
+        for run in folders:
+            files = upkeep.own_files(run)
+            ui.say(f"{run.path}: {len(files)} file{'s' if len(files) != 1 else ''}, {_size(_disk_use(files))}")
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was removed: there is nobody to ask.", "Remove them without asking: add --yes")
+        if not typer.confirm("Remove for good?"):
+            ui.say("nothing was removed")
+            return
+    for run in folders:
+        size = _disk_use(upkeep.own_files(run))
+        left = upkeep.remove_run(run)
+        ui.say(f"removed {run.path} ({_size(size)})")
+        if left:
+            told = ", ".join(path.relative_to(run.path).as_posix() for path in left[:5])
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            ui.note(f"{run.path} still holds what vidcvae did not write: {told}{more}")
 
 
-def _useless_caches(folders: Sequence[RunFolder]) -> list[tuple[Path, str]]:
-    """Decoded images of data that no run here has; none while a run is going on."""
-    if any(lock_holder(run) for run in folders):
-        return []
-    used = {_data_fingerprint(run) for run in folders}
-    caches = sorted(path for run in folders if run.cache.is_dir() for path in run.cache.iterdir() if path.is_dir())
-    why = "decoded images of data that no run here has, or that have changed"
-    return [(path, why) for path in dict.fromkeys(caches) if path.name.rpartition("-")[2] not in used]
+def _removable(path: Path) -> RunFolder:
+    """The run that may be removed under this name; raises ``VidcvaeError`` that says why it may not."""
+    from vidcvae.storage.run import ROOT, RunFolder, find_run, was_made
+
+    # a start that failed has no config, by which find_run knows a run
+    place = next((place for place in (path, ROOT / path) if was_made(place)), None) or find_run(path).path
+    if place.is_symlink() or not was_made(place):
+        why = "is a link, not a run" if place.is_symlink() else "was not made by vidcvae: its run.json does not say so"
+        raise UsageError(f"{place} {why}.", f"Look at it, and remove it yourself: ls {shlex.quote(str(place))}")
+    if holder := lock_holder(RunFolder(place)):
+        raise UsageError(f"{place} is in use by {holder}.", "Wait until it ends, or stop it: kill -TERM its number.")
+    return RunFolder(place)
 
 
-def find(given: Sequence[Path] | None) -> list[RunFolder]:
+def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
     """The runs that the arguments mean, the newest last; a folder of runs stands for all in it.
 
-    Raises ``DataError`` for a name that is neither.
+    Unless ``started``, folders that ``create_run`` made and no training began in are among them. Raises ``DataError``
+    for a name that is neither.
     """
-    from vidcvae.storage.run import ROOT, RunFolder, find_run
+    from vidcvae.storage.run import ROOT, RunFolder, find_run, is_run, runs_in, was_made
 
     found: list[Path] = []
     for place in given or [ROOT]:
-        if not (place / "config.toml").is_file():
-            inside = [p.parent for p in (*place.glob("*/config.toml"), *place.glob("*/*/config.toml"))]
-            if inside:
-                found += inside
-                continue
-            if not given:
-                raise DataError(f"there is no run yet under {ROOT}.", "Train one: vidcvae train")
-        found.append(find_run(place).path)
-    return [RunFolder(path) for path in sorted(set(found), key=lambda p: (p / "config.toml").stat().st_mtime_ns)]
+        if is_run(place) or (not started and was_made(place)):
+            found.append(place)
+        elif inside := runs_in(place, started):
+            found += inside
+        elif given:
+            found.append(find_run(place).path)
+        else:
+            raise DataError(f"there is no run yet under {ROOT}.", "Train one: vidcvae train")
+
+    def age(path: Path) -> int:
+        run = RunFolder(path)
+        return (run.config if run.config.exists() else run.info).stat().st_mtime_ns
+
+    return [RunFolder(path) for path in sorted(set(found), key=age)]
 
 
 def overview(run: RunFolder) -> Overview:
@@ -258,16 +326,9 @@ def _minimum(config: Config) -> dict[str, dict[str, Any]]:
 
 def _position(path: Path) -> dict[str, Any]:
     """What a checkpoint's header says, without reading its tensors; empty if there is none."""
-    import safetensors
+    from vidcvae.storage import checkpoint
 
-    if not path.exists():
-        return {}
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            found: dict[str, Any] = jsonlib.loads((file.metadata() or {})["vidcvae"])
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise DataError(f"{path} is damaged: {error}.", f"Check it: vidcvae checkpoint verify {path}") from None
-    return found
+    return checkpoint.read_header(path)[0] if path.exists() else {}
 
 
 def lock_holder(run: RunFolder) -> str:
@@ -308,16 +369,20 @@ def _next(run: Overview) -> list[str]:
     return [f"vidcvae evaluate {name}", f"vidcvae plot loss {name}", more]
 
 
-def _data_fingerprint(run: RunFolder) -> str | None:
-    """The name that the cache of a run's data ends in; None where there is none."""
+def _data_of(run: RunFolder) -> tuple[str, str] | None:
+    """What the cache of a run's data ends in, and "". Of data that are not here "", and the last part of their path.
+
+    None where a damaged config does not tell; a folder that vidcvae did not make has no data.
+    """
     from vidcvae.data import fingerprint
+    from vidcvae.storage.run import was_made
 
     try:
         config = _config(run)
     except VidcvaeError:
-        return None
+        return None if was_made(run.path) else ("", "")
     path = Path(config.data.path)
-    return fingerprint(path, config.data.size) if path.is_dir() else None
+    return (fingerprint(path, config.data.size), "") if path.is_dir() else ("", path.name)
 
 
 def _disk_use(places: Sequence[Path]) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from vidcvae.data import bair, facts, packed, pose_folder, synthetic, synthetic_push, trajectories
+from vidcvae.data import cache as caches
 from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
 from vidcvae.errors import DataError, did_you_mean
-from vidcvae.storage import durable
 
 __all__ = [
     "DEFAULT_SIZES",
@@ -120,14 +119,7 @@ def open_dataset(
     if cache is None:
         return stream.collect()
     safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
-    folder = cache / f"{safe_name}-{fingerprint(path, size)}"
-    try:
-        data = packed.open_packed(folder)
-    except DataError:  # not there yet, or damaged: it is only a copy, and is made anew
-        durable.remove(folder / packed.MANIFEST)
-        packed.write(stream, folder)
-        data = packed.open_packed(folder)
-    return replace(data, source=path)
+    return caches.open_cached(stream, path, cache / f"{safe_name}-{fingerprint(path, size)}")
 
 
 def known_fps(path: Path) -> float | None:

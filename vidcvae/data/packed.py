@@ -40,7 +40,7 @@ def is_packed(path: Path) -> bool:
 
 def is_unfinished(path: Path) -> bool:
     """Whether a pack was begun in the folder ``path`` and not finished."""
-    return not is_packed(path) and any(_DATA_FILE.fullmatch(_target_name(p)) for p in path.iterdir())
+    return not is_packed(path) and any(_DATA_FILE.fullmatch(durable.target_name(p)) for p in path.iterdir())
 
 
 # --- writing ---------------------------------------------------------------------------------------
@@ -92,14 +92,10 @@ def _claim(out: Path) -> None:
         return
     if is_packed(out):
         raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
-    if any(not _DATA_FILE.fullmatch(_target_name(path)) and _target_name(path) != MANIFEST for path in out.iterdir()):
+    names = map(durable.target_name, out.iterdir())
+    if any(not _DATA_FILE.fullmatch(name) and name != MANIFEST for name in names):
         raise UsageError(f"{out} is not empty and holds no interrupted pack.", "Choose a folder that is new or empty.")
     durable.clean_leftovers(out)
-
-
-def _target_name(path: Path) -> str:
-    """The name a temporary file of ``storage.durable`` is going to have; other names stay."""
-    return re.sub(r"^\.(.+)\.vidcvae-\d+-\d+\.tmp$", r"\1", path.name)
 
 
 def _sequences(data: VideoData | Stream) -> Iterator[tuple[str, Sequence]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vidcvae.storage import durable
 FORMAT = "vidcvae-checkpoint-1"
 _KINDS = {"config": dict, "step": int, "epoch": int, "scores": dict, "progress": dict}  # in the metadata
 _MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
+_STEP = re.compile(r"step-(\d{8,})\.safetensors", re.ASCII)
 LAST, BEST = "last.safetensors", "best.safetensors"
 
 
@@ -96,6 +98,32 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, meta, meta_strings["digest"])
 
 
+def read_header(path: Path) -> tuple[dict[str, Any], str]:
+    """A checkpoint's metadata and digest without its tensors, of which nothing is verified; raises ``DataError``."""
+    try:
+        with reading.open_file(path) as file:
+            content = file.read(8)
+            size = int.from_bytes(content, "little")
+            if size > _MAX_HEADER:
+                raise _damaged(path, "its header cannot be read")
+            content += file.read(size)
+    except OSError as error:
+        raise DataError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
+    try:
+        if len(content) < 8 + size:
+            raise ValueError
+        header = reading.parse_json(content[8:])
+        strings = header.pop("__metadata__")
+        text, digest = strings["vidcvae"], strings["digest"]
+        table = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
+        intact = _digest(text, table) == digest
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise _damaged(path, "its header cannot be read") from None
+    if not intact:
+        raise _damaged(path, "its header does not match its checksum")
+    return _meta(path, text), digest
+
+
 def commit(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any], *, step: int, best: bool, keep: int) -> Path:
     """Save a checkpoint as ``step-N``, make it ``last`` (and ``best``), and keep the ``keep`` newest steps.
 
@@ -144,8 +172,9 @@ def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
 
 
 def steps(folder: Path) -> list[Path]:
-    """The numbered checkpoints, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+    """The numbered checkpoints, oldest first; a file that only has a name like theirs is none."""
+    numbered = ((match, path) for path in folder.glob("step-*.safetensors") if (match := _STEP.fullmatch(path.name)))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if not path.is_symlink())]
 
 
 def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:

@@ -23,7 +23,7 @@ _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
 _replace, _unlink, _link, _ftruncate, _mkdir = os.replace, os.unlink, os.link, os.ftruncate, os.mkdir
 
 _WRITERS = 8  # threads that wait for the disk together
-_TEMPORARY = re.compile(r"^\..+\.vidcvae-(\d+)-(\d+)\.tmp$")
+_TEMPORARY = re.compile(r"^\.(?P<target>.+)\.vidcvae-(?P<pid>\d+)-(?P<started>\d+)\.tmp$")
 
 
 class Writer:
@@ -225,7 +225,12 @@ def check_writable(path: Path) -> None:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files whose writer is dead; not those of a living process."""
     matches = ((path, _TEMPORARY.match(path.name)) for path in folder.glob(".*.tmp"))
-    return [path for path, match in matches if match and _started(int(match[1])) != int(match[2])]
+    return [path for path, match in matches if match and _started(int(match["pid"])) != int(match["started"])]
+
+
+def target_name(temporary: Path) -> str:
+    """The name that a temporary file is going to have; other names stay."""
+    return _TEMPORARY.sub(r"\g<target>", temporary.name)
 
 
 def clean_leftovers(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Run folders: ``runs/NAME-001`` and what lies in them. A run is created once and never overwritten.
 
-run.json         how it was started: command, versions, dataset, initial weights
+run.json         that vidcvae made it, and how it was started: command, versions, dataset, initial weights
 config.toml      the resolved configuration; written after run.json, it makes the folder a run
 history.jsonl    losses and scores
 checkpoints/     last, best, and the newest steps
@@ -12,11 +12,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidcvae import __version__, reading
 from vidcvae.errors import DataError, UsageError, did_you_mean
 from vidcvae.storage import checkpoint, durable, lock
 
 ROOT = Path("runs")
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".mp4", ".mov")
+MAX_INFO_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def create_run(name: str, path: Path | None = None) -> RunFolder:
                 f"Choose another --run, or go on with it: vidcvae resume {path}",
             )
         durable.make_folder(path)
-        return RunFolder(path)
+        return _marked(RunFolder(path))
     durable.make_folder(ROOT)
     name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"  # a folder's name on any system
     endings = [p.name.rpartition("-")[2] for p in ROOT.glob(f"{name}-*")]
@@ -63,24 +65,52 @@ def create_run(name: str, path: Path | None = None) -> RunFolder:
     while True:
         try:
             durable.make_folder(ROOT / f"{name}-{number:03d}", new=True)
-            return RunFolder(ROOT / f"{name}-{number:03d}")
+            return _marked(RunFolder(ROOT / f"{name}-{number:03d}"))
         except FileExistsError:  # another process took it this instant
             number += 1
 
 
+def _marked(run: RunFolder) -> RunFolder:
+    """Let its run.json say that vidcvae made it; that of a training that died here says so already."""
+    if not run.info.exists():
+        durable.write_json(run.info, {"vidcvae": __version__})
+    return run
+
+
 def _is_free(folder: Path) -> bool:
     """Whether it holds nothing, or only what a training leaves that died before it wrote its config."""
-    rests = {folder / lock.FILE, RunFolder(folder).info, *durable.leftovers(folder)}
+    rests = {folder / lock.FILE, *durable.leftovers(folder)} | ({RunFolder(folder).info} if was_made(folder) else set())
     return all(path in rests for path in folder.iterdir())
 
 
+def was_made(folder: Path) -> bool:
+    """Whether ``create_run`` made it: its run.json says so."""
+    try:
+        info = reading.parse_json(reading.read_bytes(RunFolder(folder).info, MAX_INFO_BYTES))
+    except (OSError, ValueError):
+        return False
+    return isinstance(info, dict) and isinstance(info.get("vidcvae"), str)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``create_run`` made it, and a training began in it."""
+    return RunFolder(folder).config.is_file() and was_made(folder)
+
+
+def runs_in(folder: Path, started: bool = True) -> list[Path]:
+    """The runs in a folder of runs, and in the studies there; unless ``started``, what never had its config, too."""
+    places = [path.parent for path in (*folder.glob("*/run.json"), *folder.glob("*/*/run.json"))]
+    return [path for path in places if (is_run(path) if started else was_made(path))]
+
+
 def find_run(given: Path | None) -> RunFolder:
-    """The run folder that ``given`` names, or the newest under ``runs``."""
+    """The run folder that ``given`` names, or the newest under ``runs`` that has a checkpoint, if one has."""
     if given is None:
-        runs = [p.parent for p in ROOT.glob("*/config.toml")]
+        runs = [RunFolder(p.parent) for p in ROOT.glob("*/config.toml") if is_run(p.parent)]
         if not runs:
             raise DataError("there is no run yet under runs.", "Train one: vidcvae train")
-        return RunFolder(max(runs, key=lambda p: (p / "config.toml").stat().st_mtime_ns))
+        trained = [run for run in runs if has_checkpoint(run)]
+        return max(trained or runs, key=lambda run: run.config.stat().st_mtime_ns)
     for path in (given, ROOT / given):
         if (path / "config.toml").is_file():
             return RunFolder(path)
@@ -89,6 +119,11 @@ def find_run(given: Path | None) -> RunFolder:
         f"{given} is not a run folder: it has no config.toml.{did_you_mean(given.name, names)}",
         f"Runs here: {', '.join(sorted(names)) or 'none yet; train one with vidcvae train'}",
     )
+
+
+def has_checkpoint(run: RunFolder) -> bool:
+    """Whether there is anything to load or to go on from; a start that failed has nothing."""
+    return any(run.checkpoints.glob("*.safetensors"))
 
 
 def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:

@@ -1,0 +1,77 @@
+"""Decoded images of datasets, kept so that they are decoded once: CACHE/NAME-FINGERPRINT, in the packed form.
+
+cache.json beside the packed data says that vidcvae made the folder as a cache, and what of. A dataset that a person
+packed looks the same but for this file, which alone allows to remove the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vidcvae import reading
+from vidcvae.data import packed
+from vidcvae.data.clips import Stream, VideoData
+from vidcvae.errors import DataError
+from vidcvae.storage import durable
+
+MARK, FORMAT = "cache.json", "vidcvae-cache"
+_MAX_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A cache as it lies there. ``source``: the dataset it was made of, by the path that was given."""
+
+    folder: Path
+    source: Path
+    files: tuple[Path, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.folder.name.rpartition("-")[2]
+
+
+def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
+    """The dataset in ``folder``; what is not there yet, or damaged, is made anew from ``stream``: it is only a copy."""
+    try:
+        data = packed.open_packed(folder)
+    except DataError:
+        for name in (packed.MANIFEST, MARK):
+            durable.remove(folder / name)
+        packed.write(stream, folder)
+        durable.write_json(folder / MARK, {"format": FORMAT, "folder": folder.name, "source": str(source)})
+        data = packed.open_packed(folder)
+    return replace(data, source=source)
+
+
+def find(cache: Path) -> list[Cached]:
+    """The caches in a folder of caches. Links and folders with anything else in them are none."""
+    places = [] if cache.is_symlink() or not cache.is_dir() else sorted(cache.iterdir())
+    return [found for place in places if (found := _read(place))]
+
+
+def remove(found: Cached) -> None:
+    """Remove a cache, file by file; what came into its folder since it was found stays."""
+    for path in found.files:
+        durable.remove(path)
+    with contextlib.suppress(OSError):
+        found.folder.rmdir()
+
+
+def _read(folder: Path) -> Cached | None:
+    if folder.is_symlink() or not folder.is_dir():
+        return None
+    try:
+        mark = reading.parse_json(reading.read_bytes(folder / MARK, _MAX_BYTES))
+        manifest = packed.read_manifest(folder)
+    except (OSError, ValueError, DataError):
+        return None
+    if not isinstance(mark, dict) or mark.get("format") != FORMAT or mark.get("folder") != folder.name:
+        return None
+    records = [record for found in manifest["splits"].values() for record in found]
+    data = {block["file"] for r in records for block in (r["frames"], *r["tracks"].values())}
+    files = [folder / name for name in (packed.MANIFEST, MARK, *sorted(data))]  # what commits it goes first
+    known = all(path in files and path.is_file() and not path.is_symlink() for path in folder.iterdir())
+    return Cached(folder, Path(str(mark.get("source"))), tuple(files)) if known else None
