@@ -20,6 +20,7 @@ from vidcvae.models import build_model
 from vidcvae.models.rollout import rollout
 from vidcvae.output import media, pictures
 from vidcvae.storage import checkpoint
+from vidcvae.storage.run import create_run
 
 FRAMES = 6
 CLIP = "push/test/traj_0_to_0/0"
@@ -72,6 +73,24 @@ def test_evaluate_prints_both_psnrs_the_samples_and_whether_it_listens(cli: Cli)
     assert "does it listen? The actions of other clips cost it" in out
     assert "validate, 2 given -> 3 predicted, z: prior, 2 samples, seed 0" in out
     assert "condition: actions+positions (source), actions own" in out
+
+
+def test_compare_finds_the_score_of_a_pushing_run(cli: Cli, place: Path) -> None:
+    """Its data call the split validate, and so does the file of its record."""
+    run = create_run("push", Path("runs/push"))
+    _save_model(run.checkpoints / checkpoint.LAST, name="svg-lp")
+    meta, _ = checkpoint.read_header(run.checkpoints / checkpoint.LAST)
+    run.config.write_text(settings.to_toml(settings.resolve(meta["config"])))
+    assert "validate-zero.json" in cli("evaluate", "runs/push").out
+    (record,) = (run.path / "scores").iterdir()
+    before = record.stat().st_mtime_ns
+    for options in ((), ("--evaluate",), ("--record", "val-zero"), ("--record", "validate-zero")):
+        done = cli("compare", "runs/push", "--json", *options)
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["rows"][0]["values"]["psnr"] == json.loads(record.read_text())["psnr_mean"]
+    assert record.stat().st_mtime_ns == before and list((run.path / "scores").iterdir()) == [record]
+    assert cli("evaluate", "runs/push", "--latent", "prior").code == 0
+    assert cli("compare", "runs/push", "--record", "val-prior").code == 0
 
 
 def test_shuffled_actions_are_a_score_of_their_own(cli: Cli, tmp_path: Path) -> None:

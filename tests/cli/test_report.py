@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from vidcvae import config as settings
 from vidcvae.evaluation import diagnostics, score
+from vidcvae.output import plots
+from vidcvae.output import report as page_of
 
 from .conftest import TINY, Cli
 
@@ -47,6 +50,25 @@ def test_a_report_of_two_runs(cli: Cli, runs: list[str], monkeypatch: pytest.Mon
     page = Path("r.html").read_text()
     assert "<canvas" not in page and "Age test" in page, "and so is the drift"
     assert "<h2>Latents</h2>" in page, "what was measured meanwhile is shown"
+
+
+def test_the_ordinary_score_is_shown_whatever_else_was_scored(cli: Cli, runs: list[str]) -> None:
+    for options in (("--future", 2), ("--future", 2, "--latent", "all"), ("--batch-stats",)):
+        assert cli("evaluate", runs[0], *options).code == 0
+    assert not Path(runs[0], "scores/val-zero.json").exists()
+    assert cli("report", runs[0], "--no-videos", "-o", "r.html").code == 0
+    page = Path("r.html").read_text()
+    record = json.loads(Path(runs[0], "scores/val-zero.json").read_text())
+    assert record["protocol"]["future"] == 7 and record["protocol"]["batch_norm"] == "running"
+    assert f"reaches {record['psnr_mean']:.2f} dB over 7 frames made from one given frame" in page
+    assert "<h2>Latents</h2>" not in page, "they are of fewer frames"
+    assert "<td>best of 1 by psnr_zero on val</td>" in page
+    chosen = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
+    entries = [plots.Run(name, settings.resolve(), []) for name in ("a", "b")]
+    both = [{**record, "selection": how} for how in (chosen, {"chosen": "last"})]
+    told = tuple(page_of.Entry(run, {}, each) for run, each in zip(entries, both, strict=True))
+    text = page_of.render(page_of.Report(told, (), {}, "vidcvae report", "2026-01-31"))
+    assert "a: the checkpoint was chosen by its score on these very data" in text and "<td>last</td>" in text
 
 
 def test_what_is_missing_is_told_on_the_page(cli: Cli, runs: list[str]) -> None:

@@ -131,6 +131,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_score_tells_of_how_many_validations_its_checkpoint_is_the_best(cli: Cli, place: Path) -> None:
+    assert cli("resume", "long-001", "--epochs", 5, "--plain").code == 0
+    last = checkpoint.read(Path("runs/long-001/checkpoints/last.safetensors"))
+    history = read_history(Path("runs/long-001/history.jsonl"))
+    assert last.meta["validation"]["count"] == sum(line["kind"] == "validation" for line in history) == 5
+    record = json.loads(cli("evaluate", "long-001", "--json").out)
+    assert record["protocol"]["data_digest"] == last.meta["validation"]["data_digest"]
+    expected = {"chosen": "best", "of": 5, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
+    assert record["selection"] == expected
+    assert "checkpoint: best of 5 by psnr_zero on val" in cli("runs", "show", "long-001").out
+
+
 def test_prune_only_names_what_it_would_remove(cli: Cli, place: Path) -> None:
     before = contents(place)
     done = cli("runs", "prune")

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Cli
+from vidcvae import config as settings
 from vidcvae.__main__ import main
+from vidcvae.cli import trials
 
 ANCHOR = (
     *("--preset", "anchor-cpu", "--size", "16x16", "--clip-length", 4, "--batch-size", 4, "--device", "cpu", "--plain"),
@@ -100,6 +102,65 @@ def test_a_record_of_an_older_checkpoint_is_told_and_made_anew(runs: Path, cli: 
     assert "is of an older checkpoint" in cli("compare", "a-0").err
     assert cli("compare", "a-0", "--evaluate").err.count("older") == 0
     assert _scores("a-0")["protocol"]["checkpoint"] != "older"
+
+
+def test_sweep_and_ablate_take_the_ordinary_score_whatever_else_was_scored(runs: Path, cli: Cli) -> None:
+    for options in (("--future", 2), ("--future", 2, "--latent", "all"), ("--split", "train"), ("--weights", "raw")):
+        assert cli("evaluate", "a-0", *options).code == 0
+    assert not Path("runs/a-0/scores/val-zero.json").exists()
+    trial = trials.Trial(Path("runs/a-0"), trials.Variant("a"), (), settings.resolve())
+    for which in ("best", "last"):
+        ((_, record),) = trials.score([trial], which)
+        told = record["protocol"]
+        assert (told["future"], told["split"], told["weights"]) == (7, "val", "ema")
+        assert record["psnr_mean"] == _scores("a-0")["psnr_mean"] and record["selection"] == {"chosen": "last"}
+
+
+def test_another_dataset_of_the_same_name_is_not_the_ordinary_score(runs: Path, cli: Cli, tiny_dance: Path) -> None:
+    shutil.copytree(tiny_dance, "b" / Path(tiny_dance.name))
+    (image,) = Path("b").rglob("val_img/1.png")
+    image.write_bytes(image.with_name("2.png").read_bytes())
+    assert cli("evaluate", "a-0").code == 0
+    before = _scores("a-0")
+    other = cli("evaluate", "a-0", "--data", f"b/{tiny_dance.name}")
+    assert other.code == 0 and "val-zero-dance-" in other.out
+    assert _scores("a-0") == before
+    assert f"{before['psnr_mean']:.2f} dB, z = 0; checkpoint: last" in cli("runs", "show", "a-0").out
+    shown = json.loads(cli("compare", "a-0", "--json").out)
+    assert shown["rows"][0]["values"]["psnr"] == before["psnr_mean"]
+
+
+def test_a_best_that_is_damaged_is_told_and_its_record_compared(runs: Path, cli: Cli) -> None:
+    assert cli("evaluate", "a-0").code == 0
+    file = Path("runs/a-0/checkpoints/last.safetensors")
+    whole = file.read_bytes()
+    file.unlink()  # it may have other names
+    for damaged in (whole[:100], b"", b"\xff" * 100, whole[:8] + b"x" + whole[9:]):
+        file.write_bytes(damaged)
+        done = cli("compare", "a-0")
+        assert done.code == 0 and "last.safetensors is damaged" in done.err, done.err
+        again = cli("compare", "a-0", "--evaluate")
+        assert again.code == 4 and "last.safetensors is damaged" in again.err and "fault of vidcvae" not in again.err
+    shutil.rmtree("runs/a-0/scores")
+    none = cli("compare", "a-0")
+    assert none.code == 4 and "last.safetensors is damaged" in none.err, none.err
+
+
+def test_compare_says_where_a_chosen_checkpoint_stands_beside_a_last_one(runs: Path, cli: Cli) -> None:
+    for name in ("a-0", "b-0"):
+        assert cli("evaluate", name).code == 0
+    assert "flatters" not in cli("compare", "a-0", "b-0").err
+    record = _scores("b-0")
+    chosen = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
+    Path("b.json").write_text(json.dumps(record | {"selection": chosen}))
+    done = cli("compare", "a-0", "b.json", "--json", "--csv", "t.csv")
+    assert done.code == 0 and "b.json: the checkpoint was chosen by its score on these very data" in done.err
+    assert "beside a-0 (last)" in done.err
+    told = json.loads(done.out)
+    assert {row["selection"] for row in told["rows"]} == {"last", "best of 70 by psnr_zero on val"}
+    assert len(told["warnings"]) == 1 and "flatters" in told["warnings"][0]
+    assert "best of 70 by psnr_zero on val" in Path("t.csv").read_text()
+    assert "best of 70 by psnr_zero on val |" in cli("compare", "a-0", "b.json", "--markdown").out
 
 
 def test_evaluate_tells_latents_bounds_and_the_long_run(runs: Path, cli: Cli) -> None:

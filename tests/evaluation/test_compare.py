@@ -111,7 +111,9 @@ def test_names_keep_the_ordinary_record_apart(record: dict[str, Any]) -> None:
     assert records.name_of(loaded, {**record, "by_latent": {}}) == "val-all"
     assert records.name_of(loaded, record, whole=False) == "val-zero-1to5"
     other = _changed(record, latent="prior", samples=4, seed=2, weights="raw", weights_available="raw, ema")
-    assert records.name_of(loaded, {**other, "data": "elsewhere/b", "long": {}}) == "val-prior-x4-long-seed2-raw-b"
+    assert records.name_of(loaded, {**other, "data": "elsewhere/b", "long": {}}) == (
+        f"val-prior-x4-long-seed2-raw-b-{record['protocol']['data_digest'][:8]}"
+    )
 
 
 def test_the_command_that_makes_scores_alike_names_what_differs(record: dict[str, Any]) -> None:
@@ -195,3 +197,25 @@ def test_the_incomplete_beta_function_and_welchs_test_are_scipys() -> None:
         assert compare.welch(left, right) == pytest.approx(ttest_ind(left, right, equal_var=False).pvalue, rel=1e-8)
     assert compare.welch([1.0], [2.0, 3.0]) is None
     assert (compare.welch([1.0, 1.0], [1.0, 1.0]), compare.welch([1.0, 1.0], [2.0, 2.0])) == (1, 0)
+
+
+def test_the_best_row_is_the_one_of_the_best_mean_not_of_the_best_run(record: dict[str, Any]) -> None:
+    lucky, steady = [20.0, 30.0], [26.0, 27.0]
+    named = [
+        (f"{rate}-{seed}", _scored(record, psnr, loss={"smoothing": rate}, training={"seed": seed}))
+        for rate, found in ((0.1, lucky), (0.2, steady))
+        for seed, psnr in enumerate(found)
+    ]
+    first, second = compare.table(named)
+    assert (first.names, first.values["psnr"], first.p_value) == (("0.2-0", "0.2-1"), 26.5, None)
+    assert (second.values["psnr"], second.p_value) == (
+        25.0,
+        pytest.approx(ttest_ind(lucky, steady, equal_var=False)[1]),
+    )
+
+
+def test_a_row_tells_how_its_checkpoints_were_chosen(record: dict[str, Any]) -> None:
+    best = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
+    named = [(str(i), {**record, "selection": chosen}) for i, chosen in enumerate([best, {"chosen": "last"}, None])]
+    (row,) = compare.table(named)
+    assert row.selection == "best of 70 by psnr_zero on val; last; not recorded"

@@ -136,6 +136,14 @@ def test_a_long_run_is_scored_pass_by_pass_in_constant_memory() -> None:
     assert model.most_alive <= 4
 
 
+@pytest.mark.parametrize(("frames", "passes"), [(21, 2), (30, 2), (31, 3), (32, 3)])
+def test_a_pass_that_ends_with_the_run_is_counted(frames: int, passes: int) -> None:
+    """Ten steps there, ten steps back: frame 0 is given, so that frames 1..10 are the first pass."""
+    found = diagnostics.long_run(_loaded(), _data(11), frames=frames)
+    expected = [np.mean([_decibels(t) for t in range(k * 10 + 1, k * 10 + 11)]) for k in range(passes)]
+    assert found.passes == pytest.approx(expected, abs=1e-3)
+
+
 def test_what_cannot_be_run_long_is_refused() -> None:
     with pytest.raises(UsageError, match="--long 20 is less than two passes over the 11 frames"):
         diagnostics.long_run(_loaded(), _data(11), frames=20)

@@ -221,3 +221,16 @@ def test_weights_that_are_not_numbers_are_no_score() -> None:
     model.share.data.fill_(math.nan)
     with pytest.raises(DataError, match=r"x.safetensors make frames that are not finite"):
         score_split(_loaded(model), _data(_sequence("val/0", 4, 0)))
+
+
+def test_the_temporal_difference_error_is_that_of_the_changes_from_frame_to_frame() -> None:
+    """The first change is from the given frame; an error that stays the same from frame to frame is none."""
+    sequence = _sequence("val/0", 6, 0)
+    scores = score_split(_loaded(Average()), _data(sequence))
+    frames, poses = sequence.frames / 255, sequence.tracks["pose"] / 255
+    guess = [frames[0]]
+    for pose in poses[1:]:
+        guess.append(0.5 * (guess[-1] + pose))
+    errors = [np.abs((guess[t] - guess[t - 1]) - (frames[t] - frames[t - 1])).mean() for t in range(1, 6)]
+    assert scores["temporal_difference_error_mean"] == pytest.approx(np.mean(errors), abs=1e-6)
+    assert np.abs(np.array(guess) - frames).mean() != pytest.approx(np.mean(errors), abs=1e-2), "a plain error differs"

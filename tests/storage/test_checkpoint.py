@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -54,6 +55,35 @@ def test_every_flipped_bit_is_noticed(saved: Path) -> None:
         saved.write_bytes(damaged)
         with pytest.raises(DataError):
             checkpoint.read(saved)
+
+
+def test_the_header_is_read_alone_and_its_damage_noticed(saved: Path) -> None:
+    whole = checkpoint.read(saved)
+    assert checkpoint.read_header(saved) == (whole.meta, whole.digest)
+    content = saved.read_bytes()
+    end, chance = 8 + int.from_bytes(content[:8], "little"), random.Random(1)
+    saved.write_bytes(content[:end])  # no tensor is looked at
+    assert checkpoint.read_header(saved) == (whole.meta, whole.digest)
+    for position in range(0, end, 13):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << chance.randrange(8)
+        saved.write_bytes(damaged)
+        with contextlib.suppress(DataError):  # where a tensor's bytes lie is not covered: nothing of it is told
+            assert checkpoint.read_header(saved) == (whole.meta, whole.digest)
+    for size in (0, 3, 8, end - 1):
+        saved.write_bytes(content[:size])
+        with pytest.raises(DataError, match=r"x\.safetensors is damaged"):
+            checkpoint.read_header(saved)
+    with pytest.raises(DataError, match="cannot read the checkpoint"):
+        checkpoint.read_header(saved.parent / "none.safetensors")
+
+
+def test_only_files_with_exactly_their_names_are_numbered_checkpoints(tmp_path: Path) -> None:
+    for name in ("step-00000009", "step-00000010", "step-123456789", "step-x", "step-1", "step-00000001-mine"):
+        (tmp_path / f"{name}.safetensors").touch()
+    (tmp_path / "step-00000011.safetensors").symlink_to(tmp_path / "step-x.safetensors")
+    names = [path.stem for path in checkpoint.steps(tmp_path)]
+    assert names == ["step-00000009", "step-00000010", "step-123456789"]
 
 
 def test_the_damaged_tensor_is_named(saved: Path) -> None:

@@ -65,14 +65,18 @@ def compare(
         raise UsageError("--json and --markdown exclude each other.", "Choose one of them.")
     if csv:
         trained.check_file(csv)
+    from vidcvae.evaluation import records
     from vidcvae.evaluation.compare import table
 
     named = _read(runs, record, evaluate_missing, quiet=json)
     rows = table(named, sort, anyway)
+    if warning := records.selection_warning(named):
+        ui.warn(warning)
     if csv:
         _write_csv(csv, rows)
     if json:
-        ui.emit({"rows": [row.to_json() for row in rows], "protocol": named[0][1]["protocol"], "record": record})
+        told = {"protocol": named[0][1]["protocol"], "record": record, "warnings": [warning] if warning else []}
+        ui.emit({"rows": [row.to_json() for row in rows], **told})
     elif markdown:
         ui.say(ui.markdown(*_cells(rows)))
     else:
@@ -105,13 +109,7 @@ def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tup
             named.append((str(path), records.read(path)))
             continue
         run = find_run(path)
-        place = records.path_in(run, name)
-        found = records.read(place) if place.exists() else None
-        old = found is not None and not records.is_current(run, found)
-        if fill and (found is None or old):
-            found = _score(run, name, quiet)
-        elif old:
-            ui.warn(f"{place} is of an older checkpoint than the run's best. Score it again: vidcvae evaluate {path}")
+        found = _kept(run, name, fill) or (_score(run, name, quiet) if fill else None)
         if found is None:
             missing.append(path)
         else:
@@ -123,6 +121,52 @@ def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tup
             f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
         )
     return named
+
+
+def _kept(run: RunFolder, name: str, fill: bool) -> dict[str, Any] | None:
+    """The record of a run that ``name`` means, SPLIT-zero being its ordinary score; None if there is none.
+
+    One of an older checkpoint will do, with a warning, unless it can be made anew (``fill``).
+    """
+    from vidcvae.evaluation import records
+    from vidcvae.storage import checkpoint
+    from vidcvae.storage.run import find_checkpoint
+
+    named = records.read(place) if (place := _place(run, name)).exists() else None
+    try:
+        path, _ = find_checkpoint(run.path)
+        meta, digest = checkpoint.read_header(path)
+    except DataError as error:
+        if fill or named is None:
+            raise
+        ui.warn(f"{error.message} So nobody can tell whether {place} is its score.")
+        return named
+    split, _, rest = name.partition("-")
+    ordinary = rest == "zero"
+    found = (
+        next(iter(records.ordinary(run, records.ordinary_protocol(meta, digest, split))), None) if ordinary else named
+    )
+    if found and found["protocol"].get("checkpoint") == digest:
+        if "selection" in found:  # as it is known today: since it was scored, more validations may have been
+            found = {**found, "selection": records.selection_of(path, run, meta, found["protocol"])}
+        return found
+    if named is None or fill:
+        return None
+    if named["protocol"].get("checkpoint") == digest:
+        ui.warn(f"{place} is not the run's ordinary score: it was taken by another protocol, or on other data.")
+        return None
+    ui.warn(f"{place} is of an older checkpoint than the run's best. Score it again: vidcvae evaluate {run.path}")
+    return named
+
+
+def _place(run: RunFolder, name: str) -> Path:
+    """Where the record ``name`` lies; "val" and "validate" stand for each other."""
+    from vidcvae.evaluation import records
+
+    split, dash, rest = name.partition("-")
+    other = {"val": "validate", "validate": "val"}.get(split, split)
+    places = [records.path_in(run, f"{first}{dash}{rest}") for first in (split, other)]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def _is_another_file(path: Path) -> bool:
@@ -163,7 +207,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and body of the table as texts; columns that nothing is known of are left out."""
     shown = [name for name in TITLES if any(row.values[name] is not None for row in rows)]
     tested = any(row.p_value is not None for row in rows)
-    head = ["run", *(["what differs"] if rows[0].differing else []), *(TITLES[name] for name in shown)]
+    head = ["run", *(["what differs"] if rows[0].differing else []), *(TITLES[name] for name in shown), "checkpoint"]
     body = []
     for row in rows:
         name = row.names[0] if len(row.names) == 1 else f"{row.names[0]} + {len(row.names) - 1}"
@@ -171,7 +215,7 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if row.differing:
             told = _told(row)[:MOST_SETTINGS]
             cells.append(", ".join(f"{key} = {_value(row.differing[key])}" for key in told))
-        cells += [_number(row, name) for name in shown]
+        cells += [*(_number(row, name) for name in shown), row.selection]
         body.append(cells + (["" if row.p_value is None else f"{row.p_value:.3g}"] if tested else []))
     return head + (["p"] if tested else []), body
 
@@ -203,9 +247,13 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     settings = list(rows[0].differing)
-    writer.writerow(["runs", "count", *settings, *(f"{c}{part}" for c in TITLES for part in ("", "_std")), "p"])
+    writer.writerow(
+        ["runs", "count", *settings, *(f"{c}{part}" for c in TITLES for part in ("", "_std")), "p", "selection"]
+    )
     for row in rows:
         numbers = [value for c in TITLES for value in (row.values[c], row.spread[c])]
         names = " ".join(row.names)
-        writer.writerow([names, len(row.names), *(row.differing[k] for k in settings), *numbers, row.p_value])
+        writer.writerow(
+            [names, len(row.names), *(row.differing[k] for k in settings), *numbers, row.p_value, row.selection]
+        )
     durable.write_text(path, buffer.getvalue())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import configuration, evaluate, trained, ui
+from vidcvae.cli import configuration, evaluate, scored, trained, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -165,7 +165,6 @@ def latents(
     The samples are a picture beside the figure, NAME-samples.png. A record of evaluate --latent all is used, or made.
     """
     from vidcvae.data.images import encode_png
-    from vidcvae.evaluation import records
     from vidcvae.output import figures, plots, samples
     from vidcvae.storage import durable
 
@@ -175,11 +174,9 @@ def latents(
     dataset = trained.open_data(loaded, data, quiet=False)
     sequence = dataset.split(split)[0]
     picture = samples.samples_picture(loaded, sequence, frame or len(sequence) // 2, seed=seed)
-    record = None
-    if loaded.run and not data and not batch_stats and weights == "auto" and not seed:
-        path = records.path_in(loaded.run, f"{dataset.split_name(split)}-{evaluate.ALL}")
-        record = records.read(path) if path.exists() else None
-    if record is None or record["protocol"]["checkpoint"] != loaded.digest:
+    kept = [] if seed else scored.kept(loaded, dataset, split)
+    record = next((found for found in kept if "latents" in found), None)
+    if record is None:
         record = evaluate.score(loaded, dataset, split, evaluate.ALL, seed=seed)
         evaluate.keep(loaded, record)
     target = output or Path("latents.png")

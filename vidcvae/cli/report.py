@@ -80,7 +80,7 @@ def _gather(folder: RunFolder, given: str | None, split: str, drift: bool, video
             raise
         ui.warn(f"{name}: {error.message}")
         return Entry(run, info, notes=(error.message,)), None
-    latents = next((kept for kept in scored.kept(loaded) if "latents" in kept), None)
+    latents = next((kept for kept in scored.kept(loaded, data, split) if "latents" in kept), None)
     device = str(next(loaded.model.parameters()).device)
 
     def measure() -> dict[str, Any]:

@@ -110,6 +110,7 @@ def show(
         ("epochs", f"{found.epoch} of {found.epochs}, {found.step} steps"),
         ("minutes", f"{found.minutes:.1f}"),
         ("best PSNR", best),
+        ("score", _score(folder)),
         ("size", _size(found.size)),
         ("command", _command(folder)),
     ]
@@ -134,7 +135,7 @@ def prune(
     Only names them unless --yes is given. `best` and `last` always stay, a running run is not touched, and nothing goes
     that vidcvae did not write.
     """
-    from vidcvae.storage import durable, upkeep
+    from vidcvae.storage import durable, lock, upkeep
     from vidcvae.storage.run import was_made
 
     folders = find(runs, started=False)
@@ -149,7 +150,9 @@ def prune(
             why = "its training ended before its first checkpoint"
             freed.append(_drop(run.path, [run.path], why, partial(upkeep.remove_run, run) if yes else None))
         else:
-            with _holding(run) if yes else contextlib.nullcontext():  # so that no training begins while its files go
+            with (
+                lock.holding(run.path) if yes else contextlib.nullcontext()
+            ):  # so that no training begins while its files go
                 for path, why in upkeep.useless_files(run):
                     freed.append(_drop(path, [path], why, partial(durable.remove, path) if yes else None))
     for place in dict.fromkeys(run.cache for run in folders):
@@ -163,30 +166,14 @@ def prune(
 
 
 def _prune_caches(place: Path, yes: bool) -> list[int]:
-    """Remove, or only name, the caches in ``place`` that no run beside it uses; their bytes.
-
-    None goes while any of those runs is going on, named or not. One that begins meanwhile loses nothing: it has its
-    data mapped into memory, or decodes them anew.
-    """
+    """Remove, or only name, the caches in ``place`` that no run beside it uses; their bytes."""
     from vidcvae.data import cache
-    from vidcvae.storage.run import RunFolder
 
-    found = cache.find(place)
-    beside = [RunFolder(path) for path in sorted(place.parent.iterdir()) if path.is_dir()] if found else []
-    if holder := next(filter(None, map(lock_holder, (RunFolder(place.parent), *beside))), ""):
-        ui.note(f"{place} may be in use by {holder}: left alone")
-        return []
-    used = [_data_of(run) for run in beside if run.config.is_file()]
-    if None in used:
-        ui.note(f"{place}: left alone, because a run beside it does not tell what data it has")
-        return []
-    fingerprints, absent = ({pair[kind] for pair in used if pair} for kind in (0, 1))
+    useless, why_none = cache.unused(place)
+    if why_none:
+        ui.note(f"{place} {why_none}: left alone")
     why = "decoded images of data that no run here has, or that have changed"
-    return [
-        _drop(each.folder, each.files, why, partial(cache.remove, each) if yes else None)
-        for each in found
-        if each.fingerprint not in fingerprints and each.source.name not in absent
-    ]
+    return [_drop(each.folder, each.files, why, partial(cache.remove, each) if yes else None) for each in useless]
 
 
 def _drop(path: Path, files: Sequence[Path], why: str, remove: Callable[[], object] | None) -> int:
@@ -338,12 +325,6 @@ def lock_holder(run: RunFolder) -> str:
     return lock.holder(run.path)
 
 
-def _holding(run: RunFolder) -> contextlib.AbstractContextManager[str]:
-    from vidcvae.storage import lock
-
-    return lock.holding(run.path)
-
-
 def _command(run: RunFolder) -> str:
     from vidcvae import reading
 
@@ -352,6 +333,22 @@ def _command(run: RunFolder) -> str:
         return shlex.join(["vidcvae", *words[1:]])
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"
+
+
+def _score(run: RunFolder) -> str:
+    """The ordinary score of the checkpoint that the run's folder stands for, and how that was chosen."""
+    from vidcvae.evaluation import records
+    from vidcvae.storage import checkpoint
+    from vidcvae.storage.run import find_checkpoint
+
+    try:
+        path, _ = find_checkpoint(run.path)
+        record = records.ordinary_without_data(run, *checkpoint.read_header(path))
+    except VidcvaeError:
+        return "none"
+    if record is None:
+        return "none yet"
+    return f"{record['psnr_mean']:.2f} dB, z = 0; checkpoint: {records.selection_text(record)}"
 
 
 def _next(run: Overview) -> list[str]:
@@ -367,22 +364,6 @@ def _next(run: Overview) -> list[str]:
             return [f"vidcvae resume {name}", f"vidcvae evaluate {name}"]
     more = f"vidcvae resume {name} --epochs {run.epochs + 10}"
     return [f"vidcvae evaluate {name}", f"vidcvae plot loss {name}", more]
-
-
-def _data_of(run: RunFolder) -> tuple[str, str] | None:
-    """What the cache of a run's data ends in, and "". Of data that are not here "", and the last part of their path.
-
-    None where a damaged config does not tell; a folder that vidcvae did not make has no data.
-    """
-    from vidcvae.data import fingerprint
-    from vidcvae.storage.run import was_made
-
-    try:
-        config = _config(run)
-    except VidcvaeError:
-        return None if was_made(run.path) else ("", "")
-    path = Path(config.data.path)
-    return (fingerprint(path, config.data.size), "") if path.is_dir() else ("", path.name)
 
 
 def _disk_use(places: Sequence[Path]) -> int:

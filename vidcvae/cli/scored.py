@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcvae.cli import evaluate, ui
-from vidcvae.errors import DataError
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -29,35 +29,25 @@ def load(run: Path, which: str = "best", data: str | None = None) -> tuple[Loade
 
 
 def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val") -> Record:
-    """The score record of this checkpoint on these data: as it lies with the run, else taken now and put there."""
+    """The ordinary score of this checkpoint on these data: as it lies with the run, else taken now and put there."""
     from vidcvae.evaluation import records
-    from vidcvae.evaluation.freerun import run_length
 
-    past = loaded.config.training.past
-    sequences = data.split(split)
-    digest = records.digest_of(sequences, [run_length(s, past) for s in sequences])
-    wanted = {"checkpoint": loaded.digest, "data_digest": digest, "latent": "zero", "past": past}
-    wanted |= {"weights": loaded.weights, "split": data.split_name(split)}
-    for record in kept(loaded):
-        if record["protocol"].items() >= wanted.items() and record["protocol"]["actions"] != "of other clips":
-            return record
+    if found := kept(loaded, data, split):
+        selection = records.selection_of(loaded.path, loaded.run, loaded.meta, found[0]["protocol"])
+        return {**found[0], "selection": selection}  # as this file was chosen; the record may be of another name of it
     ui.note(title)
     record = evaluate.score(loaded, data, split)
     evaluate.keep(loaded, record)
     return record
 
 
-def kept(loaded: Loaded) -> list[Record]:
-    """The score records of this very checkpoint that lie with its run."""
-    from vidcvae.evaluation import records
+def kept(loaded: Loaded, data: VideoData, split: str = "val") -> list[Record]:
+    """The records with the run that are the ordinary score of this very checkpoint on these data."""
+    from vidcvae.evaluation import records, score
 
-    found = []
-    for path in sorted((loaded.run.path / "scores").glob("*.json")) if loaded.run else []:
-        with contextlib.suppress(DataError):
-            record = records.read(path)
-            if record["protocol"].get("checkpoint") == loaded.digest and not loaded.batch_stats:
-                found.append(record)
-    return found
+    if loaded.run is None or loaded.batch_stats:
+        return []
+    return records.ordinary(loaded.run, asdict(score.protocol_of(loaded, data, split)))
 
 
 def measured(

@@ -10,11 +10,13 @@ import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vidcvae import config as settings
 from vidcvae import reading
 from vidcvae.data import packed
 from vidcvae.data.clips import Stream, VideoData
-from vidcvae.errors import DataError
-from vidcvae.storage import durable
+from vidcvae.errors import DataError, VidcvaeError
+from vidcvae.storage import durable, lock
+from vidcvae.storage.run import RunFolder, was_made
 
 MARK, FORMAT = "cache.json", "vidcvae-cache"
 _MAX_BYTES = 1 << 16
@@ -50,6 +52,39 @@ def find(cache: Path) -> list[Cached]:
     """The caches in a folder of caches. Links and folders with anything else in them are none."""
     places = [] if cache.is_symlink() or not cache.is_dir() else sorted(cache.iterdir())
     return [found for place in places if (found := _read(place))]
+
+
+def unused(place: Path) -> tuple[list[Cached], str]:
+    """The caches in ``place`` that no run beside it uses, and else why none of them may go.
+
+    All runs beside it are asked, for their data and whether they are going on just now. A training that begins
+    meanwhile loses nothing: it has its data mapped into memory, or decodes them anew.
+    """
+    found = find(place)
+    beside = [RunFolder(path) for path in sorted(place.parent.iterdir()) if path.is_dir()] if found else []
+    for folder in (place.parent, *(run.path for run in beside)) if found else ():  # a study's folder is locked itself
+        if holder := lock.holder(folder):
+            return [], f"may be in use by {holder}"
+    used = [_data_of(run) for run in beside if run.config.is_file()]
+    if None in used:
+        return [], "may be in use by a run whose config.toml cannot be read"
+    fingerprints, absent = ({pair[kind] for pair in used if pair} for kind in (0, 1))
+    return [c for c in found if c.fingerprint not in fingerprints and c.source.name not in absent], ""
+
+
+def _data_of(run: RunFolder) -> tuple[str, str] | None:
+    """What the cache of a run's data ends in, and "". Of data that are not here "", and the last part of their path.
+
+    None where a damaged config does not tell; a folder that vidcvae did not make has no data.
+    """
+    from vidcvae.data import fingerprint  # which needs this module
+
+    try:
+        config = settings.resolve(settings.read_toml(run.config))
+    except VidcvaeError:
+        return None if was_made(run.path) else ("", "")
+    path = Path(config.data.path)
+    return (fingerprint(path, config.data.size), "") if path.is_dir() else ("", path.name)
 
 
 def remove(found: Cached) -> None:

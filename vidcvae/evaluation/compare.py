@@ -36,6 +36,7 @@ class Row:
     differing: the settings in which the rows of the table differ, with this row's values.
     values, spread: mean over the runs and sample standard deviation (None for one run) of each of ``COLUMNS``.
     p_value: Welch's t-test of the PSNRs against those of the best row; None for that row, and for single runs.
+    selection: how their checkpoints were chosen (``records.selection_text``).
     """
 
     names: tuple[str, ...]
@@ -43,6 +44,7 @@ class Row:
     values: dict[str, float | None]
     spread: dict[str, float | None]
     p_value: float | None = None
+    selection: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,6 +77,7 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
                 values={name: _over_seeds(found, fmean, 1) for name, found in columns.items()},
                 spread={name: _over_seeds(found, stdev, 2) for name, found in columns.items()},
                 p_value=None if group == best else welch(scored[best], scored[group]),
+                selection="; ".join(dict.fromkeys(records.selection_text(named[i][1]) for i in picks)),
             )
         )
     sign = 1 if sort in LESS_IS_BETTER else -1

@@ -6,21 +6,24 @@ model's config, so that a table of several needs nothing beside their files.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
+from vidcvae import config as settings
 from vidcvae import reading
 from vidcvae.data import clips
 from vidcvae.errors import DataError
 from vidcvae.models.loading import Loaded
-from vidcvae.storage import durable
+from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder, find_checkpoint
 
 Record = dict[str, Any]
@@ -29,6 +32,7 @@ Record = dict[str, Any]
 FREE = ("checkpoint", "step", "version", "weights_available", "dataset", "sequences")
 EXTRAS = ("bounds", "long", "perceptual")  # what costs a run of its own
 BLOCK = 64  # frames hashed at once
+PART = re.compile(r"-\d+to\d+(-|$)")  # in the name of a record of fewer frames than there are
 
 
 def path_in(run: RunFolder, name: str = "val-zero") -> Path:
@@ -40,9 +44,11 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
     """SPLIT-LATENT, followed by all in which an evaluation is not the ordinary one of its run.
 
     So a repeated evaluation replaces its own record, and one of 50 frames, of another checkpoint or of other data never
-    replaces the ordinary one. ``whole``: every sequence was scored to its end.
+    replaces the ordinary one. Data are told apart by their digest, whatever folder they lie in. ``whole``: every
+    sequence was scored to its end.
     """
     protocol = record["protocol"]
+    whole = whole and record.get("whole", True)
     parts = [protocol["split"], "all" if "by_latent" in record else protocol["latent"]]
     if protocol["past"] != record["config"]["training"]["past"] or not whole:
         future = protocol["future"]
@@ -60,19 +66,156 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
         parts.append("batch-stats")
     if loaded.run and loaded.path.name != find_checkpoint(loaded.run.path)[0].name:
         parts.append(loaded.path.stem)
-    if Path(record["data"]).name != Path(loaded.config.data.path).name:
-        parts.append(Path(record["data"]).name.replace(":", "-"))
+    if not _is_of_the_training(record, loaded.meta, loaded.config.data.path):
+        parts += [re.sub(r"[^\w.-]+", "-", Path(record["data"]).name), protocol["data_digest"][:8]]
     return "-".join(parts)
+
+
+def _is_of_the_training(record: Record, meta: Mapping[str, Any], trained_on: str) -> bool:
+    """Whether a record is of the data that the model was trained on: by the digest that the training kept of its
+    validation split, else by where the data lie."""
+    validated, protocol = meta.get("validation") or {}, record["protocol"]
+    if validated and same_split(validated["split"], protocol["split"]):
+        return bool(validated["data_digest"] == protocol["data_digest"])
+    return _same_place(record, trained_on)
+
+
+def same_split(a: str, b: str) -> bool:
+    """Whether two names mean the same split: "val" and "validate" stand for each other."""
+    return a == b or {a, b} == {"val", "validate"}
 
 
 def write(path: Path, record: Record) -> None:
     durable.write_json(path, record)
 
 
-def is_current(run: RunFolder, record: Record) -> bool:
-    """Whether the record is of the checkpoint that the run's folder stands for now."""
-    with safetensors.safe_open(find_checkpoint(run.path)[0], "numpy") as file:
-        return bool((file.metadata() or {}).get("digest") == record["protocol"].get("checkpoint"))
+# --- the ordinary score -----------------------------------------------------------------------------
+
+
+def ordinary(run: RunFolder, wanted: Mapping[str, Any]) -> list[Record]:
+    """The records in a run's folder that are THE score of a checkpoint: those of the whole protocol ``wanted``, which
+    ``score.protocol_of`` tells of the checkpoint and the data.
+
+    The first one is the ordinary score; others may have more beside it, such as other ways to choose z.
+    """
+    return [record for _, record in _matching(run, wanted)]
+
+
+def ordinary_without_data(run: RunFolder, meta: Mapping[str, Any], digest: str, split: str = "val") -> Record | None:
+    """The ordinary score of a checkpoint, known by its metadata and digest, where the data are not at hand.
+
+    It is that on the data of the training: by the digest that the training kept of them. Where it kept none, or they
+    have changed, it is that on what lies in their place, or what was named as the ordinary score.
+    """
+    wanted = ordinary_protocol(meta, digest, split)
+    known, trained_on = wanted.pop("data_digest", None), meta["config"]["data"]["path"]
+    found = [(path, r) for path, r in _matching(run, wanted) if r.get("whole", not PART.search(path.stem))]
+    alike = [r for _, r in found if known and r["protocol"].get("data_digest") == known]
+    there = [r for path, r in found if _same_place(r, trained_on) or (not known and path.stem == f"{split}-zero")]
+    return next(iter(alike + there), None)
+
+
+def _matching(run: RunFolder, wanted: Mapping[str, Any]) -> list[tuple[Path, Record]]:
+    """The records of a protocol, the shortest name first, which says nothing that is out of the ordinary."""
+    found = []
+    for path in sorted((run.path / "scores").glob("*.json"), key=lambda path: (len(path.stem), path)):
+        with contextlib.suppress(DataError):
+            record = read(path)
+            if not unlike(record, wanted):
+                found.append((path, record))
+    return found
+
+
+def _same_place(record: Record, trained_on: str) -> bool:
+    return Path(str(record.get("data"))).resolve() == Path(trained_on).resolve()
+
+
+def ordinary_protocol(meta: Mapping[str, Any], digest: str, split: str = "val") -> dict[str, Any]:
+    """The protocol of a checkpoint's ordinary score, as far as its file tells: z = 0, the whole split that it was
+    validated on, as many given frames as in training, and nothing else out of the ordinary."""
+    from vidcvae.evaluation.score import Protocol  # which needs this module
+
+    fields = dataclasses.fields(Protocol)
+    usual = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name not in FREE}
+    training, validated = settings.resolve(meta["config"]).training, meta.get("validation") or {}
+    known = {"data_digest": validated["data_digest"]} if same_split(validated.get("split", ""), split) else {}
+    weights = "ema" if training.ema else "raw"
+    own = {"checkpoint": digest, "split": split, "past": training.past, "weights": weights}
+    return {**usual, **own, "latent": "zero", "samples": 1, **known}
+
+
+def unlike(record: Record, wanted: Mapping[str, Any]) -> list[str]:
+    """The parts of the protocol ``wanted`` that a record does not have; of an ordinary score there are none."""
+    protocol, told = (json.loads(json.dumps(dict(table))) for table in (record["protocol"], wanted))
+    found = [
+        key
+        for key, value in told.items()
+        if key not in {*FREE, "seed", "split"} - {"checkpoint"} and protocol.get(key) != value  # z = 0 draws nothing
+    ]
+    found += ["split"] if not same_split(str(protocol.get("split")), told["split"]) else []
+    found += ["batch_norm"] if protocol.get("batch_norm") == "batch" != told.get("batch_norm") else []
+    return found + (["actions"] if protocol.get("actions") == "of other clips" != told.get("actions") else [])
+
+
+# --- how the checkpoint was chosen ------------------------------------------------------------------
+
+
+def selection_of(path: Path, run: RunFolder | None, meta: Mapping[str, Any], protocol: Mapping[str, Any]) -> Record:
+    """How the checkpoint ``path`` was chosen, for a record of ``protocol``: a score of the best of many validations on
+    the very data that it is scored on is higher than that of a checkpoint which nothing was chosen by.
+
+    Returns ``{"chosen": "last"}``, ``{"chosen": "best", "of", "metric", "split", "on_scored_data"}`` ("of": number of
+    validations, None where it was not recorded) or ``{"chosen": "unknown"}`` for any other file.
+    """
+    if run is None or path.parent.name != run.checkpoints.name or path.name not in (checkpoint.LAST, checkpoint.BEST):
+        return {"chosen": "unknown"}
+    if path.name == checkpoint.LAST:
+        return {"chosen": "last"}
+    validated = meta.get("validation") or {}
+    with contextlib.suppress(DataError):  # of the newest checkpoint, which knows of the validations that came later
+        validated = checkpoint.read_header(run.checkpoints / checkpoint.LAST)[0].get("validation") or validated
+    split = validated.get("split", "val")
+    alike = validated.get("data_digest") in (None, protocol["data_digest"])
+    metric = validated.get("metric") or settings.resolve(meta["config"]).validation.metric
+    on_scored = same_split(split, protocol["split"]) and alike
+    count = validated.get("count")
+    return {"chosen": "best", "of": count, "metric": metric, "split": split, "on_scored_data": on_scored}
+
+
+def selection_text(record: Record) -> str:
+    """How a record's checkpoint was chosen, in words; records of older versions do not tell."""
+    match record.get("selection"):
+        case {"chosen": "best", "of": count, "metric": metric, "split": split}:
+            return f"best{f' of {count}' if count else ''} by {metric} on {split}"
+        case {"chosen": str(chosen)}:
+            return chosen
+    return "not recorded"
+
+
+def is_chosen_by_its_score(record: Record) -> bool:
+    """Whether the checkpoint is the best of several on the data it is scored on."""
+    selection = record.get("selection") or {}
+    return selection.get("chosen") == "best" and bool(selection.get("on_scored_data")) and selection.get("of") != 1
+
+
+def selection_warning(named: Sequence[tuple[str, Record]]) -> str:
+    """What must be said where scores of chosen and of other checkpoints stand side by side; else the empty string."""
+    chosen = [name for name, record in named if is_chosen_by_its_score(record)]
+    others = [name for name, record in named if name not in chosen]
+    if not chosen or not others:
+        return ""
+    how, beside = (selection_text(dict(named)[names[0]]) for names in (chosen, others))
+    return (
+        f"{_names(chosen)}: the checkpoint was chosen by its score on these very data ({how}), which flatters it "
+        f"beside {_names(others)} ({beside})."
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+# --- reading and comparing --------------------------------------------------------------------------
 
 
 def read(path: Path) -> Record:

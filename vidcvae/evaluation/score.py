@@ -101,8 +101,9 @@ def score_split(
     Returns ``{"psnr_mean", "psnr_per_frame", "psnr_per_channel_mean", "ssim_mean", "mse_mean",
     "baseline_copy_first_psnr", ..., "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``.
     Several sequences are listed one by one under ``"sequences"`` too. With ``"kl"`` (nats a frame) and
-    ``"active_units"`` (``latents.Latents``), the model's ``"config"``, size and training time. Beside that, of several
-    samples the ``"best"``;
+    ``"active_units"`` (``latents.Latents``), the model's ``"config"``, size and training time, whether the sequences
+    were scored as a ``"whole"``, and the ``"selection"`` of the checkpoint (``records.selection_of``). Beside that, of
+    several samples the ``"best"``;
     for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
     ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
     are compared as floats with the truth / 255, as the course does.
@@ -163,25 +164,10 @@ def score_split(
     if by_latent:
         result["by_latent"] = {z: _beside(tables[way], names) for z, way in by_latent.items()}
     found = measure_latents(loaded.model, sequences, config, lengths, device=device)
-    future = [length - past for length in lengths]
-    protocol = Protocol(
-        dataset=data.name,
-        data_digest=records.digest_of(sequences, [run_length(s, past) for s in sequences]),
-        split=data.split_name(split),
-        sequences=tuple(names),
-        size=_size(data.size),
-        past=past,
-        future=future[0] if len(set(future)) == 1 else tuple(future),
-        condition=f"{kind} ({config.data.condition})" if listens else kind,
-        actions=("of other clips" if shuffle_actions else "own") if listens else "none",
-        latent=latent,
-        samples=samples,
-        seed=seed,
-        weights=loaded.weights,
-        weights_available="raw, ema" if config.training.ema else loaded.weights,
-        batch_norm=_batch_norm(loaded),
-        checkpoint=loaded.digest,
-        step=loaded.meta.get("step", 0),
+    protocol = asdict(
+        protocol_of(
+            loaded, data, split, latent, frames=frames, samples=samples, shuffle_actions=shuffle_actions, seed=seed
+        )
     )
     return {
         **result,
@@ -196,8 +182,47 @@ def score_split(
         },
         "data": str(data.source),
         "config": to_table(trained),
-        "protocol": asdict(protocol),
+        "whole": lengths == [run_length(s, past) for s in sequences],
+        "selection": records.selection_of(loaded.path, loaded.run, loaded.meta, protocol),
+        "protocol": protocol,
     }
+
+
+def protocol_of(
+    loaded: Loaded,
+    data: VideoData,
+    split: str = "val",
+    latent: str = "zero",
+    *,
+    frames: int = 0,
+    samples: int = 1,
+    shuffle_actions: bool = False,
+    seed: int = 0,
+) -> Protocol:
+    """How ``score_split`` takes the score of a model; by its defaults, the ordinary one."""
+    config, sequences = loaded.config, data.split(split)
+    kind, past = config.model.condition, config.training.past
+    listens = kind not in ("pose", "none")
+    future = [run_length(s, past, frames) - past for s in sequences]
+    return Protocol(
+        dataset=data.name,
+        data_digest=records.digest_of(sequences, [run_length(s, past) for s in sequences]),
+        split=data.split_name(split),
+        sequences=tuple(s.name for s in sequences),
+        size=_size(data.size),
+        past=past,
+        future=future[0] if len(set(future)) == 1 else tuple(future),
+        condition=f"{kind} ({config.data.condition})" if listens else kind,
+        actions=("of other clips" if shuffle_actions else "own") if listens else "none",
+        latent=latent,
+        samples=samples,
+        seed=seed,
+        weights=loaded.weights,
+        weights_available="raw, ema" if config.training.ema else loaded.weights,
+        batch_norm=_batch_norm(loaded),
+        checkpoint=loaded.digest,
+        step=loaded.meta.get("step", 0),
+    )
 
 
 def summaries(tables: dict[Way, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:

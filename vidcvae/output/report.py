@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 from vidcvae.config import differences, to_table, to_toml
+from vidcvae.evaluation import records
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.output import inline_svg, player, plots
 from vidcvae.output.plots import Chart, Line, Panel
@@ -146,6 +147,7 @@ def _byline(report: Report) -> str:
 
 def _scores(report: Report) -> str:
     heads = ["run", "PSNR (dB)", "first 50", "last 50", "SSIM", "KL (nats)", "active units", "minutes", "steps"]
+    heads.append("checkpoint")
     found = [(label, entry.record) for label, entry in report.named() if entry.record]
     found.sort(key=lambda pair: -float(pair[1]["psnr_mean"]))
     rows = [
@@ -164,16 +166,19 @@ def _scores(report: Report) -> str:
                     (r["protocol"]["step"], 0),
                 )
             ),
+            records.selection_text(r),
         ]
         for label, r in found
     ]
     if found:
-        rows.append(["copy of a given frame", _cell(_baseline(found[0][1]), 2), *[""] * 7])
+        rows.append(["copy of a given frame", _cell(_baseline(found[0][1]), 2), *[""] * 8])
     notes = "".join(
         f'<p class="note">{escape(label)}: {escape(note)}</p>'
         for label, entry in report.named()
         for note in entry.notes
     )
+    if warning := records.selection_warning(found):
+        notes = f'<p class="note">{escape(warning)}</p>{notes}'
     said = (
         "<p>PSNR is the mean over all predicted frames, in decibels; 3 dB more is half the squared error. A copy of a "
         "given frame stands beside the runs, as on a still video that alone scores high.</p>"

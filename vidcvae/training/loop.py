@@ -122,6 +122,7 @@ class _Training:
         else:
             durable.clean_leftovers(self.run.checkpoints)
             self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else 0)
+        self.validated: dict[str, Any] = (self.resume.meta.get("validation") if self.resume else None) or {}
         self.pace = Pace(config, self.length, self.progress.step, self.progress.minutes)
         self.window_began = self.pace.began
 
@@ -291,6 +292,7 @@ class _Training:
         self.progress.scores = {k: found[k] for k in (*validation.METRICS, validation.baseline(config))}
         if best:
             self.progress.best = score
+        self.validated = validation.counted(self.validated, self.data, config)
         self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(step - 1), **found})
         self.window_began = time.monotonic()  # the next clips/s are those of training alone
         return best
@@ -310,6 +312,7 @@ class _Training:
             "epoch": progress.epochs,
             "scores": progress.scores,
             "progress": progress.to_json(),
+            "validation": self.validated,
             "history_size": size,
         }
         path = checkpoint.commit(

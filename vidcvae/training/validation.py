@@ -12,8 +12,10 @@ from torch import Tensor
 
 from vidcvae.config import Config
 from vidcvae.data import clips
+from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError
-from vidcvae.evaluation.freerun import Way, measure
+from vidcvae.evaluation.freerun import Way, measure, run_length
+from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
 from vidcvae.training.state import TrainingState
 
@@ -60,6 +62,18 @@ def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, 
             f"Try a lower learning rate (--lr {config.optimizer.lr / 3:.2g}).",
         )
     return record
+
+
+def counted(before: dict[str, Any], data: VideoData, config: Config) -> dict[str, Any]:
+    """What ``best`` is the best of, after one more validation than ``before``: a checkpoint keeps it, so that its score
+    can tell that it was chosen, by what, on what data and of how many."""
+    sequences, past = data.split("val"), config.training.past
+    return {
+        "split": data.split_name("val"),
+        "data_digest": digest_of(sequences, [run_length(s, past) for s in sequences]),
+        "metric": config.validation.metric,
+        "count": before.get("count", 0) + 1,
+    }
 
 
 @contextlib.contextmanager
