@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -157,6 +158,59 @@ def test_a_dry_run_tells_the_grid_and_writes_nothing(cli: Cli, tiny_dance: Path)
     assert len(set(names)) == 8 and "kl.type-none_lr_schedule.type-cosine_seed-1" in names
     assert {(line[1], line[2]) for line in lines} == {("3", "9")}, "40 frames hold 10 clips of 4, in 3 steps of 4 clips"
     assert not Path("runs").exists()
+
+
+def test_trials_whose_names_are_cut_or_look_alike_have_folders_of_their_own(tmp_path: Path, tiny_dance: Path) -> None:
+    """Sixteen trials whose names differ after 120 letters, too, and three that differ in letters no folder can have."""
+    keys = ("frame_channels", "pose_channels", "latent_channels", "decoder_channels")
+    grid = [(f"model.{key}", (8, 16)) for key in keys]
+    common = trials.Common(str(tiny_dance), None, None, ())
+
+    def planned(names: list[tuple[str, tuple[str, ...]]], seeds: int = 1) -> list[trials.Trial]:
+        variants = [trials.Variant(trials.folder_name(name), chosen) for name, chosen in names]
+        return trials.plan(Path("s"), common, variants, seeds)
+
+    long = []
+    for values in itertools.product(*(found for _, found in grid)):
+        chosen = tuple(f"{key}={value}" for (key, _), value in zip(grid, values, strict=True))
+        long.append(("_".join(map(str, values[:3])) + "_long" * 24 + f"_{values[3]}", chosen))
+    assert len({trials.folder_name(name) for name, _ in long}) == 8, "they were cut, and shared folders by two"
+    found = planned(long)
+    names = [trial.path.name for trial in found]
+    assert len(set(names)) == 16 and max(map(len, names)) <= 120
+    assert [trial.path.name for trial in planned(long[::-1])] == names[::-1], "a name is that of its settings"
+    assert len({trial.path for trial in planned(long, seeds=3)}) == 48
+    for trial, (_, chosen) in zip(found, long, strict=True):
+        assert trial.variant.settings == chosen
+
+    alike = [(f"path-{path}", (f"data.path={path}",)) for path in ("a/b", "a-b", "A b", "c")]
+    names = [trial.path.name for trial in planned(alike)]
+    assert len({name.casefold() for name in names}) == 4
+    assert names[3] == "path-c", "whose name was its own keeps it, and goes on where it stood"
+    assert [name[:9] for name in names[:3]] == ["path-a-b-", "path-a-b-", "path-A-b-"]
+
+
+def test_a_sweep_of_an_older_version_goes_on_where_its_names_were_its_own(tiny_dance: Path) -> None:
+    """Names that were cut at 120 letters, but differ before."""
+    values = [json.dumps(list(range(first, first + 45))) for first in (1, 2)]
+    settings_of = [f"lr_schedule.milestones={value}" for value in values]
+    common = trials.Common(str(tiny_dance), None, None, ())
+    names = [  # as they stand in its sweep.json
+        "milestones--1-2-3-4-5-6-7-8-9-10-11-12-13-14-15-16-17-18-19-"
+        "20-21-22-23-24-25-26-27-28-29-30-31-32-33-34-35-36-37-38-39-",
+        "milestones--2-3-4-5-6-7-8-9-10-11-12-13-14-15-16-17-18-19-20"
+        "-21-22-23-24-25-26-27-28-29-30-31-32-33-34-35-36-37-38-39-40",
+    ]
+    runs = {name: settings.to_table(common.resolve([chosen])) for name, chosen in zip(names, settings_of, strict=True)}
+    Path("s").mkdir()
+    Path("s/sweep.json").write_text(json.dumps({"command": "vidcvae sweep", "vidcvae": "0.1.0", "runs": runs}))
+    variants = [
+        trials.Variant(trials.folder_name(f"milestones-{value}"), (chosen,))
+        for value, chosen in zip(values, settings_of, strict=True)
+    ]
+    planned = trials.plan(Path("s"), common, variants, 1)
+    assert [trial.path.name for trial in planned] == names
+    trials._check_plan(Path("s"), planned)
 
 
 def test_a_sweep_with_seeds_trains_what_it_says_and_refuses_another_plan(

@@ -6,6 +6,7 @@ A study's folder holds its plan, ``sweep.json``, and an ordinary run folder for 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -15,9 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
     """Every variant with every seed. Raises ``UsageError`` that lists all problems of all of them."""
     trials: list[Trial] = []
     problems: dict[str, None] = {}
-    for variant in variants:
+    for variant in _told_apart(variants):
         for number in range(seeds):
             own = variant.settings
             try:
@@ -135,6 +136,20 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
         if a.config == b.config:
             raise UsageError(f"{a.path.name} and {b.path.name} are the same training.", "Leave one of them out.")
     return trials
+
+
+def _told_apart(variants: Sequence[Variant]) -> list[Variant]:
+    """The variants, each with a name of its own: where some would share a folder, because their names are cut or their
+    letters replaced, these end in a digest of their settings. Names that were always their own stay as they were."""
+    shared = Counter(variant.name.casefold() for variant in variants)  # some file systems do not tell A from a
+    found = []
+    for variant in variants:
+        name = variant.name
+        if shared[name.casefold()] > 1:
+            digest = hashlib.sha256(json.dumps(variant.settings).encode()).hexdigest()[:8]
+            name = f"{name[: LONGEST_NAME - 9]}-{digest}"
+        found.append(replace(variant, name=name))
+    return found
 
 
 def folder_name(text: str) -> str:
