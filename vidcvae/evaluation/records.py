@@ -74,7 +74,7 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
 def _is_of_the_training(record: Record, meta: Mapping[str, Any], trained_on: str) -> bool:
     """Whether a record is of the data that the model was trained on: by the digest that the training kept of its
     validation split, else by where the data lie."""
-    validated, protocol = meta.get("validation") or {}, record["protocol"]
+    validated, protocol = _validated(meta), record["protocol"]
     if validated and same_split(validated["split"], protocol["split"]):
         return bool(validated["data_digest"] == protocol["data_digest"])
     return _same_place(record, trained_on)
@@ -108,7 +108,7 @@ def ordinary_without_data(run: RunFolder, meta: Mapping[str, Any], digest: str, 
     have changed, it is that on what lies in their place, or what was named as the ordinary score.
     """
     wanted = ordinary_protocol(meta, digest, split)
-    known, trained_on = wanted.pop("data_digest", None), meta["config"]["data"]["path"]
+    known, trained_on = wanted.pop("data_digest", None), settings.resolve(meta.get("config") or {}).data.path
     found = [(path, r) for path, r in _matching(run, wanted) if r.get("whole", not PART.search(path.stem))]
     alike = [r for _, r in found if known and r["protocol"].get("data_digest") == known]
     there = [r for path, r in found if _same_place(r, trained_on) or (not known and path.stem == f"{split}-zero")]
@@ -137,7 +137,7 @@ def ordinary_protocol(meta: Mapping[str, Any], digest: str, split: str = "val") 
 
     fields = dataclasses.fields(Protocol)
     usual = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name not in FREE}
-    training, validated = settings.resolve(meta["config"]).training, meta.get("validation") or {}
+    training, validated = settings.resolve(meta.get("config") or {}).training, _validated(meta)
     known = {"data_digest": validated["data_digest"]} if same_split(validated.get("split", ""), split) else {}
     weights = "ema" if training.ema else "raw"
     own = {"checkpoint": digest, "split": split, "past": training.past, "weights": weights}
@@ -171,15 +171,23 @@ def selection_of(path: Path, run: RunFolder | None, meta: Mapping[str, Any], pro
         return {"chosen": "unknown"}
     if path.name == checkpoint.LAST:
         return {"chosen": "last"}
-    validated = meta.get("validation") or {}
+    validated = _validated(meta)
     with contextlib.suppress(DataError):  # of the newest checkpoint, which knows of the validations that came later
-        validated = checkpoint.read_header(run.checkpoints / checkpoint.LAST)[0].get("validation") or validated
+        validated = _validated(checkpoint.read_header(run.checkpoints / checkpoint.LAST)[0]) or validated
     split = validated.get("split", "val")
-    alike = validated.get("data_digest") in (None, protocol["data_digest"])
-    metric = validated.get("metric") or settings.resolve(meta["config"]).validation.metric
-    on_scored = same_split(split, protocol["split"]) and alike
+    alike = validated.get("data_digest") in (None, protocol.get("data_digest"))
+    metric = validated.get("metric") or settings.resolve(meta.get("config") or {}).validation.metric
+    on_scored = same_split(split, str(protocol.get("split"))) and alike
     count = validated.get("count")
     return {"chosen": "best", "of": count, "metric": metric, "split": split, "on_scored_data": on_scored}
+
+
+def _validated(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's training kept of its validations (``validation.counted``); empty in one of an older version,
+    or if it is not what a training keeps."""
+    kinds = {"split": str, "data_digest": str, "metric": str, "count": int}
+    found = meta.get("validation") or {}
+    return dict(found) if all(isinstance(found.get(key), kind) for key, kind in kinds.items()) else {}
 
 
 def selection_text(record: Record) -> str:
@@ -194,8 +202,10 @@ def selection_text(record: Record) -> str:
 
 def is_chosen_by_its_score(record: Record) -> bool:
     """Whether the checkpoint is the best of several on the data it is scored on."""
-    selection = record.get("selection") or {}
-    return selection.get("chosen") == "best" and bool(selection.get("on_scored_data")) and selection.get("of") != 1
+    match record.get("selection"):
+        case {"chosen": "best", "of": count, "on_scored_data": True}:
+            return bool(count != 1)
+    return False
 
 
 def selection_warning(named: Sequence[tuple[str, Record]]) -> str:

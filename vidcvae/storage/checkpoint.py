@@ -24,7 +24,14 @@ from vidcvae.errors import DataError
 from vidcvae.storage import durable
 
 FORMAT = "vidcvae-checkpoint-1"
-_KINDS = {"config": dict, "step": int, "epoch": int, "scores": dict, "progress": dict}  # in the metadata
+_KINDS = {
+    "config": dict,
+    "step": int,
+    "epoch": int,
+    "scores": dict,
+    "progress": dict,
+    "validation": dict,
+}  # in the metadata
 _MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
 _STEP = re.compile(r"step-(\d{8,})\.safetensors", re.ASCII)
 LAST, BEST = "last.safetensors", "best.safetensors"

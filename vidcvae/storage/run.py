@@ -93,14 +93,17 @@ def was_made(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether ``create_run`` made it, and a training began in it."""
-    return RunFolder(folder).config.is_file() and was_made(folder)
+    """Whether it can be looked at as a run: a training began in it, or it has a config and checkpoints all the same, as
+    what older versions of the library made. Only what ``was_made`` says yes to may be removed."""
+    run = RunFolder(folder)
+    return run.config.is_file() and (was_made(folder) or has_checkpoint(run))
 
 
 def runs_in(folder: Path, started: bool = True) -> list[Path]:
     """The runs in a folder of runs, and in the studies there; unless ``started``, what never had its config, too."""
-    places = [path.parent for path in (*folder.glob("*/run.json"), *folder.glob("*/*/run.json"))]
-    return [path for path in places if (is_run(path) if started else was_made(path))]
+    names = ("config.toml",) if started else ("config.toml", "run.json")
+    places = {path.parent for name in names for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{name}")}
+    return sorted(path for path in places if is_run(path) or (not started and was_made(path)))
 
 
 def find_run(given: Path | None) -> RunFolder:
