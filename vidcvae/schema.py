@@ -229,7 +229,7 @@ class Training:
     accumulate: int = setting(
         1,
         "parts of a batch that go through the networks one after the other, to save memory: the same step, but that "
-        "BatchNorm sees one part at a time",
+        "BatchNorm sees one part at a time; with kl.free_bits each goes through them once more, for the KL of them all",
         low=1,
     )
     checkpoint_activations: bool = setting(

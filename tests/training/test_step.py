@@ -12,10 +12,11 @@ from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import build_model, objectives
 from vidcvae.models.pose_cvae import PoseCvae
+from vidcvae.training import step as step_module
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, clip_terms, draw, forcing_mask, training_step
+from vidcvae.training.step import Weights, clip_terms, draw, forcing_mask, gradients, training_step
 
-from .conftest import tiny_config
+from .conftest import small_config, tiny_config
 
 
 def plain_loop(model: PoseCvae, frames: Tensor, poses: Tensor, eps: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -118,3 +119,54 @@ def test_moving_average_follows_the_weights() -> None:
     decay = min(0.99, 1 / 10)
     assert torch.allclose(state.ema[name], decay * start + (1 - decay) * parameter.detach(), atol=1e-7)
     assert settings.to_table(config)["training"]["ema"] == 0.99
+
+
+@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae"])
+def test_a_divided_batch_has_the_free_bits_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64. The floor lies under the mean over the batch: one half of it is above the floor, the other below."""
+    monkeypatch.setattr(step_module, "to_unit", lambda x: x.double() / 255)
+    config = settings.with_values(small_config(name), {"training": {"accumulate": 1}})
+    torch.manual_seed(1)
+    model = build_model(config).double().eval()  # BatchNorm would see one part at a time
+    frames, poses = torch.randint(0, 256, (2, 4, 5, 3, *config.data.size), dtype=torch.uint8)
+    frames[:2] //= 64  # dark clips have another KL than bright ones
+    anchor = (frames[:, 1], poses[:, 2]) if model.uses_anchor else None
+    eps = torch.randn(4, 4, *model.latent_shape(*config.data.size), dtype=torch.float64)
+    drawn = draw(eps, torch.tensor([[1.0, 1, 0, 0]] * 4))
+
+    def step_of(clips: slice, free_bits: float, parts: int = 1) -> tuple[dict[str, Tensor], list[Tensor]]:
+        values = {
+            "kl": {"free_bits": free_bits},
+            "optimizer": {"gradient_clip": 0.0},
+            "training": {"accumulate": parts},
+        }
+        state = new_state(model, own := settings.with_values(config, values))
+        batch = ClipBatch(frames[clips], poses[clips], None if anchor is None else (anchor[0][clips], anchor[1][clips]))
+        terms, _ = gradients(state, batch, drawn[clips], own, Weights(1.0, 0.3, 1e-3), torch.float32)
+        return terms, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    halves = [float(step_of(slice(first, first + 2), 0.0)[0]["kl"]) / 4 for first in (0, 2)]
+    for share in (0.25, 0.75):  # the mean is above the floor, and below it
+        floor = min(halves) + share * abs(halves[0] - halves[1])
+        (whole, want), (divided, got) = step_of(slice(4), floor), step_of(slice(4), floor, parts=2)
+        assert whole["kl_charged"] >= 4 * floor * (1 - 1e-12)
+        for key, value in whole.items():
+            assert float(divided[key]) == pytest.approx(float(value), rel=1e-12), key
+        apart = sum(float((a - b).square().sum()) for a, b in zip(got, want, strict=True)) ** 0.5
+        assert apart < 1e-6 * float(whole["grad_norm"])
+
+
+def test_a_divided_batch_counts_once_in_batch_norm() -> None:
+    """The pass that finds the KL of the whole batch leaves no trace in the running statistics."""
+    plain = tiny_config(training={"batch_size": 4, "accumulate": 2})
+    found = []
+    for free_bits in (0.0, 1.0):
+        config = settings.with_values(plain, {"kl": {"free_bits": free_bits}})
+        torch.manual_seed(0)
+        state = new_state(build_model(config).train(), config)
+        torch.manual_seed(1)
+        batch = ClipBatch(*torch.randint(0, 256, (2, 4, 4, 3, 8, 16), dtype=torch.uint8))
+        drawn = draw(torch.randn(4, 3, 4, 8, 16), torch.tensor([[1.0, 0, 0]] * 4))
+        training_step(state, batch, drawn, config, Weights(0.1, 0.3, 1e-3), torch.float32)
+        found.append({key: x.clone() for key, x in state.model.named_buffers()})
+    assert all(torch.equal(x, found[1][key]) for key, x in found[0].items())

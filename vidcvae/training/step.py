@@ -5,13 +5,14 @@ B batch, T frames in the clip, S* the latent's shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidcvae import rng
@@ -95,13 +96,13 @@ def clip_terms(
     config: Config,
     anchor: Anchor | None = None,
     start: Tensor | None = None,
-    ranks: Ranks = ALONE,
+    kl_of_batch: Callable[[Tensor], Tensor] = lambda kl: kl,
 ) -> tuple[Terms, Tensor]:
     """The objective's terms on a batch of clips, and the last predicted frame of each.
 
     frames (B, T, 3, H, W) in 0..1; condition (B, T, ...), whose entry 0 is not used; start (B, 3, H, W): what the model
-    gets for frame 0, where it is not the truth. Encoding and posterior see all frames at once; what depends on
-    predictions runs in order.
+    gets for frame 0, where it is not the truth; kl_of_batch: from the KL (T-1,) of these clips that of the whole batch, of
+    which they may be a part. Encoding and posterior see all frames at once; what depends on predictions runs in order.
     """
     truth, before = frames[:, 1:], frames[:, :-1]
     given = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
@@ -153,7 +154,8 @@ def clip_terms(
         ),
     }
     if config.kl.free_bits:
-        terms["kl_charged"] = ranks.mean(kl).clamp(min=config.kl.free_bits).sum()
+        above = kl_of_batch(kl.detach()) >= config.kl.free_bits
+        terms["kl_charged"] = torch.where(above, kl, config.kl.free_bits).sum()  # in the mean over all parts, the clamp
     if config.loss.smoothing:
         terms["smoothing"] = objectives.smoothing(prediction, reference, truth, before)
     return terms, prediction[:, -1].detach()
@@ -229,13 +231,12 @@ def gradients(
     if batch.anchor is not None:
         anchor = to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device))
     draws = draws.to(device)
-    terms: Terms = {}
-    ends: list[Tensor] = []
-    state.optimizer.zero_grad(set_to_none=True)
-    for first in range(0, len(frames), len(frames) // parts):
-        part = slice(first, first + len(frames) // parts)
+    each = len(frames) // parts
+
+    def of_part(first: int, kl_of_batch: Callable[[Tensor], Tensor]) -> tuple[Terms, Tensor]:
+        part = slice(first, first + each)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found, end = clip_terms(
+            return clip_terms(
                 state.model,
                 frames[part],
                 None if condition is None else condition[part],
@@ -243,8 +244,23 @@ def gradients(
                 config,
                 None if anchor is None else (anchor[0][part], anchor[1][part]),
                 None if start is None else start[part],
-                ranks,
+                kl_of_batch,
             )
+
+    kl_of_batch: Callable[[Tensor], Tensor] = ranks.mean
+    if config.kl.free_bits and parts > 1:  # what is free is so for the whole batch, which must be known before any part
+        kls: list[Tensor] = []
+        with torch.no_grad(), _untouched_buffers(state.model):
+            for first in range(0, len(frames), each):
+                of_part(first, lambda kl: kls.append(kl) or kl)  # type: ignore[func-returns-value]
+        whole = ranks.mean(torch.stack(kls).mean(0))
+        kl_of_batch = lambda kl: whole  # noqa: E731
+
+    terms: Terms = {}
+    ends: list[Tensor] = []
+    state.optimizer.zero_grad(set_to_none=True)
+    for first in range(0, len(frames), each):
+        found, end = of_part(first, kl_of_batch)
         found["total"] = objectives.total(found, weights.beta, weights.smoothing)
         (found["total"] / parts).backward()
         ends.append(end)
@@ -254,6 +270,15 @@ def gradients(
     limit = config.optimizer.gradient_clip or float("inf")
     terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     return terms, torch.cat(ends)
+
+
+@contextlib.contextmanager
+def _untouched_buffers(model: nn.Module) -> Iterator[None]:
+    """Running statistics are as before once the block ends."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    yield
+    for buffer, saved in zip(model.buffers(), before, strict=True):
+        buffer.copy_(saved)
 
 
 def must_be_finite(terms: Terms) -> None:
