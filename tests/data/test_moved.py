@@ -49,3 +49,15 @@ def test_gathering_from_one_memory_is_cutting(kind: str, pairing: str) -> None:
     assert (got.anchor is None) == (want.anchor is None)
     if got.anchor is not None and want.anchor is not None:
         assert all(torch.equal(a, b) for a, b in zip(got.anchor, want.anchor, strict=True))
+
+
+def test_a_pose_track_that_is_too_short_moves_nothing_of_the_next_sequence() -> None:
+    short = Sequence("short", SEQUENCES[0].frames, {"pose": SEQUENCES[0].tracks["pose"][:6]})
+    long = Sequence("long", SEQUENCES[1].frames, {"pose": SEQUENCES[1].tracks["pose"]})
+    places = [Place(0, 2, 5), Place(1, 3, 11), Place(1, 8, 0)]
+    want = clips.cut((short, long), places, 4, "pose", "source")
+    got = Resident((short, long), "pose", "source", "cpu").cut(places, 4)
+    assert want.condition is not None and got.condition is not None and want.anchor and got.anchor
+    assert torch.equal(got.frames, want.frames) and torch.equal(got.condition, want.condition)
+    assert torch.equal(got.condition[1], torch.from_numpy(long.tracks["pose"][3:7]))
+    assert all(torch.equal(a, b) for a, b in zip(got.anchor, want.anchor, strict=True))

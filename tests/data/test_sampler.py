@@ -9,7 +9,7 @@ import pytest
 
 from vidcvae.config import Data, Training
 from vidcvae.data.clips import Sequence
-from vidcvae.data.sampler import clip_starts, epoch_clips, epoch_order
+from vidcvae.data.sampler import clip_starts, epoch_clips, epoch_order, frames_in_use
 from vidcvae.errors import DataError
 
 
@@ -79,3 +79,28 @@ def test_fast_train_takes_the_first_40_percent_in_the_first_5_epochs() -> None:
     sizes = [len(epoch_order(videos(800), data, Training(clip_length=8), epoch)) for epoch in range(7)]
     assert sizes == [40] * 5 + [100] * 2
     assert set(epoch_order(videos(800), data, Training(clip_length=8), 0)) == {(0, 8 * k) for k in range(40)}
+
+
+def test_no_clip_is_drawn_where_its_poses_are_missing() -> None:
+    frames = np.zeros((10, 3, 8, 8), np.uint8)
+    sequences = [Sequence("short", frames, {"pose": frames[:6]}), Sequence("whole", frames, {"pose": frames})]
+    assert clip_starts(sequences, 4, "random") == [(0, 0), (0, 1), (0, 2), *((1, s) for s in range(7))]
+    assert clip_starts(sequences, 4, "windows") == [(0, 0), (1, 0), (1, 4)]
+    assert frames_in_use(sequences, 4, "random", 1.0) == [6, 10]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "partial", "frames"),
+    [
+        ("windows", 1.0, [10, 3, 9]),
+        ("windows", 0.75, [10, 3, 4]),  # 3 of 4 windows
+        ("windows", 0.5, [10, 0, 0]),  # both windows of the first: its rest belongs to no window
+        ("windows", 0.25, [4, 0, 0]),
+        ("random", 1.0, [10, 3, 9]),
+        ("random", 0.5, [9, 0, 0]),  # 6 of 7 + 6 starts: 0 to 5, and 5 + 4 frames
+        ("random", 0.54, [10, 0, 0]),
+        ("random", 0.001, [4, 0, 0]),
+    ],
+)
+def test_a_share_of_the_clips_is_a_share_of_the_frames(sampling: str, partial: float, frames: list[int]) -> None:
+    assert frames_in_use(videos(10, 3, 9), 4, sampling, partial) == frames

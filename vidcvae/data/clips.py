@@ -41,6 +41,11 @@ class Sequence:
         """For how many frames the conditions are known (as many as there are frames if none are)."""
         return min((len(track) for track in self.tracks.values()), default=len(self.frames))
 
+    @property
+    def known(self) -> int:
+        """How many frames have their conditions: no clip goes beyond them."""
+        return min(len(self.frames), self.condition_length)
+
 
 @dataclass(frozen=True)
 class VideoData:

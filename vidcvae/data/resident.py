@@ -13,15 +13,15 @@ SHARE_OF_FREE_MEMORY = 0.25
 
 
 class Resident:
-    """Frames and conditions of all sequences end to end on ``device``: frames uint8 (N, 3, H, W)."""
+    """Frames and conditions of all sequences end to end on ``device``, row by row: frames uint8 (N, 3, H, W)."""
 
     def __init__(self, sequences: tuple[Sequence, ...], kind: str, pairing: str, device: str) -> None:
         self.kind, self.device = kind, device
-        self.frames = torch.cat([torch.from_numpy(np.array(s.frames)).to(device) for s in sequences])
-        rows = [condition_rows(s, 0, len(s), kind, pairing) for s in sequences]
+        self.frames = torch.cat([torch.from_numpy(np.array(s.frames[: s.known])).to(device) for s in sequences])
+        rows = [condition_rows(s, 0, s.known, kind, pairing) for s in sequences]
         given = [torch.from_numpy(np.array(r)).to(device) for r in rows if r is not None]
         self.condition = torch.cat(given) if given else None
-        self.begins = np.cumsum([0, *map(len, sequences)]).tolist()
+        self.begins = np.cumsum([0, *(s.known for s in sequences)]).tolist()
 
     def cut(self, places: list[Place], length: int) -> ClipBatch:
         """The same as ``clips.cut``."""

@@ -23,15 +23,27 @@ def clip_starts(sequences: Items[Sequence], length: int, sampling: str, partial:
     partial: the share of them that is kept, from the start (at least one clip).
     Raises ``DataError`` if no sequence is long enough.
     """
-    stride = {"windows": length, "random": 1}[sampling]
-    starts = [(i, s) for i, sequence in enumerate(sequences) for s in range(0, len(sequence) - length + 1, stride)]
+    stride = _stride(length, sampling)
+    starts = [(i, s) for i, sequence in enumerate(sequences) for s in range(0, sequence.known - length + 1, stride)]
     if not starts:
-        longest = max((len(sequence) for sequence in sequences), default=0)
+        longest = max((sequence.known for sequence in sequences), default=0)
         raise DataError(
             f"no sequence has the {length} frames of a clip; the longest has {longest}.",
             f"Choose shorter clips: --clip-length {longest}" if longest >= 2 else "Add longer videos to the data.",
         )
     return starts[: _share(len(starts), partial)]
+
+
+def frames_in_use(sequences: Items[Sequence], length: int, sampling: str, partial: float) -> list[int]:
+    """How many frames of each sequence the clips of ``clip_starts`` may show: all, up to the last clip's end, or none.
+
+    Whatever else is taken from the training data, a clip that goes on or an anchor, lies there too.
+    """
+    last, first = clip_starts(sequences, length, sampling, partial)[-1]
+    cut = first + _stride(length, sampling) + length <= sequences[last].known  # there would be one more clip
+    each = [sequence.known if i <= last else 0 for i, sequence in enumerate(sequences)]
+    each[last] = first + length if cut else each[last]
+    return each
 
 
 def epoch_clips(starts: list[Pick], windows_per_epoch: int, seed: int, epoch: int, shuffle: bool) -> list[Pick]:
@@ -46,19 +58,26 @@ def epoch_clips(starts: list[Pick], windows_per_epoch: int, seed: int, epoch: in
     return [starts[i] for i in (drawn if shuffle else sorted(drawn))]
 
 
-def epoch_order(sequences: Items[Sequence], data: config.Data, training: config.Training, epoch: int) -> list[Pick]:
+def epoch_order(
+    sequences: Items[Sequence], data: config.Data, training: config.Training, epoch: int, fast: bool | None = None
+) -> list[Pick]:
     """The clips of ``epoch`` (counted from 0) in the order in which they are trained.
 
     With ``fast_train`` the first epochs take only the first share of the clips in use (the course's --fast_train).
+    fast: whether this is one of them, where epochs are not passes over the clips.
     """
-    share = data.partial
-    if data.fast_train and epoch < data.fast_train_epochs:
-        share *= data.fast_train_fraction
+    if fast is None:
+        fast = data.fast_train and epoch < data.fast_train_epochs
+    share = data.partial * (data.fast_train_fraction if fast else 1)
     windows = clip_starts(sequences, training.clip_length, "windows", share)
     starts = windows
     if data.sampling == "random":
         starts = clip_starts(sequences, training.clip_length, "random", share)
     return epoch_clips(starts, len(windows), training.seed, epoch, data.shuffle)
+
+
+def _stride(length: int, sampling: str) -> int:
+    return {"windows": length, "random": 1}[sampling]
 
 
 def _share(total: int, fraction: float) -> int:

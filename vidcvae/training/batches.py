@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from torch import Tensor
 
@@ -38,7 +38,8 @@ def run_length(config: Config, data: VideoData) -> Length:
 class Batches:
     """The batches of the training split, of which each rank has its rows.
 
-    ``order(turn)`` are an epoch's clips as they are trained; ``cut(places, length)`` cuts clips.
+    ``order(turn)`` are an epoch's clips as they are trained; ``in_use`` of each sequence how many frames data.partial
+    allows; ``cut(places, length)`` cuts clips.
     """
 
     def __init__(
@@ -47,7 +48,10 @@ class Batches:
         self.config, self.sequences, self.length, self.state = config, sequences, length, state
         self.device = next(state.model.parameters()).device
         self.mine = ranks.slice(config.training.batch_size)
-        self.order = lru_cache(2)(lambda turn: sampler.epoch_order(sequences, config.data, config.training, turn))
+        self.order = lru_cache(2)(partial(sampler.epoch_order, sequences, config.data, config.training))
+        self.in_use = sampler.frames_in_use(
+            sequences, config.training.clip_length, config.data.sampling, config.data.partial
+        )
         self.cut = self._source()
 
     def of(self, step: int, length: int) -> tuple[list[Place], ClipBatch]:
@@ -56,7 +60,7 @@ class Batches:
         places = [self._place(pick, step, i) for i, pick in enumerate(self._picks(step))]
         if not replay:
             return places, self.cut(places[self.mine], length)
-        places, rows = replay.choose(places, self.sequences, length, train.replay, train.seed, step)
+        places, rows = replay.choose(places, self.in_use, length, train.replay, train.seed, step)
         batch = self.cut(places[self.mine], length)
         return places, replace(batch, start=replay.starts(batch.frames[:, 0], rows[self.mine]))
 
@@ -79,9 +83,13 @@ class Batches:
         """The clips of a step. An epoch's last batch is filled up from its beginning, so all are full."""
         train = self.config.training
         if train.steps_per_epoch:  # an epoch is only a count: go on through order after order
-            n = len(self.order(0))
-            turns = (divmod(i, n) for i in range(step * train.batch_size, (step + 1) * train.batch_size))
-            return [self.order(turn)[i] for turn, i in turns]
+            fast_steps = (
+                self.config.data.fast_train_epochs * train.steps_per_epoch if self.config.data.fast_train else 0
+            )
+            fast = step < fast_steps
+            n, since = len(self.order(0, fast)), step if fast else step - fast_steps
+            turns = (divmod(i, n) for i in range(since * train.batch_size, (since + 1) * train.batch_size))
+            return [self.order(turn, fast)[i] for turn, i in turns]
         epoch = self.length.epoch(step)
         order = self.order(epoch)
         first = (step - self.length.begin(epoch)) * train.batch_size
@@ -93,7 +101,7 @@ class Batches:
         data, train = self.config.data, self.config.training
         share, coin, *by = rng.uniform((4,), train.seed, "places", step, i).tolist()
         down, right = (round((2 * x - 1) * data.shift) for x in by)
-        anchor = int(share * len(self.sequences[sequence])) if self.state.model.uses_anchor else -1
+        anchor = int(share * self.in_use[sequence]) if self.state.model.uses_anchor else -1
         return Place(sequence, first, anchor, int(data.flip and coin < 0.5), down, right)
 
     def _source(self) -> Callable[[list[Place], int], ClipBatch]:
@@ -101,4 +109,5 @@ class Batches:
         kind, pairing = self.config.model.condition, self.config.data.condition
         if self.device.type == "cuda" and resident.fits(self.sequences, kind):
             return Resident(self.sequences, kind, pairing, str(self.device)).cut
-        return lambda places, length: clips.cut(self.sequences, places, length, kind, pairing)
+        sequences = self.sequences  # not self, which holds what is returned: a cycle would outlive the training
+        return lambda places, length: clips.cut(sequences, places, length, kind, pairing)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidcvae import rng
-from vidcvae.data.clips import Place, Sequence
+from vidcvae.data.clips import Place
 
 CAPACITY = 256  # frames: many times a batch, so that neighbours in time do not come back together
 
@@ -28,16 +28,19 @@ class Replay:
         self.written = 0
 
     def choose(
-        self, places: list[Place], sequences: Items[Sequence], length: int, share: float, seed: int, step: int
+        self, places: list[Place], ends: Items[int], length: int, share: float, seed: int, step: int
     ) -> tuple[list[Place], list[int]]:
-        """Replace a share of the places by remembered ones with ``length`` frames to go; -1 is said of the others."""
+        """Replace a share of the places by remembered ones with ``length`` frames to go; -1 is said of the others.
+
+        ends: where each sequence ends, or what may be used of it.
+        """
         coins = rng.uniform((len(places), 2), seed, "replay", step).tolist()
         known = min(self.written, CAPACITY)
         chosen, rows = list(places), [-1] * len(places)
         for i, (coin, where) in enumerate(coins):
             row = int(where * known)
             place = self.places[row] if known else None
-            if coin < share and place is not None and place.first + length <= len(sequences[place.sequence]):
+            if coin < share and place is not None and place.first + length <= ends[place.sequence]:
                 chosen[i], rows[i] = place, row
         return chosen, rows
 

@@ -101,8 +101,9 @@ def clip_terms(
     """The objective's terms on a batch of clips, and the last predicted frame of each.
 
     frames (B, T, 3, H, W) in 0..1; condition (B, T, ...), whose entry 0 is not used; start (B, 3, H, W): what the model
-    gets for frame 0, where it is not the truth; kl_of_batch: from the KL (T-1,) of these clips that of the whole batch, of
-    which they may be a part. Encoding and posterior see all frames at once; what depends on predictions runs in order.
+    gets for frame 0, where it is not the truth; kl_of_batch: from the KL (T-1,) of these clips that of the whole batch,
+    which they may be a part of. Encoding and posterior see all frames at once; what depends on predictions runs in
+    order.
     """
     truth, before = frames[:, 1:], frames[:, :-1]
     given = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
