@@ -248,6 +248,11 @@ class Training:
         "on a GPU, replay whole steps as CUDA graphs; on refuses settings that a graph cannot carry, auto does without",
         choices=("auto", "on", "off"),
     )
+    deterministic: bool = setting(
+        False,
+        "only operations that give the same numbers each time, so that a resumed run equals an uninterrupted one bit "
+        "for bit on a GPU too, where it is slower; on a CPU it does so anyway",
+    )
     device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = setting(0, "seed of every random stream", low=0)
     log_every: int = setting(10, "steps between two log lines", low=1, unit="steps")

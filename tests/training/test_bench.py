@@ -16,6 +16,7 @@ from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import UsageError, VidcvaeError
 from vidcvae.models import build_model, objectives
+from vidcvae.models.graphs import EAGER_CALLS
 from vidcvae.models.inference import prepare
 from vidcvae.models.rollout import rollout
 from vidcvae.training import bench
@@ -206,3 +207,18 @@ def test_wrong_input_is_named(arguments: list[str], message: str) -> None:
     assert isinstance(done.exception, VidcvaeError)
     assert done.exception.exit_code == 2
     assert message in done.exception.message
+
+
+def test_peak_memory_is_that_of_the_first_and_of_the_graphed_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted, in which order; no GPU was asked."""
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: order.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: order.append("peak") or 7)  # type: ignore[func-returns-value]
+    calls = iter(range(9))
+
+    def run() -> int:
+        order.append("run")
+        return next(calls)
+
+    assert bench._with_memory(run, "cuda", calls=EAGER_CALLS + 1) == (0, 7), "the first result"
+    assert order == ["reset", *["run"] * (EAGER_CALLS + 1), "peak"]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,18 +17,20 @@ from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, UsageError
-from vidcvae.models import build_model
+from vidcvae.models import build_model, graphs
 from vidcvae.models.graphs import EAGER_CALLS, Graphed
 from vidcvae.models.rollout import rollout
+from vidcvae.training import engine as engine_module
+from vidcvae.training import loop
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE
 from vidcvae.training.engine import Engine
 from vidcvae.training.loop import train
 from vidcvae.training.state import TrainingState, new_state
-from vidcvae.training.step import Draws, Weights, draw, forcing_mask, training_step
+from vidcvae.training.step import Draws, Weights, compute_dtype, draw, forcing_mask, training_step
 
 from .conftest import MASKS, data_of, loop_step, small_config, tiny_config
-from .test_loop import KillAt, last, new_run
+from .test_loop import KillAt, fingerprint, last, new_run
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])
@@ -208,3 +215,123 @@ def test_a_graphed_rollout_is_the_rollout_of_the_cpu(name: str) -> None:
     assert max(float((a - b.cpu()).abs().max()) for a, b in zip(want, got, strict=True)) < 1e-3
     half = list(rollout(network, given, condition, lambda t: eps[t], latent="prior", dtype=torch.bfloat16))
     assert max(float((a - b.cpu()).abs().max()) for a, b in zip(want, half, strict=True)) < 0.1
+
+
+class Watched(Engine):
+    """Tells what becomes of the engines, their batches and their models."""
+
+    made: ClassVar[list[weakref.ref[Any]]] = []
+
+    def __init__(self, state: TrainingState, *others: Any) -> None:
+        super().__init__(state, *others)
+        self.made += [weakref.ref(self), weakref.ref(state), weakref.ref(state.model)]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
+    """No help from the garbage collector: what is not in a cycle goes at once."""
+    monkeypatch.setattr(loop, "Engine", Watched)
+    Watched.made.clear()
+    gc.disable()
+    yield Watched.made
+    gc.enable()
+
+
+def test_nothing_of_a_training_outlives_it(tmp_path: Path, squares: VideoData, watched: list[weakref.ref[Any]]) -> None:
+    """NCCL waits for graphs that captured its collectives (pytorch/pytorch 115388), and a GPU's memory is wanted."""
+    train(new_run(tmp_path / "run", tiny_config(training={"epochs": 1, "replay": 0.5})), tiny_config(), squares)
+    assert len(watched) == 3
+    assert [ref() for ref in watched] == [None, None, None]
+
+
+def test_a_training_that_is_stopped_has_let_go_of_its_graphs(
+    tmp_path: Path, squares: VideoData, watched: list[weakref.ref[Any]]
+) -> None:
+    """Its exception may hold the engine for long, and is passed on to where the ranks part."""
+    config = tiny_config()
+    with pytest.raises(Stopped) as stopped:
+        train(new_run(tmp_path / "run", config), config, squares, report=KillAt("step", 1))
+    engine = watched[0]()
+    assert engine is None or not hasattr(engine, "run")
+    assert stopped.value.exit_code == 143
+
+
+def test_a_closed_engine_frees_what_its_graphs_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph holds the engine by its step, and the engine the graph."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", tuple)
+    monkeypatch.setattr(graphs, "_side_stream", lambda device: None)
+    engine = Engine(make(tiny_config()), tiny_config(), torch.float32, deferred=True)
+    engine.run = Graphed(engine._step)
+    refs = weakref.ref(engine), weakref.ref(engine.run)
+    gc.disable()
+    try:
+        engine.close()
+        assert refs[1]() is None
+        del engine
+        assert refs[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_an_optimizer_is_capturable_in_a_capture_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch warns of it outside of one, and refuses to be captured without it."""
+    state = make(tiny_config())
+    engine = Engine(state, tiny_config(), torch.float32, deferred=True)
+    seen: list[list[bool]] = []
+    real = state.optimizer.step
+    monkeypatch.setattr(state.optimizer, "step", lambda: (seen.append([g["capturable"] for g in groups]), real()))
+    groups = state.optimizer.param_groups
+    for capturing in (False, True, False):
+        monkeypatch.setattr(engine_module, "_capturing", lambda device, now=capturing: now)
+        with contextlib.suppress(AssertionError):  # on a CPU the optimizer refuses
+            engine.step(*step_inputs(tiny_config(), 0), WEIGHTS)
+    assert seen == [[False], [True], [False]]
+
+
+def test_deterministic_is_on_for_the_training_alone(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 1, "deterministic": True})
+
+    def now() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+    seen: list[tuple[bool, ...]] = []
+    before = now()
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares, report=lambda event: seen.append(now()))
+    assert set(seen) == {(True, True, False)}
+    assert now() == before
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":16:8", ":4096:8")
+    plain = new_run(tmp_path / "plain", tiny_config(training={"epochs": 1}))
+    train(plain, tiny_config(training={"epochs": 1}), squares)
+    assert fingerprint(plain) == fingerprint(run), "a CPU is so by itself"
+
+
+@gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
+def test_a_deterministic_graph_replays_eager_steps_bit_for_bit(name: str, precision: str) -> None:
+    config = settings.with_values(small_config(name), {"teacher_forcing": {"draw": "batch"}})
+    off, dtype = settings.with_values(config, {"training": {"cuda_graph": "off"}}), compute_dtype(precision, "cuda")
+    with engine_module.deterministic(True):
+        eager, graphed = make(config, "cuda"), make(config, "cuda")
+        plain, engine = Engine(eager, off, dtype), Engine(graphed, config, dtype)
+        for step in range(20):
+            inputs = step_inputs(config, step, ratio=0.5)
+            plain.step(*inputs, WEIGHTS)
+            engine.step(*inputs, WEIGHTS)
+            eager.progress.step = graphed.progress.step = step + 1
+    assert apart(eager, graphed) == 0
+
+
+@gpu
+def test_a_deterministic_training_resumes_bit_for_bit_on_a_gpu(tmp_path: Path, squares: VideoData) -> None:
+    times = {"epochs": 6, "steps_per_epoch": 12, "clip_length": 4, "device": "cuda", "deterministic": True}
+    config = settings.with_values(small_config("anchor-cvae"), {"training": times})
+    whole, broken = new_run(tmp_path / "whole", config), new_run(tmp_path / "broken", config)
+    train(whole, config, squares)
+    with pytest.raises(Stopped):
+        train(broken, config, squares, report=KillAt("validation", 2))
+    train(broken, config, squares, resume=last(broken))
+    assert fingerprint(broken) == fingerprint(whole)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from vidcvae import config as settings
+from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import EXIT_FAILURE, VidcvaeError
-from vidcvae.training import failures
+from vidcvae.errors import EXIT_FAILURE, UsageError, VidcvaeError
+from vidcvae.models import graphs
+from vidcvae.training import failures, loop, validation
 from vidcvae.training import step as step_module
+from vidcvae.training.batches import Batches
+from vidcvae.training.engine import Engine
 from vidcvae.training.loop import train
 
 from .conftest import tiny_config
@@ -113,3 +120,66 @@ def test_svg_keeps_the_two_clips_that_its_batch_norm_needs() -> None:
     assert "accumulate=2" in failures.smaller(config, 1)
     assert "checkpoint_activations" not in failures.smaller(config, 1)
     assert "accumulate" not in failures.smaller(config, 2)
+
+
+def test_out_of_memory_in_a_capture_names_the_way_without_one(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch ends the capture with an error of its own, which covers the cause. Both are made up: no GPU was here."""
+
+    @contextlib.contextmanager
+    def capture(*_: object, **__: object) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    def full(*_: object) -> None:
+        raise CUDA
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", tuple)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(graphs, "_side_stream", lambda device: None)
+    monkeypatch.setattr(graphs, "EAGER_CALLS", 0)
+    monkeypatch.setattr(Engine, "step", lambda self, batch, *_: graphs.Graphed(full)(batch.frames))
+    run, config = new_run(tmp_path / "run", tiny_config()), tiny_config()
+    with pytest.raises(VidcvaeError) as caught:
+        train(run, config, squares)
+    assert "2.25 GiB was asked for where 1.05 GiB is free" in caught.value.message
+    assert caught.value.hint.startswith("Use --set training.cuda_graph=off (")
+
+
+@pytest.mark.parametrize("where", ["cut", "draws", "build_model", "measured"])
+def test_host_memory_that_is_missing_anywhere_is_one_sentence(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """numpy's own error, of a real allocation that no machine has room for."""
+
+    def greedy(*_: object, **__: object) -> None:
+        np.empty(1 << 46, np.uint8)
+
+    owner = {"cut": clips, "draws": Batches, "build_model": loop, "measured": validation}[where]
+    monkeypatch.setattr(owner, where, greedy)
+    config = tiny_config()
+    with pytest.raises(VidcvaeError) as caught:
+        train(new_run(tmp_path / "run", config), config, squares)
+    assert "this machine is out of memory: 64.0 TiB was asked for where" in caught.value.message
+    assert "--batch-size 1" in caught.value.hint
+
+
+def test_an_operation_that_cannot_be_deterministic_is_named(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        torch.use_deterministic_algorithms(True)
+        torch.nn.functional.max_unpool2d(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, dtype=torch.int64), 2)
+
+    monkeypatch.setattr(Engine, "step", refuse)
+    config = tiny_config(training={"deterministic": True})
+    with pytest.raises(UsageError) as caught:
+        train(new_run(tmp_path / "run", config), config, squares)
+    assert "max_unpooling2d_forward_out has no deterministic implementation" in caught.value.message
+    assert "training.deterministic=false" in caught.value.hint

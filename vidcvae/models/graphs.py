@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CAPTURING = "while a CUDA graph was captured"  # a note on what fails there
 EAGER_CALLS = 2  # before a graph is captured: libraries choose their kernels, optimizers make their state
 
 
@@ -68,8 +69,12 @@ class Graphed:
         _flatten(held, inputs)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            result = self.function(*held)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                result = self.function(*held)
+        except Exception as error:
+            error.add_note(CAPTURING)
+            raise
         return graph, inputs, result
 
 

@@ -83,10 +83,8 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
         plain_state.optimizer.step()
         return terms
 
-    got, memory = _with_memory(engine, device)
+    got, memory = _with_memory(engine, device, EAGER_CALLS + 1 if device == "cuda" else 1)  # until it is a graph
     want = plain()
-    for _ in range(EAGER_CALLS if device == "cuda" else 0):  # until the step is a graph
-        engine()
     losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())
     seconds = in_turns(plain, engine, device, repeats, progress)
@@ -372,13 +370,13 @@ def _made_up(config: Config, device: str, clips: int, length: int) -> tuple[Clip
     return ClipBatch(image("frames"), condition), eps, mask
 
 
-def _with_memory(run: Callable[[], Any], device: str) -> tuple[Any, int | None]:
-    """Run it for the first time: its result, and the most memory it took."""
+def _with_memory(run: Callable[[], Any], device: str, calls: int = 1) -> tuple[Any, int | None]:
+    """Run it for the first few times: the first result, and the most memory that all of them took."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        result = run()
+    result, *_ = [run() for _ in range(calls)]
+    if device == "cuda":
         return result, torch.cuda.max_memory_allocated()
-    result = run()
     try:
         import resource
     except ImportError:  # Windows

@@ -6,6 +6,9 @@ step on whose loss or gradient is not finite, no step changes anything, and ``En
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -51,7 +54,7 @@ class Engine:
                 group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
             state.optimizer.found_inf = self.broken  # type: ignore[attr-defined]
         graphed = self.device.type == "cuda" and config.training.cuda_graph != "off" and not unfit_for_graphs(config)
-        self.run = Graphed(self._step) if graphed else self._step
+        self.run: Callable[..., Any] = Graphed(self._step) if graphed else self._step
 
     def step(self, batch: ClipBatch, draws: Draws, weights: Weights) -> tuple[Terms, Tensor]:
         """Terms and last frames, as ``training_step`` gives them.
@@ -66,6 +69,11 @@ class Engine:
         values, ends = self.run(*self._there(given), *self._there(drawn), self._there(numbers))
         self.steps += 1
         return dict(zip(self.names, values.clone().unbind(), strict=True)), ends.clone()
+
+    def close(self) -> None:
+        """Let go of the graphs, after the last step: NCCL waits for those that captured its collectives before it ends
+        (pytorch/pytorch 115388), and ``run`` holds the engine that holds it, until some garbage collection."""
+        del self.run
 
     def check(self) -> None:
         """Raise ``NonFiniteError`` if one of the last steps was not finite; ``late`` says how many steps ago."""
@@ -98,6 +106,7 @@ class Engine:
         self._guard(torch.stack([value.float() for value in terms.values()]))
         for group in self.state.optimizer.param_groups:
             group["lr"].copy_(lr)
+            group["capturable"] = _capturing(self.device)  # PyTorch asks for it in a capture, and warns of it outside
         self.state.optimizer.step()
         self._average(ema_share)
         return torch.stack([value.float() for value in terms.values()]), ends
@@ -120,3 +129,29 @@ class Engine:
             apart = torch._foreach_sub([p.detach() for p in self.state.model.parameters()], averages)
             torch._foreach_mul_(apart, share * (1 - self.broken))
             torch._foreach_add_(averages, apart)
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """For a block, only operations that give the same numbers each time; on a GPU those are not the fastest.
+
+    Others raise a ``RuntimeError``. cuBLAS reads its variable once, when a process first multiplies on a GPU.
+    (https://pytorch.org/docs/stable/notes/randomness.html)
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # of the two that are allowed, the one for LSTMs too
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

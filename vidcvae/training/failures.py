@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vidcvae.config import Config, Svg
 from vidcvae.data.clips import ClipBatch
-from vidcvae.errors import NonFiniteError, VidcvaeError
+from vidcvae.errors import NonFiniteError, UsageError, VidcvaeError
+from vidcvae.models.graphs import CAPTURING
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder
 from vidcvae.training.distributed import Ranks
@@ -91,33 +92,58 @@ def _rows(batch: ClipBatch, rows: list[int]) -> ClipBatch:
 # --- out of memory ---------------------------------------------------------------------------------
 
 
-ON_CPU = "can't allocate memory", "not enough memory", "Cannot allocate memory"
+ON_CPU = "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc"
 ON_GPU = "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"
 
 
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's allocator says so, a GPU's library, or the CPU's allocator, which has no exception of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in (*ON_CPU, *ON_GPU))
+def explained(error: MemoryError | RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError | None:
+    """What PyTorch and numpy cannot do, in words of ours; None where it is a fault of this program."""
+    if ran_out_of_memory(error):
+        return out_of_memory(error, config, world, run)
+    name, found, _ = str(error).partition(" does not have a deterministic implementation")
+    if not found:
+        return None
+    return UsageError(
+        f"training.deterministic cannot be kept: PyTorch's {name} has no deterministic implementation on this device.",
+        "Train with --set training.deterministic=false.",
+    )
 
 
-def out_of_memory(error: RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError:
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's allocator says so, a GPU's library, numpy, or PyTorch on a CPU, which has no exception for it."""
+    return _memory_error(error) is not None
+
+
+def _memory_error(error: BaseException | None) -> BaseException | None:
+    """The error that tells of the memory: a capture that fails ends with another one, which covers it."""
+    while error is not None:
+        told = any(text in str(error) for text in (*ON_CPU, *ON_GPU))
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and told):
+            return error
+        error = error.__context__
+    return None
+
+
+def out_of_memory(error: MemoryError | RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError:
     """What was asked for, what was free, and what takes less."""
-    text = str(error)
-    asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
+    cause = _memory_error(error) or error
+    text = str(cause)
+    asked = re.search(r"(?:[Tt]ried to|Unable to) allocate ([\d.]+ ?\w+)", text)
     free = re.search(r"of which ([\d.]+ ?\w+) is free", text)
-    on_cpu = any(words in text for words in ON_CPU)
+    on_cpu = isinstance(cause, MemoryError) or any(words in text for words in ON_CPU)
     there = free[1] if free else _free_memory() if on_cpu else None
     where = "this machine" if on_cpu else "the GPU"
     return VidcvaeError(
         f"{where} is out of memory: {_readable(asked[1]) if asked else 'more'} was asked for"
         f"{f' where {there} is free' if there else ''}, with {_batch(config, world)}; {_kept(run)}.",
-        smaller(config, world),
+        smaller(config, world, CAPTURING in getattr(error, "__notes__", ())),
     )
 
 
-def smaller(config: Config, world: int) -> str:
+def smaller(config: Config, world: int, capturing: bool = False) -> str:
     """The settings that take about half the memory, those first that change the training least."""
-    train, ways = config.training, []
+    train = config.training
+    ways = ["--set training.cuda_graph=off (slower; ordinary steps had fitted)"] if capturing else []
     each = train.batch_size // (world * train.accumulate)  # clips that go through the networks at once
     least = 2 if isinstance(config.model, Svg) else 1
     fewer = next((n for n in range(each // 2, least - 1, -1) if each % n == 0), 0)

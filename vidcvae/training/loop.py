@@ -1,6 +1,7 @@
 """The training loop: what is trained, step after step, each saved so that it can go on.
 
-Everything random is a function of (seed, stream, step), so a resumed run is the uninterrupted one, bit for bit.
+Everything random is a function of (seed, stream, step), so a resumed run is the uninterrupted one, bit for bit: on a
+CPU always, on a GPU with ``training.deterministic``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vidcvae.storage.run import RunFolder
 from vidcvae.training import failures, schedules, validation
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
-from vidcvae.training.engine import Engine
+from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
 from vidcvae.training.signals import Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
@@ -80,9 +81,16 @@ def train(
     ``weights`` are where a fresh run starts from, in place of random ones.
     ``report`` is told of every event as a dict with a "kind"; the same dicts make up the run's history.
     ``ranks`` are the processes that train together (``distributed.join``); rank 0 alone writes and reports.
-    Raises ``Stopped`` after a signal, with everything saved, and ``NonFiniteError`` before a NaN does any harm.
+    Raises ``Stopped`` after a signal, with everything saved, ``NonFiniteError`` before a NaN does any harm, and
+    ``VidcvaeError`` where the memory is not enough.
     """
-    return _Training(run, config, data, report, resume, weights, ranks).run_to_the_end()
+    try:
+        with deterministic(config.training.deterministic):
+            return _Training(run, config, data, report, resume, weights, ranks).run_to_the_end()
+    except (MemoryError, RuntimeError) as error:
+        if found := failures.explained(error, config, ranks.world, run):
+            raise found from error
+        raise
 
 
 @dataclass
@@ -140,6 +148,7 @@ class _Training:
             except _StopRequested:
                 raise self._stopped() from None
             finally:
+                self.engine.close()
                 if self.ranks.main:
                     self.history.close()
         minutes, last = self.pace.minutes(), self.pace.last_validation
@@ -219,10 +228,6 @@ class _Training:
             terms, ends = self.engine.step(batch, draws, weights)
         except NonFiniteError as error:
             raise self._non_finite(error, places, batch, draws, weights) from None
-        except RuntimeError as error:
-            if not failures.ran_out_of_memory(error):
-                raise
-            raise failures.out_of_memory(error, config, self.ranks.world, self.run) from error
         if self.state.replay:
             self.state.replay.add(self.ranks.all_rows(ends), places, frames)
         self._unchecked.append((progress.step, places, mask, weights))

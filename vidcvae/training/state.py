@@ -137,7 +137,6 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
         fused=True,  # one pass over all weights, and nothing to wait for on a GPU
-        capturable=device.type == "cuda",
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
     replay = Replay(config.data.size, str(device)) if config.training.replay else None
