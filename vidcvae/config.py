@@ -54,6 +54,7 @@ __all__ = [
     "Training",
     "Validation",
     "builtin_data",
+    "continued",
     "differences",
     "preset_names",
     "read_override",
@@ -209,6 +210,11 @@ def _contradictions(config: Config) -> Iterator[str]:
             f"training.clip_length_start ({t.clip_length_start}) must lie above training.past ({t.past}) "
             f"and not above training.clip_length ({t.clip_length})."
         )
+    if config.validation.every and 0 < config.validation.frames <= t.past:
+        yield (
+            f"validation.frames ({config.validation.frames}) must exceed training.past ({t.past}): nothing is left to "
+            "score. 0 means whole sequences."
+        )
     if config.kl.start > config.kl.stop and config.kl.type != "none":
         yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
     if config.teacher_forcing.floor > config.teacher_forcing.ratio:
@@ -275,6 +281,23 @@ _PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
 def with_values(config: Config, table: Mapping[str, Any]) -> Config:
     """The same config with some settings changed, checked again."""
     return resolve(to_table(config), table)
+
+
+# What may change when a run goes on: how long, where and how it computes, what it says and keeps; not what is learned
+CHANGEABLE = (
+    *("training.epochs", "training.max_minutes", "training.device", "training.log_every", "data.path"),
+    *("training.accumulate", "training.checkpoint_activations", "training.cuda_graph", "training.compile"),
+    *("training.deterministic", "checkpoint.every", "checkpoint.every_steps", "checkpoint.keep"),
+)
+
+
+def continued(before: Config, wanted: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
+    """``before`` with what of ``wanted`` a run may change when it goes on, and the other differences of the two."""
+    found = differences(before, wanted)
+    table = to_table(before)
+    for section, name in (key.split(".") for key in found if key in CHANGEABLE):
+        table[section][name] = to_table(wanted)[section][name]
+    return resolve(table), {key: values for key, values in found.items() if key not in CHANGEABLE}
 
 
 def builtin_data(config: Config) -> str:

@@ -108,6 +108,43 @@ def test_a_signal_saves_and_the_run_goes_on(cli: Cli, tiny_dance: Path, number: 
     assert checkpoint.read(Path("r/checkpoints/last.safetensors")).meta["step"] > stopped.meta["step"]
 
 
+def edit(run: Path, *changes: tuple[str, str]) -> str:
+    """Change lines of the run's config.toml as a person would; returns the whole text."""
+    text = (run / "config.toml").read_text()
+    for old, new in changes:
+        assert text.count(f"\n{old}\n") == 1
+        text = text.replace(f"\n{old}\n", f"\n{new}\n")
+    (run / "config.toml").write_text(text)
+    return text
+
+
+def test_what_was_edited_in_a_run_is_named_and_nothing_is_undone(cli: Cli, run: Path) -> None:
+    edit(run, ("smoothing = 0.3", "smoothing = 0.5"), ("seed = 0", "seed = 7"), ("epochs = 2", "epochs = 4"))
+    before = contents(run)
+    done = cli("resume", run, "--plain")
+    assert done.code == 2, done
+    said = " ".join(done.err.split())
+    assert "loss.smoothing 0.3 -> 0.5, training.seed 0 -> 7" in said and "epochs" not in said
+    assert f"vidcvae train --config {run}/config.toml --init {run}/checkpoints/last.safetensors" in said
+    assert contents(run) == before
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("smoothing = 0.5", "smoothing = fast"))
+    assert "not valid TOML" in cli("resume", run).err
+
+
+def test_what_may_change_in_a_run_is_taken_and_said(cli: Cli, run: Path, tiny_dance: Path) -> None:
+    shutil.copytree(tiny_dance, "elsewhere")
+    changes = [("epochs = 2", "epochs = 3"), ("keep = 3", "keep = 1"), ("log_every = 1", "log_every = 2")]
+    text = edit(run, *changes, (f'path = "{tiny_dance}"', 'path = "elsewhere"'))
+    done = cli("resume", run, "--plain")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    for change in ("training.epochs 2 -> 3", "checkpoint.keep 3 -> 1", f"data.path {tiny_dance} -> elsewhere"):
+        assert change in said
+    assert (run / "config.toml").read_text() == text
+    assert checkpoint.read(run / "checkpoints/last.safetensors").meta["config"]["training"]["log_every"] == 2
+    assert len(checkpoint.steps(run / "checkpoints")) == 1
+
+
 # --- wrong input -----------------------------------------------------------------------------------
 
 
@@ -126,6 +163,8 @@ def test_a_signal_saves_and_the_run_goes_on(cli: Cli, tiny_dance: Path, number: 
         (["--size", "30x64"], 2, "multiples of 8"),
         (["--model", "pose-cave"], 2, "Did you mean 'pose-cvae'?"),
         (["--device", "tpu"], 2, "must be one of auto, cpu, cuda"),
+        (["--set", "validation.frames=1"], 2, "validation.frames (1) must exceed training.past (1)"),
+        (["--batch-size", "999999", "--clip-length", "4"], 1, "training.batch_size (999999) needs about"),
         (["--clip-length", "5000"], 4, "no sequence has the 5000 frames of a clip"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,16 @@ import torch
 from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import Place, Sequence, VideoData
+from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
+from vidcvae.training import batches as batches_module
+from vidcvae.training import host_memory
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE
 from vidcvae.training.state import new_state
+from vidcvae.training.step import clip_terms, draw
+
+from .conftest import small_config, tiny_config
 
 
 def anchor_config(**sections: dict[str, object]) -> Config:
@@ -67,3 +74,48 @@ def test_replay_and_anchors_stay_inside_the_share(sampling: str) -> None:
         assert max(p.first + 4 for p in places) == frames
         assert max(p.anchor for p in places) < frames
         assert len({p.first for p in places}) > frames // 4, "replay did go on from clip to clip"
+
+
+def test_a_batch_larger_than_the_clips_is_explained(squares: VideoData) -> None:
+    """5 windows of 4 frames; the clips of a full batch would be the same ones again."""
+    config = tiny_config(training={"batch_size": 6})
+    (text,) = batches_module.warnings(config, squares)
+    assert "training.batch_size (6) is more than the 5 clips of an epoch" in text and "--batch-size 5" in text
+    assert batches_module.warnings(tiny_config(training={"batch_size": 5}), squares) == []
+
+
+@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-lp"])
+def test_what_a_step_needs_is_estimated_from_below(name: str) -> None:
+    """Against the tensors that autograd keeps in a real forward pass."""
+    config = settings.with_values(small_config(name), {"training": {"checkpoint_activations": False, "accumulate": 1}})
+    model = build_model(config).train()
+    (clips, length), size = (4, config.training.clip_length), config.data.size
+    frames = torch.rand(clips, length, 3, *size)
+    condition = frames if config.model.condition == "pose" else torch.rand(clips, length, 7)
+    kept: dict[int, int] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    mask = torch.zeros(clips, length - 1)
+    mask[:, : config.training.past] = 1
+    eps = torch.randn(clips, length - 1, *model.latent_shape(*size))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        terms, _ = clip_terms(model, frames, condition, draw(eps, mask), config)
+    activations = sum(kept.values())
+    assert terms
+    assert 0.5 * activations < host_memory.needed(config) < 2 * activations
+
+
+def test_a_batch_that_the_host_cannot_hold_is_refused_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(training={"batch_size": 64, "accumulate": 2})
+    host_memory.must_suffice(config, 1)
+    monkeypatch.setattr(host_memory, "available", lambda: host_memory.needed(config) // 2)
+    with pytest.raises(VidcvaeError) as caught:
+        host_memory.must_suffice(config, 1)
+    fits = int(re.search(r"--batch-size (\d+)", caught.value.hint)[1])  # type: ignore[index]
+    assert 16 <= fits < 64 and fits % 2 == 0
+    host_memory.must_suffice(settings.with_values(config, {"training": {"batch_size": fits}}), 1)
+    monkeypatch.setattr(host_memory, "available", lambda: None)
+    host_memory.must_suffice(config, 1)

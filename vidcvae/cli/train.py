@@ -128,7 +128,7 @@ def start(
     from vidcvae.output import tensorboard as log
     from vidcvae.storage import durable
     from vidcvae.storage.run import ROOT, RunFolder, create_run
-    from vidcvae.training import batches, distributed, schedules
+    from vidcvae.training import batches, distributed, host_memory, schedules
 
     if tensorboard:
         log.check()
@@ -143,11 +143,13 @@ def start(
     ui.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     ui.detail(f"device: {chosen} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
+    if chosen == "cpu":
+        host_memory.must_suffice(config, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
     if dry_run:
         ui.say(settings.to_toml(config))
         ui.say(f"# {counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}; nothing was written")
-        for text in schedules.warnings(config, length):
+        for text in (*schedules.warnings(config, length), *batches.warnings(config, data)):
             ui.warn(text)
         return None
     if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # and torchrun has started its processes anew
@@ -244,9 +246,16 @@ def _resume(
             f"{saved.path} is of another model than {folder.path}.",
             f"Start a new run from its weights: vidcvae train --init {saved.path}",
         )
-    # how long to train was perhaps changed since that checkpoint; everything else is as it was then
-    new = {key: getattr(wanted.training, key) if given is None else given for key, given in options.items()}
-    config = settings.with_values(before, {"training": new})
+    config, edited = settings.continued(before, wanted)
+    if saved and edited:
+        told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in edited.items())
+        raise UsageError(
+            f"{folder.config} is not what {saved.path} was trained with: {told}. A run goes on as it began.",
+            f"Undo that, or start a new run from the weights of this one: "
+            f"vidcvae train --config {folder.config} --init {saved.path}",
+        )
+    given = {key: value for key, value in options.items() if value is not None}
+    config = settings.with_values(config, {"training": given})
     ranks = ranks or distributed.join(config)
     ui.tell_failures()
     epochs = saved.meta["epoch"] if saved else 0
@@ -259,7 +268,8 @@ def _resume(
         data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
     if config != before:
         changed = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in settings.differences(before, config).items())
-        ui.note(f"changed: {changed}; schedules follow the new length")
+        length = "; schedules follow the new length" if config.training.epochs != before.training.epochs else ""
+        ui.note(f"changed: {changed}{length}")
     if config != wanted and ranks.main:
         durable.write_text(folder.config, settings.to_toml(config))
     finished = epochs >= config.training.epochs

@@ -167,23 +167,25 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> Non
     from vidcvae.data import open_dataset
     from vidcvae.models import loading
     from vidcvae.storage import durable
-    from vidcvae.training import batches, schedules
+    from vidcvae.training import batches, host_memory, schedules
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
     rows: list[tuple[object, ...]] = []
     for trial in trials:
         config = trial.config
-        loading.pick_device(config.training.device)
+        device = loading.pick_device(config.training.device)
         key = (config.data.path, config.data.size)
         if key not in opened:  # kept beside the runs, it is there for all of them
             with ui.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
         length = batches.run_length(config, opened[key])
+        if device == "cpu":
+            host_memory.must_suffice(config, 1)
         rows.append(
             (trial.path, length.epochs, length.steps, *([f"{m:g}"] if (m := config.training.max_minutes) else ["-"]))
         )
-        for text in schedules.warnings(config, length):
+        for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
             ui.warn(f"{trial.path.name}: {text}")
     if dry_run:
         ui.table("", ("run", "epochs", "steps", "minutes"), rows)

@@ -35,6 +35,18 @@ def run_length(config: Config, data: VideoData) -> Length:
     return Length(train.epochs, steps(train.epochs), short, steps(0) if short else 0)
 
 
+def warnings(config: Config, data: VideoData) -> list[str]:
+    """What is probably not meant, with the way out."""
+    batch = config.training.batch_size
+    clips = len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
+    if batch <= clips:
+        return []
+    return [
+        f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them more "
+        f"than once. Use --batch-size {clips} or less."
+    ]
+
+
 class Batches:
     """The batches of the training split, of which each rank has its rows.
 

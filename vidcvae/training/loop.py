@@ -26,7 +26,7 @@ from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.history import History
 from vidcvae.storage.run import RunFolder
-from vidcvae.training import failures, schedules, validation
+from vidcvae.training import batches, failures, schedules, validation
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine, deterministic
@@ -176,7 +176,7 @@ class _Training:
                 "best": self.progress.best,
             }
         )
-        for text in schedules.warnings(self.config, length):
+        for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
             self.report({"kind": "warning", "text": text})
 
     def _begin_alike(self) -> None:

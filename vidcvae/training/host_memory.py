@@ -1,0 +1,90 @@
+"""Whether a training step on the CPU has room in this machine's memory, asked before anything is made.
+
+Linux gives out more memory than there is, and ends a process that uses it without a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidcvae.config import Config, Svg
+from vidcvae.errors import VidcvaeError
+from vidcvae.models import build_model
+from vidcvae.training.step import clip_terms, compute_dtype, draw
+
+MEASURED = 2  # clips, the fewest that every model takes
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def must_suffice(config: Config, world: int) -> None:
+    """Raise ``VidcvaeError`` with what fits, where a step surely needs more memory than this machine has left."""
+    free, wanted = available(), needed(config, world)
+    if free is None or wanted <= free:
+        return
+    train = config.training
+    least = world * train.accumulate * (2 if isinstance(config.model, Svg) else 1)
+    fits = int(train.batch_size * free / wanted) // least * least
+    each = (
+        f"--batch-size {fits}" if fits else "smaller frames (--size), shorter clips (--clip-length) or a smaller model"
+    )
+    raise VidcvaeError(
+        f"training.batch_size ({train.batch_size}) needs about {wanted / 2**30:.1f} GiB of memory for a step, with "
+        f"clips of {train.clip_length} frames of {config.data.size[0]}x{config.data.size[1]}, where "
+        f"{free / 2**30:.1f} GiB are free.",
+        f"Use {each}.",
+    )
+
+
+def available() -> int | None:
+    """Bytes that programs may still take, swap included; None where the system does not tell."""
+    try:
+        table = dict(line.split(":") for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+        free = sum(int(table[key].split()[0]) * 1024 for key in ("MemAvailable", "SwapFree"))
+        limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
+    except (OSError, ValueError, KeyError):
+        return None
+    return min([free, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def needed(config: Config, world: int = 1) -> int:
+    """Bytes of a step's clips and of what its forward pass keeps for the backward pass: a bound from below.
+
+    Measured on tensors without memory, for few clips of few frames.
+    """
+    train, size = config.training, config.data.size
+    length = min(train.clip_length, train.past + 3)
+    pose = config.model.condition == "pose"
+    with torch.device("meta"):
+        model = build_model(config).train()
+        frames = torch.empty(MEASURED, length, 3, *size)
+        condition = frames if pose else torch.empty(MEASURED, length, 7)
+        eps = torch.empty(MEASURED, length - 1, *model.latent_shape(*size))
+    mask = torch.zeros(MEASURED, length - 1)
+    mask[:, : train.past] = 1
+    weights = {_place(p) for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        if _place(x) not in weights:
+            kept[_place(x)] = x.untyped_storage().nbytes()
+        return x
+
+    plain = replace(config, kl=replace(config.kl, free_bits=0.0))
+    alive = []  # or another tensor would be taken for one that is gone
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: alive.append(x) or keep(x), lambda x: x):  # type: ignore[func-returns-value]
+        clip_terms(model, frames, condition, draw(eps, mask), plain)
+    share = 0.5 if compute_dtype(train.precision, "cpu") == torch.bfloat16 else 1.0
+    kept_per_step = share * sum(kept.values()) / MEASURED / (length - 1)
+    images = train.clip_length * 3 * size[0] * size[1] * (2 if pose else 1)
+    clips = train.batch_size / world
+    at_once = clips / train.accumulate
+    return int(clips * images + at_once * (train.clip_length - 1) * kept_per_step)
+
+
+def _place(x: Tensor) -> int:
+    place: int = x.untyped_storage()._cdata
+    return place
