@@ -248,3 +248,19 @@ def test_a_trained_run_loads_with_either_weights(tmp_path: Path, squares: VideoD
     raw, ema = load_model(run.path, weights="raw"), load_model(run.path)
     assert (raw.weights, ema.weights) == ("raw", "ema")
     assert any(not torch.equal(a, b) for a, b in zip(raw.model.parameters(), ema.model.parameters(), strict=True))
+
+
+def test_a_resumed_run_has_what_is_left_of_its_minutes(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 100000, "max_minutes": 0.01}, validation={"every": 0})
+    run = new_run(tmp_path / "run", config)
+    first = train(run, config, squares)
+    again = train(run, config, squares, resume=last(run))
+    assert again.steps == first.steps and again.minutes >= first.minutes >= 0.01
+
+
+def test_the_end_is_scored_whatever_the_interval(tmp_path: Path, squares: VideoData) -> None:
+    config = tiny_config(training={"epochs": 3}, validation={"every": 2})
+    run = new_run(tmp_path / "run", config)
+    steps = train(run, config, squares).steps
+    scored = [line["step"] for line in read_history(run.history) if line["kind"] == "validation"]
+    assert scored == [steps * 2 // 3, steps]

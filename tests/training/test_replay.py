@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vidcvae.config import Config
 from vidcvae.data.clips import Place, VideoData
 from vidcvae.errors import Stopped
 from vidcvae.models import build_model, objectives
+from vidcvae.models.interface import at
 from vidcvae.training.loop import train
 from vidcvae.training.replay import CAPACITY, Replay
 from vidcvae.training.step import clip_terms, draw
@@ -146,3 +148,38 @@ def test_a_learned_prior_is_trained_by_the_kl() -> None:
     terms = clip_terms(model, frames, poses, drawn, config)[0]
     terms["kl"].backward()
     assert model.prior_net is not None and model.prior_net[-1].bias.grad.any()
+
+
+def test_log_mse_is_the_sum_of_the_logarithms_by_hand() -> None:
+    """Squared errors 0.01, 0.25 and 0.04, 1 of two clips of two frames: a mean of logarithms, not the other way."""
+    prediction = torch.tensor([[0.1, 0.5], [0.2, 1.0]])[:, :, None, None, None].expand(2, 2, 3, 2, 2)
+    got = objectives.reconstruction(prediction, torch.zeros(2, 2, 3, 2, 2), "log-mse")
+    logs = [math.log(error + 1e-4) for error in (0.01, 0.25, 0.04, 1.0)]
+    assert float(got) == pytest.approx(sum(logs) / 2, rel=1e-5)
+    assert float(got) == pytest.approx(-4.5947, abs=1e-3)
+
+
+def test_a_dropped_latent_is_the_mean_of_a_learned_prior() -> None:
+    config = anchor_config(model={"name": "anchor-cvae", "channels": 8, "latent_channels": 2, "prior": "learned"})
+    torch.manual_seed(0)
+    model = build_model(config)
+    assert model.prior_net is not None
+    torch.nn.init.constant_(model.prior_net[-1].bias, 0.8)
+    frames, poses = torch.rand(2, 2, 2, 3, 8, 16)
+    drawn = draw(torch.randn(2, 1, *model.latent_shape(8, 16)), torch.ones(2, 1), keep=torch.tensor([2.0, 0.0]))
+    with torch.no_grad():
+        _, last = clip_terms(model, frames, poses, drawn, config)
+        code, pose = (
+            at(x, 0) for x in (model.encode_frames(frames[:, :1]), model.encode_condition(poses[:, 1:], frames))
+        )
+        (mu, _), state = model.prior(model.initial_state(frames[:, 0], poses[:, 0]), code, pose)
+        means, _ = model.step(state, code, pose, mu)
+        zeros, _ = model.step(state, code, pose, torch.zeros_like(mu))
+    assert mu.abs().min() > 0.1
+    assert torch.allclose(last[1], means[1], atol=1e-6) and not torch.allclose(last[1], zeros[1], atol=1e-4)
+
+
+def test_remembered_frames_are_rounded() -> None:
+    replay = Replay((8, 8), "cpu")
+    replay.add(torch.tensor([0.501, 0.998, 1.2, -0.1])[:, None, None, None].expand(4, 3, 8, 8), [Place(0, 0)] * 4, 4)
+    assert replay.frames[:4, 0, 0, 0].tolist() == [128, 254, 255, 0]  # 127.755 and 254.49

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.config import Kl, TeacherForcing
+from vidcvae.config import Kl, TeacherForcing, Training
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
 
@@ -104,3 +104,10 @@ def test_a_time_budget_that_squeezes_milestones_is_told_in_steps() -> None:
     assert "falls by a factor of 0.1 after 1 and 3 steps" in text and "--preset anchor-cpu" in text
     smooth = settings.resolve(settings.read_preset("anchor-cpu"))
     assert schedules.fitted_to_time(smooth, Length(400, 300), 3000)[1] is False
+
+
+def test_clips_grow_over_the_first_half_of_training() -> None:
+    training = Training(clip_length=16, clip_length_start=4)
+    lengths = [schedules.clip_length(training, Length(4, 10), step) for step in (0, 5, 10, 15, 20, 30, 39)]
+    assert lengths == [4, 7, 10, 13, 16, 16, 16]
+    assert schedules.clip_length(Training(clip_length=16), Length(4, 10), 0) == 16

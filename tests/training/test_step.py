@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -170,3 +172,17 @@ def test_a_divided_batch_counts_once_in_batch_norm() -> None:
         training_step(state, batch, drawn, config, Weights(0.1, 0.3, 1e-3), torch.float32)
         found.append({key: x.clone() for key, x in state.model.named_buffers()})
     assert all(torch.equal(x, found[1][key]) for key, x in found[0].items())
+
+
+@pytest.mark.parametrize(("name", "moved"), [("adamw", lambda w: 0.95 * w), ("adam", lambda w: w - 0.1 * w.sign())])
+def test_weight_decay_reaches_the_optimizer(name: str, moved: Callable[[Tensor], Tensor]) -> None:
+    """Without a gradient, AdamW multiplies with 1 - lr x decay; Adam's first step is lr against the sign of it."""
+    config = tiny_config(optimizer={"name": name, "weight_decay": 0.5, "lr": 0.1})
+    state = new_state(build_model(config), config)
+    weight = next(p for p in state.model.parameters() if p.dim() == 4)
+    before = weight.detach().clone()
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step()
+    large = before.abs() > 1e-3
+    assert torch.allclose(weight.detach()[large], moved(before)[large], atol=1e-5)
