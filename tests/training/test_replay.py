@@ -151,12 +151,11 @@ def test_a_learned_prior_is_trained_by_the_kl() -> None:
 
 
 def test_log_mse_is_the_sum_of_the_logarithms_by_hand() -> None:
-    """Squared errors 0.01, 0.25 and 0.04, 1 of two clips of two frames: a mean of logarithms, not the other way."""
+    """Squared errors 0.01, 0.25 and 0.04, 1 of two clips of two frames: the logarithms are averaged."""
     prediction = torch.tensor([[0.1, 0.5], [0.2, 1.0]])[:, :, None, None, None].expand(2, 2, 3, 2, 2)
     got = objectives.reconstruction(prediction, torch.zeros(2, 2, 3, 2, 2), "log-mse")
     logs = [math.log(error + 1e-4) for error in (0.01, 0.25, 0.04, 1.0)]
     assert float(got) == pytest.approx(sum(logs) / 2, rel=1e-5)
-    assert float(got) == pytest.approx(-4.5947, abs=1e-3)
 
 
 def test_a_dropped_latent_is_the_mean_of_a_learned_prior() -> None:
