@@ -197,8 +197,7 @@ class _Training:
                 self.report(warning)
             if self.asked.stop is not None:
                 raise _StopRequested
-            due = self.config.checkpoint.every_steps
-            if self.asked.save or (due and self.progress.step % due == 0 and self.progress.step < end):
+            if self.asked.save or (self._save_is_due() and self.progress.step < end):
                 self._save()
             if self._out_of_time():
                 return
@@ -267,7 +266,7 @@ class _Training:
         if progress.step >= self.length.end(progress.epochs):
             progress.epochs += 1
         self._before_epoch_end = None
-        if last or best or progress.epochs % self.config.checkpoint.every == 0:
+        if last or best or progress.epochs % self.config.checkpoint.every == 0 or self._save_is_due():
             self._save(best)
 
     _before_epoch_end: int | None = None
@@ -329,6 +328,10 @@ class _Training:
             keep=self.config.checkpoint.keep,
         )
         self.report({"kind": "checkpoint", "path": str(path), "step": progress.step, "best": best})
+
+    def _save_is_due(self) -> bool:
+        every = self.config.checkpoint.every_steps
+        return every > 0 and self.progress.step % every == 0
 
     # --- 4. endings ---------------------------------------------------------------------------------
 
