@@ -72,6 +72,15 @@ def test_ten_comes_after_nine(folder: Path) -> None:
     assert greys(train.tracks["pose"]) == list(range(100, 112))
 
 
+def test_tests_come_by_number_and_then_by_name(tmp_path: Path) -> None:
+    """Three folders whose order as text, 10, 2, 9, is another; Kaggle's file lists the frames in this order."""
+    for k in ("10", "a", "9", "2"):
+        paint(tmp_path / "test" / "test_img" / k / "0.png", 50)
+        for n in range(2):
+            paint(tmp_path / "test" / "test_label" / k / f"{n}.png", 200)
+    assert [s.name for s in pose_folder.read(tmp_path, SIZE).split("test")] == ["2", "9", "10", "a"]
+
+
 def test_a_gap_and_a_declared_start_end_a_sequence(folder: Path) -> None:
     for side in ("img", "label"):
         (folder / f"train/train_{side}/4.png").unlink()

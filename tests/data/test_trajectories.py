@@ -61,6 +61,15 @@ def test_reads_frames_and_tables_in_numeric_order(dataset: Path) -> None:
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_groups_and_clips_come_by_number(tmp_path: Path) -> None:
+    """In an order that is not that of their names as text."""
+    for name in ("traj_10_to_19/10", "traj_10_to_19/9", "traj_2_to_9/2", "traj_2_to_9/10", "traj_2_to_9/9"):
+        write_clip(tmp_path / "test" / name, 1, tables=False)
+    assert [clip.name for clip in trajectories.list_clips(tmp_path)] == [
+        "traj_2_to_9/2", "traj_2_to_9/9", "traj_2_to_9/10", "traj_10_to_19/9", "traj_10_to_19/10"
+    ]  # fmt: skip
+
+
 def test_reads_one_split_at_another_size_and_the_facts(dataset: Path) -> None:
     (dataset / "dataset.toml").write_text('name = "pushes"\nfps = 5\n')
     data = trajectories.read(dataset, (32, 48), splits=["validate"])

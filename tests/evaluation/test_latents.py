@@ -14,6 +14,7 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, condition_rows
 from vidcvae.evaluation import latents
+from vidcvae.evaluation.freerun import POSTERIOR_ROWS
 from vidcvae.evaluation.latents import bounds, measure_bounds, measure_latents
 from vidcvae.models import build_model
 
@@ -184,6 +185,26 @@ def test_the_kl_to_a_learned_prior_is_that_of_the_forced_pass(name: str) -> None
     assert found.kl == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["svg-lp", "anchor-cvae"])
+def test_batches_of_sequences_know_nothing_of_each_other(name: str) -> None:
+    """Two full batches of one length: the KL of all is the mean of that of each sequence in a model of its own."""
+    size, length = ((64, 64), 4) if name == "svg-lp" else ((16, 16), 4)
+    config = _model_config(name, size)
+    if name == "anchor-cvae":
+        config = settings.with_values(config, {"model": {"prior": "learned"}})
+    torch.manual_seed(2)
+    model = build_model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)  # so that what an LSTM remembers weighs
+    sequences = [_model_sequence(name, size, length, seed=seed) for seed in range(2 * POSTERIOR_ROWS)]
+    together = measure_latents(model, sequences, config, [length] * len(sequences))
+    alone = [measure_latents(model, [s], config, [length]).kl_per_dimension for s in sequences]
+    assert np.std(alone, axis=0).min() > 1e-5
+    assert together.kl_per_dimension == pytest.approx(np.mean(alone, axis=0), rel=1e-4)
+    assert together.frames == len(sequences) * (length - 1)
+
+
 def _model_config(name: str, size: tuple[int, int]) -> Config:
     model: dict[str, object] = {"name": name}
     if name == "pose-cvae":
@@ -196,8 +217,8 @@ def _model_config(name: str, size: tuple[int, int]) -> Config:
     return settings.resolve({"model": model, "data": {"size": list(size)}, "training": training})
 
 
-def _model_sequence(name: str, size: tuple[int, int], length: int = 5) -> Sequence:
-    random = np.random.default_rng(3)
+def _model_sequence(name: str, size: tuple[int, int], length: int = 5, seed: int = 3) -> Sequence:
+    random = np.random.default_rng(seed)
     frames = random.integers(0, 256, (length, 3, *size), dtype=np.uint8)
     if name != "svg-lp":
         return Sequence("a", frames, {"pose": random.integers(0, 256, (length, 3, *size), dtype=np.uint8)})

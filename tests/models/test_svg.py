@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidcvae.config import Svg as SvgConfig
 from vidcvae.models.interface import at, reparameterize
+from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import Svg
 
 TINY = SvgConfig(backbone="dcgan64", frame_dim=8, latent_dim=4, hidden_dim=12)
@@ -123,6 +124,84 @@ def test_free_run_equals_the_course(golden: tuple[Svg, dict[str, Tensor]]) -> No
         frame, state = model.step(state, previous, conditions[:, t - 1], z)
         frames.append(truth[:, t] if t < past else frame)
     torch.testing.assert_close(torch.stack(frames, 1), clip["generated"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.golden
+def test_the_rollout_from_two_given_frames_equals_the_course(golden: tuple[Svg, dict[str, Tensor]]) -> None:
+    """``rollout`` itself, which generation and every score are made by; condition t goes with the step into frame t.
+
+    The reference weights make a model whose frames hardly depend on what it is given: see the next test for the order.
+    """
+    model, clip = golden
+    condition = torch.cat([torch.full_like(clip["conditions"][:, :1], torch.nan), clip["conditions"]], dim=1)
+    made = rollout(model, clip["frames"][:, :2], condition, lambda t: clip["eps"][:, t - 1], latent="prior")
+    torch.testing.assert_close(torch.stack(list(made), 1), clip["generated"][:, 2:], atol=1e-4, rtol=0)
+
+
+def loud(config: SvgConfig, past: int) -> Svg:
+    """Random weights and statistics, large enough for every input to show in the frames."""
+    torch.manual_seed(0)
+    model = Svg(config, past).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_mean"):
+                tensor.normal_(0, 0.02)
+            elif tensor.ndim == 4:
+                tensor.mul_(3)
+            elif tensor.ndim == 2:
+                tensor.normal_(0, 2 / tensor.shape[1] ** 0.5)
+    return model
+
+
+def original_free_run(model: Svg, frames: Tensor, conditions: Tensor, eps: Tensor, past: int) -> list[Tensor]:
+    """``plot`` of Denton & Fergus' generate_svg_lp.py in its own order, with the condition beside h and z."""
+    hidden: dict[str, tuple[Tensor, Tensor] | None] = {"predictor": None, "posterior": None, "prior": None}
+
+    def gaussian(name: str, net: nn.Module, h: Tensor, noise: Tensor) -> Tensor:
+        out, hidden[name] = net.lstm(net.embed(h)[:, None], hidden[name])
+        mu, logvar = net.mu(out[:, 0]), net.logvar(out[:, 0])
+        return mu + torch.exp(logvar / 2) * noise
+
+    x_in, made = frames[:, 0], []
+    for i in range(1, conditions.shape[1] + 1):
+        noise, condition = eps[:, i - 1], conditions[:, i - 1]
+        h, *maps = model.encoder(x_in)
+        if model.last_frame_skip or i < past:
+            skip = maps
+        if i < past:
+            z = gaussian("posterior", model.posterior_lstm, model.encoder(frames[:, i])[0], noise)
+            if model.prior_lstm is not None:
+                gaussian("prior", model.prior_lstm, h, noise)
+        else:
+            z = noise if model.prior_lstm is None else gaussian("prior", model.prior_lstm, h, noise)
+        net = model.frame_predictor
+        out, hidden["predictor"] = net.lstm(net.embed(torch.cat([h, z, condition], 1))[:, None], hidden["predictor"])
+        frame = model.decoder(net.normalize(net.output(out[:, 0])), *skip)
+        x_in = frames[:, i] if i < past else frame
+        made += [] if i < past else [frame]
+    return made
+
+
+@pytest.mark.parametrize("past", [2, 3])
+@pytest.mark.parametrize(("name", "last_frame_skip"), [("svg-fp", False), ("svg-lp", False), ("svg-lp", True)])
+@torch.no_grad()
+def test_the_rollout_is_the_original_loop(name: str, last_frame_skip: bool, past: int) -> None:
+    model = loud(replace(TINY, name=name, last_frame_skip=last_frame_skip), past)
+    frames, conditions, eps = random_clip(2, 7)
+    assert conditions is not None
+
+    def run(frames: Tensor = frames, conditions: Tensor = conditions, eps: Tensor = eps) -> Tensor:
+        first = torch.full_like(conditions[:, :1], torch.nan)  # the row of frame 0 is not used
+        made = rollout(model, frames, torch.cat([first, conditions], 1), lambda t: eps[:, t - 1], latent="prior")
+        return torch.stack(list(made), 1)
+
+    given = frames[:, :past]
+    want = torch.stack(original_free_run(model, frames, conditions, eps, past), 1)
+    torch.testing.assert_close(run(given), want, atol=1e-5, rtol=0)
+    others = [run(given.flip(1)), run(given, conditions.roll(1, 1)), run(given, eps=eps.roll(1, 1))]
+    last = given.clone()
+    last[:, -1] = given[:, -2]
+    assert min((other - want).abs().max() for other in (*others, run(last))) > 1e-3, "and each of these shows"
 
 
 def test_parameter_counts_are_those_of_the_published_modules() -> None:
