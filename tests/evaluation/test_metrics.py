@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.signal import convolve2d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from vidcvae.evaluation import metrics
@@ -54,6 +55,44 @@ def test_per_channel_psnr_is_the_mean_of_three(dance: Path) -> None:
         for x, y in zip(a, b, strict=True)
     ]
     assert metrics.psnrs(a, b)[1].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_both_psnrs_are_of_each_frame_alone(dance: Path) -> None:
+    a, b = _pairs(dance)
+    per_frame, per_channel = metrics.psnrs(a, b)
+    assert torch.allclose(per_frame, metrics.psnr(a, b)) and per_frame.shape == per_channel.shape == (3,)
+    assert per_frame.std() > 1
+
+
+def test_temporal_difference_error_by_hand() -> None:
+    """Half of the first frame changes by 0.3 more than the truth, in one channel of three; the second freezes."""
+    before, truth_before = torch.full((2, 3, 4, 4), 0.9), torch.full((2, 3, 4, 4), 0.2)
+    truth = truth_before + 0.1
+    guess = before + 0.1
+    guess[0, 1, :2] -= 0.3
+    guess[1] = before[1]
+    found = metrics.temporal_difference_error(guess, before, truth, truth_before)
+    assert found.tolist() == pytest.approx([0.3 / 6, 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width", "windows"), [(8, 16, (7, 11)), (9, 10, (9, 9)), (12, 11, (11, 11))])
+def test_a_small_frame_takes_the_largest_odd_window_that_fits(
+    height: int, width: int, windows: tuple[int, int]
+) -> None:
+    """Against the formula with SciPy's convolutions over full windows."""
+    random = np.random.default_rng(0)
+    a, b = random.random((2, height, width))
+    rows, columns = (np.exp(-0.5 * ((np.arange(n) - n // 2) / 1.5) ** 2) for n in windows)
+    window = np.outer(rows / rows.sum(), columns / columns.sum())
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return convolve2d(x, window, mode="valid")
+
+    var_a, var_b, cov = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2, mean(a * b) - mean(a) * mean(b)
+    luminance = (2 * mean(a) * mean(b) + 0.01**2) / (mean(a) ** 2 + mean(b) ** 2 + 0.01**2)
+    want = (luminance * (2 * cov + 0.03**2) / (var_a + var_b + 0.03**2)).mean()
+    found = metrics.ssim(*(torch.from_numpy(x).float().expand(3, -1, -1) for x in (a, b)))
+    assert found.item() == pytest.approx(want, abs=1e-5)
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -52,6 +52,18 @@ def test_clips_do_not_run_over_the_end_and_old_frames_make_room() -> None:
     assert torch.equal(other.frames, replay.frames)
 
 
+def test_a_ring_that_is_not_full_comes_back_as_it_was() -> None:
+    """Of the first sequence too; and frames beyond 0..1 are cut off, not wrapped around."""
+    replay = Replay((8, 8), "cpu")
+    made = torch.tensor([-0.5, 0.5, 1.5])[:, None, None, None].expand(3, 3, 8, 8)
+    replay.add(made, [Place(0, 0, 0), Place(1, 2, 5, 1, -2, 3), Place(0, 7)], 4)
+    other = Replay((8, 8), "cpu")
+    other.restore({name.removeprefix("replay."): t for name, t in replay.tensors().items()})
+    assert other.places == [Place(0, 3, 0), Place(1, 5, 5, 1, -2, 3), Place(0, 10), *[None] * (CAPACITY - 3)]
+    assert other.written == 3
+    assert [frame.unique().tolist() for frame in other.frames[:4]] == [[0], [128], [255], [0]]
+
+
 def anchor_config(**sections: dict[str, object]) -> Config:
     base: dict[str, dict[str, object]] = {
         "model": {"name": "anchor-cvae", "channels": 8, "latent_channels": 2},

@@ -61,6 +61,16 @@ def test_a_beta_that_never_arrives_is_warned_of() -> None:
     assert schedules.warnings(settings.resolve(), Length(70, 3)) == []
 
 
+def test_a_beta_that_arrives_is_not_warned_of() -> None:
+    """Within an epoch too, where it moves every iteration; and 1 is not 0, nor is a mean KL too weak to hold."""
+    for kl in (
+        {"per": "iteration", "type": "monotonic", "ratio": 0.9},
+        {"type": "none", "stop": 1.0},
+        {"type": "monotonic", "start": 0.0, "reduction": "mean"},
+    ):
+        assert schedules.warnings(settings.resolve({"kl": kl}), Length(2, 50)) == []
+
+
 def test_teacher_forcing_falls_from_its_first_epoch_to_its_floor() -> None:
     forcing = TeacherForcing(ratio=1.0, decay_start=10, decay_step=0.1, floor=0.25)
     ratios = [schedules.teacher_forcing_ratio(forcing, epoch) for epoch in range(30)]
@@ -80,6 +90,12 @@ def test_learning_rate_stairs_cosine_and_warmup() -> None:
     assert schedules.learning_rate(cosine, length, length.steps - 1) == pytest.approx(1e-6)
     middle = schedules.learning_rate(cosine, Length(1, 81), 40)
     assert middle == pytest.approx((1e-3 + 1e-6) / 2)
+
+
+def test_a_cosine_of_one_and_of_two_steps() -> None:
+    cosine = settings.resolve({"lr_schedule": {"type": "cosine", "final": 1e-6}})
+    rates = [schedules.learning_rate(cosine, Length(1, steps), steps - 1) for steps in (1, 2)]
+    assert rates == pytest.approx([1e-3, 1e-6])
 
 
 def test_short_first_epochs_are_counted() -> None:
