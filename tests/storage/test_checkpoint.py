@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import random
 from pathlib import Path
 
@@ -99,6 +101,137 @@ def test_another_safetensors_file_is_told_apart(shared: Path) -> None:
     with pytest.raises(DataError, match="not a vidcvae checkpoint") as caught:
         checkpoint.read(shared / "golden" / "pose_weights.safetensors")
     assert "checkpoint import" in caught.value.hint
+
+
+def test_the_file_is_what_the_documentation_says(saved: Path) -> None:
+    """Read as plain safetensors: a SHA-256 of every tensor's bytes in the metadata, and one over that and the table."""
+    content = saved.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    strings = header.pop("__metadata__")
+    meta = json.loads(strings["vidcvae"])
+    assert (meta["format"], meta["step"]) == ("vidcvae-checkpoint-1", 12)
+    data = content[8 + size :]
+    assert meta["sha256"] == {
+        name: hashlib.sha256(data[slice(*entry["data_offsets"])]).hexdigest() for name, entry in header.items()
+    }
+    table = sorted([name, entry["dtype"], entry["shape"]] for name, entry in header.items())
+    assert hashlib.sha256(json.dumps([strings["vidcvae"], table]).encode()).hexdigest() == strings["digest"]
+    assert checkpoint.read(saved).digest == strings["digest"]
+    assert {entry["dtype"] for entry in header.values()} == {"F32", "I64", "BF16"}
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool]
+)
+def test_every_kind_of_number_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensor = torch.tensor([[0, 1, 2], [3, 4, 5]]).to(dtype)
+    checkpoint.save(tmp_path / "x", {"model.t": tensor.T, "model.empty": tensor[:0]}, {})
+    found = checkpoint.read(tmp_path / "x").tensors
+    assert found["model.t"].dtype == dtype and torch.equal(found["model.t"], tensor.T)
+    assert found["model.empty"].shape == (0, 3)
+
+
+def numbered(folder: Path, *numbers: int, best: int = 0) -> None:
+    for step in numbers:
+        tensors = {"model.a": torch.tensor(float(step))}
+        checkpoint.commit(folder, tensors, {"step": step}, step=step, best=step == best, keep=9)
+
+
+def spoil(path: Path) -> None:
+    """In place, so that it is spoilt under each of its names."""
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+
+
+def test_a_commit_sends_away_the_future_that_was_given_up(tmp_path: Path) -> None:
+    numbered(tmp_path, 1, 2, 3, 4, best=4)
+    checkpoint.commit(tmp_path, {"model.a": torch.tensor(2.5)}, {"step": 2}, step=2, best=False, keep=1)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002.safetensors"]
+    assert checkpoint.read(tmp_path / checkpoint.LAST).tensors["model.a"] == 2.5
+    assert checkpoint.read(tmp_path / checkpoint.BEST).tensors["model.a"] == 4
+
+
+def test_the_newest_good_checkpoint_is_found_beside_damaged_ones(tmp_path: Path) -> None:
+    numbered(tmp_path, 1, 2, 3, best=1)
+    found, problems = checkpoint.read_newest(tmp_path)
+    assert (found.path.name, found.meta["step"], problems) == ("last.safetensors", 3, [])
+    spoil(tmp_path / checkpoint.LAST)  # and step 3, which is the same file
+    found, problems = checkpoint.read_newest(tmp_path)
+    assert (found.meta["step"], len(problems)) == (2, 1) and "last.safetensors is damaged" in problems[0].message
+    spoil(tmp_path / "step-00000002.safetensors")
+    found, problems = checkpoint.read_newest(tmp_path)
+    assert (found.meta["step"], len(problems)) == (1, 2) and "step-00000002" in problems[1].message
+    (tmp_path / checkpoint.LAST).unlink()
+    assert checkpoint.read_newest(tmp_path)[0].meta["step"] == 1
+    spoil(tmp_path / checkpoint.BEST)
+    with pytest.raises(DataError, match=r"no checkpoint in .* can be used: there is no checkpoint") as caught:
+        checkpoint.read_newest(tmp_path)
+    assert "vidcvae train --config" in caught.value.hint
+
+
+def test_best_may_be_the_newest_good_one(tmp_path: Path) -> None:
+    numbered(tmp_path, 1, 2, 3, best=2)
+    (tmp_path / "step-00000002.safetensors").unlink()
+    spoil(tmp_path / checkpoint.LAST)
+    found, _ = checkpoint.read_newest(tmp_path)
+    assert (found.path.name, found.meta["step"]) == ("best.safetensors", 2)
+
+
+def rewritten(path: Path, **meta: object) -> None:
+    """The same file with other metadata, and checksums that are right for them."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    strings = header["__metadata__"]
+    text = json.dumps(json.loads(strings["vidcvae"]) | meta)
+    table = sorted([name, e["dtype"], e["shape"]] for name, e in header.items() if name != "__metadata__")
+    digest = hashlib.sha256(json.dumps([text, table]).encode()).hexdigest()
+    header["__metadata__"] = {"vidcvae": text, "digest": digest}
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("meta", "says"),
+    [
+        ({"format": "vidcvae-checkpoint-9"}, "has the format 'vidcvae-checkpoint-9'; this version reads"),
+        ({"sha256": {"model.weight": "0"}}, "does not have a checksum for each tensor"),
+        ({"sha256": []}, "does not have a checksum for each tensor"),
+        ({"step": "12"}, "its metadata cannot be read"),
+        ({"config": []}, "its metadata cannot be read"),
+        ({"scores": 3}, "its metadata cannot be read"),
+    ],
+)
+def test_metadata_that_are_not_ours_are_named(saved: Path, meta: dict[str, object], says: str) -> None:
+    rewritten(saved)
+    assert checkpoint.read(saved).meta["step"] == 12
+    rewritten(saved, **meta)
+    with pytest.raises(DataError, match=says):
+        checkpoint.read(saved)
+
+
+def test_where_a_file_ends_is_named(saved: Path) -> None:
+    content = saved.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    for data, says in (
+        (content[: size - 20], "ends inside its header"),
+        (content[:5], "ends inside its header"),
+        ((1 << 40).to_bytes(8, "little") + content[8:], "ends inside its header"),
+        (content[:8] + b"[" + content[9:], "its header cannot be read"),
+        ((2).to_bytes(8, "little") + b"[]" + content[8:], "its header cannot be read"),
+        (content[:-3], "ends before the end of tensor"),
+        (content[: 8 + size], "ends before the end of tensor"),
+    ):
+        saved.write_bytes(data)
+        with pytest.raises(DataError, match=says) as caught:
+            checkpoint.read(saved)
+        assert caught.value.hint == f"Look for an older one beside it: ls {saved.parent}"
+    with pytest.raises(DataError, match="there is no checkpoint"):
+        checkpoint.read(saved.parent / "nowhere.safetensors")
+    with pytest.raises(DataError, match="cannot read the checkpoint"):
+        checkpoint.read(saved.parent)
 
 
 def test_commit_names_last_and_best_and_prunes(tmp_path: Path) -> None:
