@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,154 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
     assert str(target) in caught.value.message
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The file operations in their order: what was done to which name, relative to the folder of the test."""
+    made: list[str] = []
+    names: dict[int, str] = {}
+
+    def short(path: object) -> str:
+        return "TEMPORARY" if ".vidcvae-" in str(path) else Path(str(path)).name
+
+    def watch(name: str, says: Callable[..., str]) -> None:
+        real = getattr(durable, name)
+
+        def watched(*arguments: object, **named: object) -> object:
+            result = real(*arguments, **named)
+            if name == "_open":
+                names[int(result)] = short(arguments[0])
+            made.append(says(*arguments))
+            return result
+
+        monkeypatch.setattr(durable, name, watched)
+
+    watch("_open", lambda path, *_: f"open {short(path)}")
+    for name in ("_write", "_fsync", "_close", "_ftruncate"):
+        watch(name, lambda fd, *_, name=name: f"{name[1:]} {names[fd]}")
+    for name in ("_replace", "_link"):
+        watch(name, lambda a, b, name=name: f"{name[1:]} {short(a)} {short(b)}")
+    for name in ("_unlink", "_mkdir"):
+        watch(name, lambda path, name=name: f"{name[1:]} {short(path)}")
+    return made
+
+
+def test_what_lasts_is_written_in_the_order_that_makes_it_last(tmp_path: Path, calls: list[str]) -> None:
+    """The content before the name, and the name before the call returns; folders likewise."""
+    home = tmp_path / "home"
+    folder = ["open home", "fsync home", "close home"]
+    durable.write_bytes(home / "x", b"1")
+    made = ["mkdir home", f"open {tmp_path.name}", f"fsync {tmp_path.name}", f"close {tmp_path.name}"]
+    written = ["open TEMPORARY", "write TEMPORARY", "fsync TEMPORARY", "close TEMPORARY", "replace TEMPORARY x"]
+    assert calls == [*made, *written, *folder]
+    calls.clear()
+    durable.link(home / "x", home / "y")
+    assert calls == ["link x TEMPORARY", "replace TEMPORARY y", *folder]
+    calls.clear()
+    durable.link(home / "x", home / "y")  # a rename onto the same file leaves both names
+    assert calls == ["link x TEMPORARY", "replace TEMPORARY y", "unlink TEMPORARY", *folder]
+    calls.clear()
+    durable.remove(home / "y")
+    assert calls == ["unlink y", *folder]
+    calls.clear()
+    durable.remove(home / "y")
+    assert calls == []
+
+
+def test_a_log_lasts_piece_by_piece(tmp_path: Path, calls: list[str]) -> None:
+    folder = [f"{name} {tmp_path.name}" for name in ("open", "fsync", "close")]
+    log = durable.Log(tmp_path / "log", 0)
+    assert calls == ["open log", "ftruncate log", "fsync log", *folder]
+    calls.clear()
+    log.append(b"one")
+    log.append(b"two")
+    assert calls == ["write log", "fsync log"] * 2 and log.size == 6
+    calls.clear()
+    log.close()
+    assert calls == ["close log"]
+    again = durable.Log(tmp_path / "log", 4)
+    again.append(b"!")
+    assert (tmp_path / "log").read_bytes() == b"onet!" and again.size == 5
+
+
+def test_files_and_what_they_say(tmp_path: Path) -> None:
+    durable.write_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+    durable.write_json(tmp_path / "b.json", {"x": [1]})
+    assert (tmp_path / "b.json").read_text() == '{\n  "x": [\n    1\n  ]\n}\n'
+    with durable.writing(tmp_path / "c") as file:
+        assert (file.write(b"12345"), file.tell(), file.write(memoryview(b"67")), file.tell()) == (5, 5, 2, 7)
+        assert not (tmp_path / "c").exists()
+    for name in ("a", "b.json", "c"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_copy_takes_the_place_of_a_link_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(durable, "_link", refused)
+    durable.write_bytes(tmp_path / "a", b"a")
+    durable.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"a" and (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino
+    with pytest.raises(DataError, match="cannot write"):
+        durable.link(tmp_path / "gone", tmp_path / "c")
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot remove .*folder: "):
+        durable.remove(tmp_path / "folder")
+    with pytest.raises(DataError, match=r"cannot write .*folder: "):
+        durable.write_bytes(tmp_path / "folder", b"x")
+    with pytest.raises(DataError, match=r"cannot write .*folder: "):
+        durable.Log(tmp_path / "folder", 0)
+    assert not list(tmp_path.glob(".*"))
+
+    refuses = [errno.EIO]
+
+    def broken(fd: int) -> None:
+        raise OSError(refuses[0], "?")
+
+    monkeypatch.setattr(durable, "_fsync", broken)
+    (tmp_path / "x").touch()
+    with pytest.raises(DataError, match="Input/output error"):
+        durable.remove(tmp_path / "x")
+    for refuses[0] in (errno.EINVAL, errno.EBADF):  # of a file system that knows no fsync of folders
+        (tmp_path / "x").touch()
+        durable.remove(tmp_path / "x")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not tell when a process began")
+def test_a_temporary_name_tells_whose_it_is(tmp_path: Path) -> None:
+    """This process's number and when it began, by /proc; a leftover that another process of this number left is not
+    living, nor is one of a process that is gone."""
+    began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    with durable.writing(tmp_path / "x"):
+        (mine,) = tmp_path.iterdir()
+        assert mine.name == f".x.vidcvae-{os.getpid()}-{began}.tmp"
+        other = tmp_path / f".y.vidcvae-{os.getpid()}-{began + 1}.tmp"
+        gone = tmp_path / ".z.vidcvae-4194305-7.tmp"  # above the highest process number
+        for path in (other, gone, tmp_path / f"y.vidcvae-{os.getpid()}-1.tmp", tmp_path / ".vidcvae-1-1.tmp"):
+            path.write_text("")
+        assert sorted(durable.leftovers(tmp_path)) == [other, gone]
+        assert sorted(durable.clean_leftovers(tmp_path)) == [other, gone]
+        assert mine.exists() and not other.exists() and not gone.exists()
+    assert (tmp_path / "x").exists()
+
+
+def test_what_lies_where_a_temporary_file_is_made_is_another_name_of_a_good_file(tmp_path: Path) -> None:
+    """Left by a link that failed: it is taken away, not written over."""
+    durable.write_bytes(tmp_path / "good", b"good")
+    with durable.writing(tmp_path / "x"):
+        (name,) = (path.name for path in tmp_path.iterdir() if path.name != "good")
+    x = tmp_path / "x"
+    for make in (lambda: durable.write_bytes(x, b"new"), lambda: durable.link(x, x)):
+        os.link(tmp_path / "good", tmp_path / name)
+        make()
+        assert (tmp_path / "good").read_bytes() == b"good" and (tmp_path / "x").read_bytes() == b"new"
+        assert not (tmp_path / name).exists()
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
