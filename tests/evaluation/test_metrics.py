@@ -65,14 +65,15 @@ def test_both_psnrs_are_of_each_frame_alone(dance: Path) -> None:
 
 
 def test_temporal_difference_error_by_hand() -> None:
-    """Half of the first frame changes by 0.3 more than the truth, in one channel of three; the second freezes."""
+    """Half of the first frame changes by 0.3 less and 0.3 more than the truth in two channels; the second freezes."""
     before, truth_before = torch.full((2, 3, 4, 4), 0.9), torch.full((2, 3, 4, 4), 0.2)
     truth = truth_before + 0.1
     guess = before + 0.1
     guess[0, 1, :2] -= 0.3
+    guess[0, 2, 2:] += 0.3
     guess[1] = before[1]
     found = metrics.temporal_difference_error(guess, before, truth, truth_before)
-    assert found.tolist() == pytest.approx([0.3 / 6, 0.1], abs=1e-6)
+    assert found.tolist() == pytest.approx([0.3 / 3, 0.1], abs=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width", "windows"), [(8, 16, (7, 11)), (9, 10, (9, 9)), (12, 11, (11, 11))])

@@ -42,11 +42,11 @@ def test_kl_of_each_step_is_averaged_over_clips_of_a_weight(reduction: str) -> N
     torch.testing.assert_close(objectives.kl_per_frame(q, p, reduction, keep), want)
 
 
-FRAMES = np.random.default_rng(0).random((3, 2, 3, 3, 4, 5))  # prediction, truth, and the frames before; B 2, T 3
+FRAMES = np.random.default_rng(0).random((3, 2, 6, 3, 4, 5))  # prediction, truth, and the frames before; B 2, T 6
 FRAMES[2] = FRAMES[1]
 FRAMES[2, :, :, 1, :2] += 0.051  # moves, in one channel alone
 FRAMES[2, :, :, 2, 2] -= 0.049  # hardly moves
-MOVES = np.zeros((2, 3, 1, 4, 5))
+MOVES = np.zeros((2, 6, 1, 4, 5))
 MOVES[..., :2, :] = 1
 
 
@@ -57,7 +57,7 @@ def test_reconstruction_is_that_of_loops(kind: str, motion: float) -> None:
     apart = prediction - truth
     errors = (np.abs(apart) + apart**2) / 2 if kind == "l1+mse" else apart**2
     errors = errors * (1 + motion * MOVES)
-    means = [[errors[b, t].mean() for t in range(3)] for b in range(2)]
+    means = [[errors[b, t].mean() for t in range(6)] for b in range(2)]
     each = [[math.log(mean + 1e-4) if kind == "log-mse" else mean for mean in clip] for clip in means]
     tensors = [torch.from_numpy(x) for x in FRAMES]
     found = objectives.reconstruction(tensors[0], tensors[1], kind, tensors[2], motion)
@@ -71,7 +71,7 @@ def test_reconstruction_is_that_of_loops(kind: str, motion: float) -> None:
 def test_smoothing_is_that_of_loops() -> None:
     prediction, truth, before = FRAMES
     reference = FRAMES[0, ::-1].copy()
-    want = sum((((prediction - reference) - (truth - before))[:, t] ** 2).mean() for t in range(3))
+    want = sum((((prediction - reference) - (truth - before))[:, t] ** 2).mean() for t in range(6))
     found = objectives.smoothing(*(torch.from_numpy(x) for x in (prediction, reference, truth, before)))
     assert found.item() == pytest.approx(want, rel=1e-9)
 

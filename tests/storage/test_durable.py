@@ -99,6 +99,8 @@ def test_a_log_lasts_piece_by_piece(tmp_path: Path, calls: list[str]) -> None:
     again = durable.Log(tmp_path / "log", 4)
     again.append(b"!")
     assert (tmp_path / "log").read_bytes() == b"onet!" and again.size == 5
+    durable.Log(tmp_path / "new" / "folder" / "log", 0).append(b"x")
+    assert (tmp_path / "new" / "folder" / "log").stat().st_mode & 0o777 == 0o644
 
 
 def test_files_and_what_they_say(tmp_path: Path) -> None:
@@ -158,13 +160,55 @@ def test_a_temporary_name_tells_whose_it_is(tmp_path: Path) -> None:
         (mine,) = tmp_path.iterdir()
         assert mine.name == f".x.vidcvae-{os.getpid()}-{began}.tmp"
         other = tmp_path / f".y.vidcvae-{os.getpid()}-{began + 1}.tmp"
-        gone = tmp_path / ".z.vidcvae-4194305-7.tmp"  # above the highest process number
+        gone = tmp_path / ".z.vidcvae-4194305-1.tmp"  # above the highest process number
         for path in (other, gone, tmp_path / f"y.vidcvae-{os.getpid()}-1.tmp", tmp_path / ".vidcvae-1-1.tmp"):
             path.write_text("")
         assert sorted(durable.leftovers(tmp_path)) == [other, gone]
         assert sorted(durable.clean_leftovers(tmp_path)) == [other, gone]
         assert mine.exists() and not other.exists() and not gone.exists()
     assert (tmp_path / "x").exists()
+
+
+def test_where_a_system_has_no_proc_a_process_is_there_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "Path", lambda path: Path(str(path).replace("/proc", "/nowhere")))
+    assert [durable._started(pid) for pid in (os.getpid(), 1, 4194305)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("fails", ["_write", "_fsync", "_replace"])
+def test_a_failed_write_closes_its_own_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    closed: list[int] = []
+    mine: list[int] = []
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "?")
+
+    def close(fd: int) -> None:
+        closed.append(fd)
+        if fd in mine:
+            os.close(fd)
+
+    monkeypatch.setattr(durable, fails, refuse)
+    monkeypatch.setattr(durable, "_close", close)
+    monkeypatch.setattr(durable, "_open", lambda *given: mine.append(os.open(*given)) or mine[-1])
+    with pytest.raises(DataError, match="cannot write"):
+        durable.write_bytes(tmp_path / "x", b"1")
+    assert len(mine) == 1 and closed == mine
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_cut_is_closed_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "?")
+
+    monkeypatch.setattr(durable, "_ftruncate", refuse)
+    monkeypatch.setattr(durable, "_close", lambda fd: (closed.append(fd), os.close(fd)))
+    with pytest.raises(DataError, match=r"cannot write .*Input/output error"):
+        durable.Log(tmp_path / "log", 0)
+    assert len(closed) == 1
 
 
 def test_what_lies_where_a_temporary_file_is_made_is_another_name_of_a_good_file(tmp_path: Path) -> None:
@@ -178,6 +222,11 @@ def test_what_lies_where_a_temporary_file_is_made_is_another_name_of_a_good_file
         make()
         assert (tmp_path / "good").read_bytes() == b"good" and (tmp_path / "x").read_bytes() == b"new"
         assert not (tmp_path / name).exists()
+        assert x.stat().st_mode & 0o777 == 0o644
+    durable.write_bytes(tmp_path / "y", b"y")
+    os.link(tmp_path / "good", tmp_path / name.replace(".x.", ".z."))
+    durable.link(tmp_path / "y", tmp_path / "z")
+    assert (tmp_path / "z").samefile(tmp_path / "y")
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

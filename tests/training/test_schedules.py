@@ -59,6 +59,8 @@ def test_a_beta_that_never_arrives_is_warned_of() -> None:
     assert "peaks at 0.857" in text
     assert "starts at exactly 0" in zero
     assert schedules.warnings(settings.resolve(), Length(70, 3)) == []
+    config = settings.resolve({"kl": {"per": "iteration", "start": 0.0}})
+    assert ["starts at exactly 0" in text for text in schedules.warnings(config, Length(70, 3))] == [True]
 
 
 def test_a_beta_that_arrives_is_not_warned_of() -> None:
