@@ -163,12 +163,21 @@ def test_the_newest_good_checkpoint_is_found_beside_damaged_ones(tmp_path: Path)
     spoil(tmp_path / "step-00000002.safetensors")
     found, problems = checkpoint.read_newest(tmp_path)
     assert (found.meta["step"], len(problems)) == (1, 2) and "step-00000002" in problems[1].message
+    assert found.path.name == "step-00000001.safetensors", "which is best too"
     (tmp_path / checkpoint.LAST).unlink()
     assert checkpoint.read_newest(tmp_path)[0].meta["step"] == 1
     spoil(tmp_path / checkpoint.BEST)
     with pytest.raises(DataError, match=r"no checkpoint in .* can be used: there is no checkpoint") as caught:
         checkpoint.read_newest(tmp_path)
     assert "vidcvae train --config" in caught.value.hint
+
+
+def test_a_damaged_one_does_not_hide_those_behind_it(tmp_path: Path) -> None:
+    numbered(tmp_path, 1, 2, 3, 4)
+    for name in (checkpoint.LAST, "step-00000001.safetensors"):
+        spoil(tmp_path / name)
+    found, problems = checkpoint.read_newest(tmp_path)
+    assert (found.meta["step"], len(problems)) == (3, 2)
 
 
 def test_best_may_be_the_newest_good_one(tmp_path: Path) -> None:
@@ -215,14 +224,20 @@ def test_metadata_that_are_not_ours_are_named(saved: Path, meta: dict[str, objec
 def test_where_a_file_ends_is_named(saved: Path) -> None:
     content = saved.read_bytes()
     size = int.from_bytes(content[:8], "little")
+    header = {k: v for k, v in json.loads(content[8 : 8 + size]).items() if k != "__metadata__"}
+    first = min(header, key=lambda name: header[name]["data_offsets"])
+    negative = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}).encode()
     for data, says in (
         (content[: size - 20], "ends inside its header"),
+        (content[: size + 5], "ends inside its header"),
+        (bytes(8), "its header cannot be read"),
         (content[:5], "ends inside its header"),
         ((1 << 40).to_bytes(8, "little") + content[8:], "ends inside its header"),
         (content[:8] + b"[" + content[9:], "its header cannot be read"),
         ((2).to_bytes(8, "little") + b"[]" + content[8:], "its header cannot be read"),
         (content[:-3], "ends before the end of tensor"),
-        (content[: 8 + size], "ends before the end of tensor"),
+        (content[: 8 + size], f"ends before the end of tensor {first}"),
+        (len(negative).to_bytes(8, "little") + negative + content[8 + size :], "its header cannot be read"),
     ):
         saved.write_bytes(data)
         with pytest.raises(DataError, match=says) as caught:
