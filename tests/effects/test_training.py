@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from torch import nn
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import UsageError
 from vidcvae.models.loading import pick_device
-from vidcvae.training import loop
 
 from .conftest import Known, Step, Train, Trained, begins, config, dataset
 
@@ -54,12 +53,7 @@ def test_time_ends_a_training_and_its_schedules_with_everything_saved(
     """By a clock on which each step takes 15 seconds; the cosine arrives although 100 steps were planned."""
     model = Known()
 
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return 15.0 * len(model.batches)  # each step encodes its clips once, at ratio 1
-
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=Clock.monotonic))
+    monkeypatch.setattr(time, "monotonic", lambda: 15.0 * len(model.batches))  # each step encodes its clips once
     training = {"epochs": 10, "steps_per_epoch": 10, "max_minutes": minutes}
     chosen = config(
         training=training,
