@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable
 
 EXIT_FAILURE = 1
@@ -72,3 +74,13 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def typed(*words: object) -> str:
+    """The command ``vidcvae WORDS`` as it can be pasted into a shell of this system, whatever a path holds."""
+    texts = ["vidcvae", *map(str, words)]
+    if os.name == "nt":  # cmd knows no single quotes
+        import subprocess
+
+        return subprocess.list2cmdline(texts)
+    return shlex.join(texts)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import completion, ui
+from vidcvae.errors import typed
 
 app = typer.Typer(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
 
@@ -44,7 +45,7 @@ def import_(
     ui.say(f"{output}: pose-cvae, {sum(p.numel() for p in model.parameters()):,} parameters, epoch {found.epoch}")
     ui.note(
         "The course's code normalises each image by its own statistics at test time; to repeat its numbers: "
-        f"vidcvae generate {output} --batch-stats ..."
+        f"{typed('generate', output, '--batch-stats', '...')}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidcvae.cli import ui
-from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.errors import DataError, UsageError, did_you_mean, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.video import Pictures
@@ -134,8 +134,11 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
             ui.say("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
         if made.broken:
             raise DataError(made.broken, f"What was read before is in {out}.")
-        shown = f"{out} --size {size}" if size != DEFAULT_SIZE else f"{out}"  # read as made, not squeezed into another
-        ui.say(f"Look at it: vidcvae dataset inspect {shown} --preview sheet.png   then: vidcvae train {shown}")
+        read_as_made = ("--size", size) if size != DEFAULT_SIZE else ()  # not squeezed into another
+        ui.next_step(
+            typed("dataset", "inspect", out, *read_as_made, "--preview", "sheet.png"),
+            typed("train", out, *read_as_made),
+        )
 
     command.__doc__ = f"{about}\n\n{' '.join(_ABOUT.split())}"
     return command

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae.cli import completion, evaluate, trained, ui
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +115,7 @@ def _read(paths: Sequence[Path], name: str, fill: bool, quiet: bool) -> list[tup
         else:
             named.append((str(path), found))
     if missing:
-        commands = "; ".join(f"vidcvae evaluate {path}{_options(name)}" for path in missing)
+        commands = "; ".join(typed("evaluate", path, *_options(name)) for path in missing)
         raise DataError(
             f"{', '.join(map(str, missing))} {'has' if len(missing) == 1 else 'have'} no score record {name}.",
             f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
@@ -155,7 +155,8 @@ def _kept(run: RunFolder, name: str, fill: bool) -> dict[str, Any] | None:
     if named["protocol"].get("checkpoint") == digest:
         ui.warn(f"{place} is not the run's ordinary score: it was taken by another protocol, or on other data.")
         return None
-    ui.warn(f"{place} is of an older checkpoint than the run's best. Score it again: vidcvae evaluate {run.path}")
+    again = typed("evaluate", run.path)
+    ui.warn(f"{place} is of an older checkpoint than the run's best. Score it again: {again}")
     return named
 
 
@@ -197,10 +198,10 @@ def _score(run: RunFolder, name: str, quiet: bool) -> dict[str, Any]:
     return found
 
 
-def _options(name: str) -> str:
+def _options(name: str) -> list[str]:
     split, _, latent = name.partition("-")
-    split_option = f" --split {split}" if split != "val" else ""
-    return split_option + (f" --latent {latent}" if latent != "zero" else "")
+    split_option = ["--split", split] if split != "val" else []
+    return split_option + (["--latent", latent] if latent != "zero" else [])
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae.cli import completion, ui
-from vidcvae.errors import UsageError, counted, did_you_mean
+from vidcvae.errors import UsageError, counted, did_you_mean, typed
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -134,11 +134,13 @@ def init(
     from vidcvae.storage import durable
 
     if path.exists():
-        raise UsageError(f"{path} exists already; it is not overwritten.", f"Check it: vidcvae config check {path}")
+        raise UsageError(
+            f"{path} exists already; it is not overwritten.", f"Check it: {typed('config', 'check', path)}"
+        )
     resolved = settings.resolve_with_preset(preset, [{"model": {"name": model}}] if model else [])
     durable.write_text(path, starter(resolved, f"vidcvae config init{f' --preset {preset}' if preset else ''}"))
     ui.say(str(path))
-    ui.note(f"Edit it, then: vidcvae config check {path}")
+    ui.note(f"Edit it, then: {typed('config', 'check', path)}")
 
 
 def starter(config: Config, command: str) -> str:

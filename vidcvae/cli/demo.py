@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import ui
-from vidcvae.errors import UsageError
+from vidcvae.errors import UsageError, typed
 
 FRAMES, VAL = 1200, 150
 
@@ -74,4 +74,4 @@ def demo(
         ("run: checkpoints, history, config", out / "run"),
     ]
     ui.table("", ("what", "where"), rows)
-    ui.say(f"Next: vidcvae resume {out / 'run'} --max-minutes 10   or your own data: vidcvae train DATASET")
+    ui.next_step(typed("resume", out / "run", "--max-minutes", 10), typed("train", "DATASET"))

@@ -19,7 +19,7 @@ import typer
 
 from vidcvae import __version__
 from vidcvae.cli import ui
-from vidcvae.errors import EXIT_FAILURE
+from vidcvae.errors import EXIT_FAILURE, typed
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib")
 EXTRAS = {
@@ -225,7 +225,7 @@ def _data() -> Iterator[Finding]:
             yield Finding("vidcvae.toml", f"good, data: {config.data.path or 'not named'}")
         except VidcvaeError as error:
             says = " ".join(error.message.split())
-            yield Finding("vidcvae.toml", "unusable", "broken", says, f"vidcvae config check {PROJECT_FILE}")
+            yield Finding("vidcvae.toml", "unusable", "broken", says, typed("config", "check", PROJECT_FILE))
     found = []
     for folder in sorted(path for path in Path().iterdir() if path.is_dir() and not path.name.startswith(".")):
         with contextlib.suppress(VidcvaeError):

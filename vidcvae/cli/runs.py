@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae.cli import completion, ui
-from vidcvae.errors import DataError, UsageError, VidcvaeError
+from vidcvae.errors import DataError, UsageError, VidcvaeError, typed
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -330,7 +330,7 @@ def _command(run: RunFolder) -> str:
 
     try:
         words = reading.parse_json(reading.read_bytes(run.info))["command"]
-        return shlex.join(["vidcvae", *words[1:]])
+        return typed(*words[1:])
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"
 
@@ -352,18 +352,18 @@ def _score(run: RunFolder) -> str:
 
 
 def _next(run: Overview) -> list[str]:
-    name = shlex.quote(run.path)
     match run.state:
         case "running":
-            return [f"vidcvae plot loss {name} --terminal"]
+            return [typed("plot", "loss", run.path, "--terminal")]
         case "damaged":
-            return [f"vidcvae checkpoint verify {name}"]
+            return [typed("checkpoint", "verify", run.path)]
         case "no checkpoint":
-            return [f"vidcvae config show {name}"]
-        case "resumable":
-            return [f"vidcvae resume {name}", f"vidcvae evaluate {name}"]
-    more = f"vidcvae resume {name} --epochs {run.epochs + 10}"
-    return [f"vidcvae evaluate {name}", f"vidcvae plot loss {name}", more]
+            return [typed("config", "show", run.path)]
+    loss, scored = typed("plot", "loss", run.path), run.best_psnr is not None
+    score = [typed("evaluate", run.path)] if scored else []  # else there may be no val split to take it from
+    if run.state == "resumable":
+        return [typed("resume", run.path), *score]
+    return [*score, loss, typed("resume", run.path, "--epochs", run.epochs + 10)]
 
 
 def _disk_use(places: Sequence[Path]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidcvae.cli import evaluate, ui
+from vidcvae.cli import evaluate, trained, ui
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -25,7 +25,7 @@ def load(run: Path, which: str = "best", data: str | None = None) -> tuple[Loade
     loaded.model.to(pick_device(loaded.config.training.device))
     cache = loaded.run.cache if loaded.run else None
     with ui.progress("reading the data") as advance:
-        return loaded, open_dataset(data or loaded.config.data.path, loaded.config.data.size, cache, advance)
+        return loaded, open_dataset(data or trained.data_of(loaded), loaded.config.data.size, cache, advance)
 
 
 def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val") -> Record:

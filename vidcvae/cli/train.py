@@ -11,7 +11,7 @@ import typer
 
 from vidcvae.cli import completion, configuration, trained, ui
 from vidcvae.cli.configuration import PROJECT_FILE
-from vidcvae.errors import DataError, UsageError, counted
+from vidcvae.errors import DataError, UsageError, counted, typed
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -146,6 +146,8 @@ def start(
     if chosen == "cpu":
         host_memory.must_suffice(config, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
+    if initial:
+        loading.check_fit(config, initial.model.state_dict(), initial.path)
     if dry_run:
         ui.say(settings.to_toml(config))
         ui.say(f"# {counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}; nothing was written")
@@ -155,9 +157,10 @@ def start(
     if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # and torchrun has started its processes anew
         run = RunFolder(Path(begun))
         with _holding(run):
-            _resume(run, "last", {}, mode, ranks)
+            _resume(run, "last", None, {}, mode, ranks)
         return run
     run = RunFolder(Path(ranks.from_main(lambda: str(create_run(name, path).path))))
+    as_typed, config = config.data.path, settings.with_values(config, {"data": {"path": _absolute(config.data.path)}})
     with _holding(run):
         if ranks.main:
             durable.write_json(
@@ -165,7 +168,8 @@ def start(
                 {
                     "command": sys.argv,
                     "torchrun": distributed.job(),
-                    "data": config.data.path,
+                    "data": as_typed,
+                    "train": _frames(data),
                     "init": str(initial.path.resolve()) if initial else None,
                     "vidcvae": __version__,
                     "torch": torch.__version__,
@@ -183,7 +187,6 @@ def _begun_by_this_job(path: Path | None) -> str:
     """The run that this same command began under this same torchrun, before one of its processes died, or nothing."""
     import sys
 
-    from vidcvae import reading
     from vidcvae.storage.run import ROOT, RunFolder
     from vidcvae.training import distributed
 
@@ -192,7 +195,7 @@ def _begun_by_this_job(path: Path | None) -> str:
     for folder in [path] if path else sorted(ROOT.glob("*/"), reverse=True):
         run = RunFolder(folder)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            info = reading.parse_json(reading.read_bytes(run.info))
+            info = _info(run)
             if distributed.is_of_this_job(info["torchrun"]) and info["command"] == sys.argv and run.config.is_file():
                 return str(folder)
     return ""
@@ -212,6 +215,9 @@ def resume(
             autocompletion=trained.choices("last", "best"),
         ),
     ] = "last",
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the dataset is now, if it was moved.", show_default=False)
+    ] = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     device: Device = None,
@@ -227,15 +233,21 @@ def resume(
     mode = _mode(json, plain)
     folder = find_run(run)
     with _holding(folder):
-        _resume(folder, resume_from, {"epochs": epochs, "max_minutes": max_minutes, "device": device}, mode)
+        _resume(folder, resume_from, data, {"epochs": epochs, "max_minutes": max_minutes, "device": device}, mode)
 
 
 def _resume(
-    folder: RunFolder, resume_from: str, options: dict[str, Any], mode: str, ranks: Ranks | None = None
+    folder: RunFolder,
+    resume_from: str,
+    moved_to: str | None,
+    options: dict[str, Any],
+    mode: str,
+    ranks: Ranks | None = None,
 ) -> None:
     from vidcvae import config as settings
     from vidcvae.data import open_dataset
     from vidcvae.storage import durable
+    from vidcvae.storage.run import find_data
     from vidcvae.training import distributed
 
     wanted = settings.resolve(settings.read_toml(folder.config))
@@ -244,7 +256,7 @@ def _resume(
     if saved and before.model != wanted.model:
         raise UsageError(
             f"{saved.path} is of another model than {folder.path}.",
-            f"Start a new run from its weights: vidcvae train --init {saved.path}",
+            f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
         )
     config, edited = settings.continued(before, wanted)
     if saved and edited:
@@ -252,24 +264,28 @@ def _resume(
         raise UsageError(
             f"{folder.config} is not what {saved.path} was trained with: {told}. A run goes on as it began.",
             f"Undo that, or start a new run from the weights of this one: "
-            f"vidcvae train --config {folder.config} --init {saved.path}",
+            f"{typed('train', '--config', folder.config, '--init', saved.path)}",
         )
     given = {key: value for key, value in options.items() if value is not None}
-    config = settings.with_values(config, {"training": given})
+    place = _absolute(moved_to or find_data(folder.path, folder, config.data.path))
+    config = settings.with_values(config, {"training": given, "data": {"path": place}})
     ranks = ranks or distributed.join(config)
     ui.tell_failures()
     epochs = saved.meta["epoch"] if saved else 0
     if config.training.epochs < epochs:
         raise UsageError(
             f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than {config.training.epochs}.",
-            f"Choose a larger number: vidcvae resume {folder.path} --epochs {before.training.epochs + 10}",
+            f"Choose a larger number: {typed('resume', folder.path, '--epochs', before.training.epochs + 10)}",
         )
     with ui.progress("reading the data", quiet=mode == "json") as advance:
         data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
-    if config != before:
-        changed = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in settings.differences(before, config).items())
-        length = "; schedules follow the new length" if config.training.epochs != before.training.epochs else ""
-        ui.note(f"changed: {changed}{length}")
+    if saved and moved_to:
+        _check_same_data(folder, data)
+    changed = {key: both for key, both in settings.differences(before, config).items() if key != "data.path"}
+    if changed:
+        told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in changed.items())
+        longer = "; schedules follow the new length" if "training.epochs" in changed else ""
+        ui.note(f"changed: {told}{longer}")
     if config != wanted and ranks.main:
         durable.write_text(folder.config, settings.to_toml(config))
     finished = epochs >= config.training.epochs
@@ -278,10 +294,34 @@ def _resume(
     if finished or timed_out:
         spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
         ui.note(f"{folder.path} is finished: it had its {spent}.")
-        option = "--epochs N" if finished else "--max-minutes M"
-        ui.note(f"To go on: vidcvae resume {folder.path} {option}")
+        option = ("--epochs", "N") if finished else ("--max-minutes", "M")
+        ui.note(f"To go on: {typed('resume', folder.path, *option)}")
         return
     _train(folder, config, data, mode, saved, None if saved else _initial_weights(folder), ranks)
+
+
+def _absolute(path: str) -> str:
+    """Where a dataset lies, wherever a command is typed; synthetic ones lie nowhere."""
+    return path if path.startswith("synthetic:") else str(Path(path).absolute())
+
+
+def _frames(data: VideoData) -> list[int]:
+    """Sequences and frames that are trained on."""
+    train = data.split("train")
+    return [len(train), sum(map(len, train))]
+
+
+def _check_same_data(run: RunFolder, data: VideoData) -> None:
+    """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
+    before = now = _frames(data)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        before = _info(run)["train"]  # which older runs do not tell
+    if before != now:
+        raise DataError(
+            f"{data.source} is another dataset: it has {now[1]} training frames in {now[0]} sequences, and "
+            f"{run.path} began with {before[1]} in {before[0]}.",
+            f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
+        )
 
 
 def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
@@ -303,13 +343,22 @@ def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
     return saved
 
 
+def _info(run: RunFolder) -> dict[str, Any]:
+    """What the run's run.json tells; raises ``OSError`` or ``ValueError``."""
+    from vidcvae import reading
+
+    found = reading.parse_json(reading.read_bytes(run.info))
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
 def _initial_weights(run: RunFolder) -> dict[str, Any] | None:
     """The weights that ``train --init`` was given."""
-    from vidcvae import reading
     from vidcvae.models.loading import load_model
 
     try:
-        init = reading.parse_json(reading.read_bytes(run.info))["init"]
+        init = _info(run)["init"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{run.info} does not tell from what weights the run began: {error}.", "Start another one: vidcvae train"
@@ -342,7 +391,7 @@ def _train(
     weights: dict[str, Any] | None,
     ranks: Ranks,
 ) -> None:
-    from vidcvae.cli.training_view import tell_outcome, watching
+    from vidcvae.cli.training_view import next_commands, tell_outcome, watching
     from vidcvae.output import tensorboard
     from vidcvae.training import loop
 
@@ -354,7 +403,7 @@ def _train(
         outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights, ranks=ranks)
     if mode != "json":
         tell_outcome(outcome)
-        ui.note(f"Next: vidcvae evaluate {run.path}   vidcvae plot loss {run.path}   vidcvae generate {run.path} ...")
+        ui.next_step(*next_commands(run, data))
 
 
 def _mode(json: bool, plain: bool) -> str:

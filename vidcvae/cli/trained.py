@@ -101,13 +101,20 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
+def data_of(loaded: Loaded) -> str:
+    """Where the dataset is that the model was trained on."""
+    from vidcvae.storage.run import find_data
+
+    if not loaded.config.data.path:
+        raise UsageError(f"{loaded.path} does not say on what data it was trained.", "Name a dataset: --data FOLDER")
+    return find_data(loaded.run.path if loaded.run else loaded.path, loaded.run, loaded.config.data.path)
+
+
 def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
     """The dataset ``given``, or the one that the model was trained on, at the model's frame size."""
     from vidcvae.data import open_dataset
 
-    path = given or loaded.config.data.path
-    if not path:
-        raise UsageError(f"{loaded.path} does not say on what data it was trained.", "Name a dataset: --data FOLDER")
+    path = given or data_of(loaded)
     if given is None:
         ui.note(f"no --data given: using {path}, which the model was trained on")
     cache = loaded.run.cache if loaded.run else None

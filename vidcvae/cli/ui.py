@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from vidcvae.errors import typed
 
 # Under torchrun every rank runs the same command: rank 0 speaks for all of them
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
@@ -140,9 +141,15 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def next_step(*commands: str) -> None:
+    """What to type next, each on a line of its own, so that it can be pasted."""
+    for text in commands:
+        note(f"Next: {text}")
+
+
 def command() -> str:
     """The command as it was typed."""
-    return shlex.join(["vidcvae", *sys.argv[1:]])
+    return typed(*sys.argv[1:])
 
 
 @contextlib.contextmanager

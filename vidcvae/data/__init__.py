@@ -10,7 +10,7 @@ from pathlib import Path
 from vidcvae.data import bair, facts, packed, pose_folder, synthetic, synthetic_push, trajectories
 from vidcvae.data import cache as caches
 from vidcvae.data.clips import ClipBatch, Sequence, Stream, VideoData
-from vidcvae.errors import DataError, did_you_mean
+from vidcvae.errors import DataError, did_you_mean, typed
 
 __all__ = [
     "DEFAULT_SIZES",
@@ -60,17 +60,20 @@ def _layout(path: Path) -> str:
     if records := bair.find_folder(path):
         raise DataError(
             f"{path} holds BAIR's TFRecords, which are imported before they are used.",
-            f"Import them: vidcvae dataset import bair {records} OUT",
+            f"Import them: {typed('dataset', 'import', 'bair', records, 'OUT')}",
         )
     if not path.is_dir():
         what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
         raise DataError(f"{path} is {what}, but a dataset is a folder.", _LAYOUTS)
     if bair.is_unfinished(path):
         raise DataError(
-            f"{path} is an import that was interrupted.", f"Go on with it: vidcvae dataset import bair SRC {path}"
+            f"{path} is an import that was interrupted.",
+            f"Go on with it: {typed('dataset', 'import', 'bair', 'SRC', path)}",
         )
     if packed.is_unfinished(path):
-        raise DataError(f"{path} is a pack that was interrupted.", f"Finish it: vidcvae dataset pack ROOT {path}")
+        raise DataError(
+            f"{path} is a pack that was interrupted.", f"Finish it: {typed('dataset', 'pack', 'ROOT', path)}"
+        )
     raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)
 
 
@@ -87,7 +90,7 @@ def open_stream(path: Path, size: tuple[int, int], progress: Progress = None) ->
             return pose_folder.stream(path, size, progress=progress)
         case "push":
             return trajectories.stream(path, size, progress=progress)
-    raise DataError(f"{path} is packed already.", f"Look at it: vidcvae dataset inspect {path}")
+    raise DataError(f"{path} is packed already.", f"Look at it: {typed('dataset', 'inspect', path)}")
 
 
 def open_dataset(

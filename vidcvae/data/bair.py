@@ -22,7 +22,7 @@ from vidcvae import reading
 from vidcvae.data import packed
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.tfrecord import BadMessage, Feature, OnProblem, Problem, read_example, read_records, stop_at_problem
-from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.errors import DataError, UsageError, did_you_mean, typed
 from vidcvae.storage import durable
 
 SPLITS = ("train", "test")
@@ -194,7 +194,7 @@ def _claim(out: Path) -> None:
     """Make sure that nothing but an unfinished import is written over."""
     if packed.is_packed(out):
         shutil.rmtree(out / _PARTS, ignore_errors=True)  # of an import that was ended by a crash at its very end
-        raise DataError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
+        raise DataError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
     if out.exists() and any(out.iterdir()) and not is_unfinished(out):

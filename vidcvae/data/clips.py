@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcvae.errors import DataError, did_you_mean
+from vidcvae.errors import DataError, did_you_mean, typed
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,19 @@ class VideoData:
         alias = {"val": "validate", "validate": "val"}.get(name, name)
         return alias if alias in self.splits and name not in self.splits else name
 
+    def has_split(self, name: str) -> bool:
+        return bool(self.splits.get(self.split_name(name)))
+
     def split(self, name: str) -> tuple[Sequence, ...]:
         """The sequences of a split; raises ``DataError`` if it is missing or empty."""
         sequences = self.splits.get(self.split_name(name), ())
         if not sequences:
             there = [s for s, found in self.splits.items() if found]
+            other = f" (--split {there[0]}, or other data: --data DATASET)" if there and name != "train" else ""
+            inspect = typed("dataset", "inspect", self.source)
             raise DataError(
                 f"{self.source} has no {name!r} split.{did_you_mean(name, there)}",
-                f"It has {', '.join(there) or 'none at all'}. See what is there: vidcvae dataset inspect {self.source}",
+                f"It has {', '.join(there) or 'none at all'}{other}. See what is there: {inspect}",
             )
         return sequences
 
@@ -136,7 +141,7 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
                 f"sequence {sequence.name} has no {_FILES.get(name, name)}, but the model is conditioned on {kind}.",
                 "Choose data that has them, or train without: --set model.conditions=none"
                 if name != "pose"
-                else "Use a dataset in the course's dance layout.",
+                else "Use a dataset in the course's dance layout; for robot pushing: --preset svg-bair",
             )
     if kind == "pose":
         return np.asarray(sequence.tracks["pose"][start : start + length])

@@ -20,7 +20,7 @@ import numpy as np
 
 from vidcvae import reading
 from vidcvae.data.clips import Sequence, Stream, VideoData
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, typed
 from vidcvae.storage import durable
 
 MANIFEST = "manifest.json"
@@ -91,7 +91,7 @@ def _claim(out: Path) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     if is_packed(out):
-        raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: vidcvae dataset inspect {out}")
+        raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
     names = map(durable.target_name, out.iterdir())
     if any(not _DATA_FILE.fullmatch(name) and name != MANIFEST for name in names):
         raise UsageError(f"{out} is not empty and holds no interrupted pack.", "Choose a folder that is new or empty.")

@@ -13,7 +13,7 @@ import numpy as np
 from vidcvae.data import facts, images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.pose_listing import Listing, Problem, Stretch, is_pose_folder, list_files
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, typed
 from vidcvae.storage import durable
 
 __all__ = ["FolderScan", "is_pose_folder", "read", "scan", "stream", "write_folder"]
@@ -170,4 +170,4 @@ def _as_error(problem: Problem, root: Path) -> DataError:
 
 
 def _inspect(root: Path) -> str:
-    return f"All problems at once: vidcvae dataset inspect {root}"
+    return f"All problems at once: {typed('dataset', 'inspect', root)}"

@@ -21,7 +21,7 @@ from vidcvae import reading
 from vidcvae.data import images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.facts import FILE, read_facts
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, typed
 
 SPLITS = ("train", "validate", "test")
 TRACK_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv"}
@@ -222,7 +222,7 @@ def _decode(root: Path, clips: list[Clip], size: tuple[int, int], progress: Prog
         try:
             sequence = read_clip(clip, size)
         except DataError as error:
-            hint = error.hint or f"All problems at once: vidcvae dataset inspect {root}"
+            hint = error.hint or f"All problems at once: {typed('dataset', 'inspect', root)}"
             raise DataError(error.message, hint) from None
         yield clip.split, sequence
         if progress:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidcvae import reading
 from vidcvae.data import images
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, typed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_GIF_FRAMES = 20_000  # a few kilobytes can declare any number
@@ -153,7 +153,7 @@ def open_gif(path: Path) -> Pictures:
     except FileNotFoundError:
         raise DataError(f"there is no GIF {path}.", "Name a file such as dance.gif.") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no GIF.", f"A video: vidcvae dataset import video {path}") from None
+        raise DataError(f"{path} is no GIF.", f"A video: {typed('dataset', 'import', 'video', path)}") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{path} cannot be read ({error}).", "Name a file such as dance.gif.") from None
     durations = _gif_durations(image)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError, an
+from vidcvae.errors import DataError, UsageError, an, typed
 from vidcvae.evaluation import metrics
 from vidcvae.evaluation.freerun import Way, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
@@ -219,7 +219,7 @@ def long_run(
     if not np.isfinite(passes).all():
         raise DataError(
             f"the run of {loaded.path} became infinite in pass {int(np.isfinite(passes).argmin()) + 1}.",
-            f"Check its weights: vidcvae checkpoint verify {loaded.path}",
+            f"Check its weights: {typed('checkpoint', 'verify', loaded.path)}",
         )
     return LongRun(sequence.name, frames, passes)
 
@@ -272,7 +272,7 @@ def _psnr_curves(
     if not all(np.isfinite(curve).all() for curve in curves):
         raise DataError(
             f"the weights of {loaded.path} make frames that are not finite numbers.",
-            f"Check them: vidcvae checkpoint verify {loaded.path}",
+            f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
         )
     return curves
 

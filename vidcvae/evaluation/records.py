@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from vidcvae import config as settings
 from vidcvae import reading
 from vidcvae.data import clips
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, typed
 from vidcvae.models.loading import Loaded
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder, find_checkpoint
@@ -234,7 +233,7 @@ def read(path: Path) -> Record:
         record = reading.parse_json(reading.read_bytes(path))
     except FileNotFoundError:
         run = path.parent.parent
-        raise DataError(f"there is no score record {path}.", f"Make one: vidcvae evaluate {run}") from None
+        raise DataError(f"there is no score record {path}.", f"Make one: {typed('evaluate', run)}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
@@ -273,7 +272,7 @@ def command(run: str, record: Record, like: Record) -> str:
     protocol, defaults = like["protocol"], {"split": "val", "latent": "zero", "samples": 1, "seed": 0}
     if run.endswith(".json"):  # of a record's file, the run that it lies in
         run = str(Path(run).parent.parent) if Path(run).parent.name == "scores" else "RUN"
-    words = ["vidcvae", "evaluate", run]
+    words = [run]
     unlike = differences(record, like)
     if unlike.keys() & {"data_digest", "size"} and "data" in like:
         words += ["--data", like["data"]]
@@ -288,7 +287,7 @@ def command(run: str, record: Record, like: Record) -> str:
         words += ["--weights", str(protocol.get("weights"))]
     words += ["--batch-stats"] if protocol.get("batch_norm") == "batch" else []
     words += ["--shuffle-actions"] if protocol.get("actions") == "of other clips" else []
-    return shlex.join(words)
+    return typed("evaluate", *words)
 
 
 def digest_of(sequences: Sequence[clips.Sequence], lengths: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from vidcvae import __version__
 from vidcvae.config import to_table
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError, an, did_you_mean
+from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
 from vidcvae.evaluation import records
 from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
@@ -149,7 +149,7 @@ def score_split(
     if not np.isfinite(result["psnr_mean"]):
         raise DataError(
             f"the weights of {loaded.path} make frames that are not finite numbers.",
-            f"Check them: vidcvae checkpoint verify {loaded.path}",
+            f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
         )
     if samples > 1:
         picks, best = _best_of(tables, drawn)

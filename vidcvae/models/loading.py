@@ -80,12 +80,17 @@ def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) 
 
     The first try is a model without memory: a small file must not make room for a huge one.
     """
-    with torch.device("meta"):
-        sketch = build_model(config)
-    _check_fit(sketch, state, path)
+    check_fit(config, state, path)
     model = build_model(config)
     model.load_state_dict(state)
     return model
+
+
+def check_fit(config: settings.Config, state: dict[str, Tensor], path: Path) -> None:
+    """Raise ``DataError`` unless ``state``, of ``path``, are weights of the model that ``config`` describes."""
+    with torch.device("meta"):
+        sketch = build_model(config)
+    _check_fit(sketch, state, path)
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve, to_table
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, typed
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.evaluation.latents import ACTIVE
 from vidcvae.storage.history import read_history
@@ -73,6 +74,7 @@ class Run:
     name: str
     config: Config
     history: list[Record]
+    path: Path | None = None
 
     def records(self, kind: str) -> list[Record]:
         return [record for record in self.history if record["kind"] == kind]
@@ -114,9 +116,9 @@ def read_run(folder: RunFolder, trained: bool = True) -> Run:
     history = read_history(folder.history) if trained or folder.history.exists() else []
     if trained and not any(record["kind"] in ("step", "epoch") for record in history):
         raise DataError(
-            f"the run {folder.path} has no losses yet.", f"It may still be starting; or: vidcvae resume {folder.path}"
+            f"the run {folder.path} has no losses yet.", f"It may still be starting; or: {typed('resume', folder.path)}"
         )
-    return Run(folder.path.name, resolve(read_toml(folder.config)), history)
+    return Run(folder.path.name, resolve(read_toml(folder.config)), history, folder.path)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -177,7 +179,8 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
         validations = run.records("validation")
         if not validations:
             raise DataError(
-                f"the run {run.name} has no validation yet.", f"Score it: vidcvae evaluate {run.name} --data DATASET"
+                f"the run {run.name} has no validation yet; without a val split it never has.",
+                f"See how it goes: {typed('plot', 'loss', run.path or run.name)}",
             )
         best = max(validations, key=lambda record: float(record[metric]))
         latents = ("zero", "prior") if len(runs) == 1 else (metric.partition("_")[2],)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
@@ -12,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from vidcvae.config import differences, to_table, to_toml
+from vidcvae.errors import typed
 from vidcvae.evaluation import records
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.output import inline_svg, player, plots
@@ -326,7 +326,7 @@ def _differing(report: Report) -> list[str]:
 def _command(info: dict[str, Any]) -> str:
     """What was typed; however Python was started, the program is called vidcvae."""
     words = info.get("command")
-    return shlex.join(["vidcvae", *map(str, words[1:])]) if isinstance(words, list) and words else ""
+    return typed(*map(str, words[1:])) if isinstance(words, list) and words else ""
 
 
 def _value(table: dict[str, dict[str, Any]], key: str) -> str:

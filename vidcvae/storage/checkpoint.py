@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vidcvae import reading
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, typed
 from vidcvae.storage import durable
 
 FORMAT = "vidcvae-checkpoint-1"
@@ -173,7 +173,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
     if newest is None:
         raise DataError(
             f"no checkpoint in {folder} can be used: {' '.join(problem.message for problem in problems)}",
-            f"Train anew with the same settings: vidcvae train --config {folder.parent / 'config.toml'}",
+            f"Train anew with the same settings: {typed('train', '--config', folder.parent / 'config.toml')}",
         )
     return newest, problems
 

@@ -8,12 +8,13 @@ checkpoints/     last, best, and the newest steps
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidcvae import __version__, reading
-from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.errors import DataError, UsageError, did_you_mean, typed
 from vidcvae.storage import checkpoint, durable, lock
 
 ROOT = Path("runs")
@@ -53,7 +54,7 @@ def create_run(name: str, path: Path | None = None) -> RunFolder:
         if path.exists() and not (path.is_dir() and _is_free(path)):
             raise UsageError(
                 f"{path} already holds something; a run is never overwritten.",
-                f"Choose another --run, or go on with it: vidcvae resume {path}",
+                f"Choose another --run, or go on with it: {typed('resume', path)}",
             )
         durable.make_folder(path)
         return _marked(RunFolder(path))
@@ -129,6 +130,30 @@ def has_checkpoint(run: RunFolder) -> bool:
     return any(run.checkpoints.glob("*.safetensors"))
 
 
+def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
+    """Where the dataset is that ``what``, a run or a checkpoint, was trained on.
+
+    Its path is in the run's config. Where a project was moved as a whole, it lies where it was typed to be: below the
+    current folder, or below the one that the run's root is in. Raises ``DataError`` if it is nowhere.
+    """
+    places = [trained_on]
+    if run:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            places.insert(0, str(reading.read_toml(run.config)["data"]["path"]))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            as_typed = str(reading.parse_json(reading.read_bytes(run.info))["data"])
+            places += [as_typed, str(run.path.absolute().parent.parent / as_typed)]
+    for place in places:
+        with contextlib.suppress(OSError):
+            if place.startswith("synthetic:") or Path(place).exists():
+                return place
+    tell = f"Tell the run where they are: {typed('resume', run.path, '--data', 'DATASET')}   or for once" if run else ""
+    raise DataError(
+        f"the data that {what} was trained on are not there any more: {places[0]}.",
+        f"{tell or 'Name where they are'}: --data DATASET",
+    )
+
+
 def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:
     """The checkpoint that RUN means: a file itself, or of a run folder its best (else last) one."""
     if given is not None and given.suffix.lower() in PICTURES:
@@ -152,5 +177,5 @@ def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunF
             return run.checkpoints / name, run
     raise DataError(
         f"the run {run.path} has no checkpoint yet.",
-        f"It may still be in its first epoch; or: vidcvae resume {run.path}",
+        f"It may still be in its first epoch; or: {typed('resume', run.path)}",
     )

@@ -16,6 +16,8 @@ from vidcvae.config import Config
 from vidcvae.data import clips, resident, sampler
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
+from vidcvae.errors import DataError
+from vidcvae.evaluation import freerun
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.schedules import Length
 from vidcvae.training.state import TrainingState
@@ -23,8 +25,21 @@ from vidcvae.training.step import Draws, draw
 
 
 def run_length(config: Config, data: VideoData) -> Length:
-    """How many steps the epochs have. Raises ``DataError`` if no clip can be cut from the training split."""
+    """How many steps the epochs have.
+
+    Raises ``DataError`` if the data are not for this model: no clip can be cut from the training split, a sequence
+    lacks the conditions, or one of validation is too short to be scored.
+    """
     train, sequences = config.training, data.split("train")
+    scored = data.split("val") if config.validation.every and data.has_split("val") else ()
+    for sequence in (*sequences, *scored):
+        clips.condition_rows(sequence, 0, 1, config.model.condition, config.data.condition)
+    for sequence in scored:
+        try:
+            freerun.run_length(sequence, train.past)
+        except DataError as error:
+            hint = "Remove it from val, or train without validation: --set validation.every=0"
+            raise DataError(f"val: {error.message}", hint) from None
     if train.steps_per_epoch:
         return Length(train.epochs, train.steps_per_epoch)
 
@@ -37,14 +52,19 @@ def run_length(config: Config, data: VideoData) -> Length:
 
 def warnings(config: Config, data: VideoData) -> list[str]:
     """What is probably not meant, with the way out."""
-    batch = config.training.batch_size
+    found, batch = [], config.training.batch_size
     clips = len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
-    if batch <= clips:
-        return []
-    return [
-        f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them more "
-        f"than once. Use --batch-size {clips} or less."
-    ]
+    if batch > clips:
+        found.append(
+            f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "
+            f"more than once. Use --batch-size {clips} or less."
+        )
+    if config.validation.every and not data.has_split("val"):
+        found.append(
+            f"{data.source} has no val split: nothing is validated, and the last checkpoint stands for the best. "
+            "Afterwards evaluate, plot and report need --split train, or other data: --data DATASET."
+        )
+    return found
 
 
 class Batches:

@@ -19,7 +19,7 @@ from vidcvae import __version__, rng
 from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, Place, VideoData
-from vidcvae.errors import NonFiniteError, Stopped
+from vidcvae.errors import NonFiniteError, Stopped, typed
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_weights, pick_device
 from vidcvae.storage import checkpoint, durable
@@ -259,7 +259,7 @@ class _Training:
             self._log("epoch", progress.epoch)
         last = progress.epochs + 1 >= self.config.training.epochs or self._out_of_time()
         best = False
-        if every and (last or (progress.epochs + 1) % every == 0) and self.data.splits.get(self.data.split_name("val")):
+        if every and (last or (progress.epochs + 1) % every == 0) and self.data.has_split("val"):
             with self.pace.beyond_the_budget() if self._out_of_time() else contextlib.nullcontext():
                 best = self._validate()
         progress.epoch = Meter()
@@ -340,7 +340,7 @@ class _Training:
         self._save()
         return Stopped(
             f"stopped at step {self.progress.step} of {self.length.steps}; everything is saved.",
-            f"Go on with: vidcvae resume {self.run.path}",
+            f"Go on with: {typed('resume', self.run.path)}",
             exit_code(self.asked.stop),
         )
 

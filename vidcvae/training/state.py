@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidcvae import reading
 from vidcvae.config import Config
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, typed
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import load_weights
 from vidcvae.storage.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ class TrainingState:
         if "progress" not in saved.meta:
             raise DataError(
                 f"{saved.path} holds weights only, no optimizer and no position, so it cannot be resumed.",
-                f"Start a new run from its weights: vidcvae train --init {saved.path}",
+                f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
             )
         try:
             self._take_over(saved)
@@ -105,7 +105,7 @@ class TrainingState:
             reason = reading.label((str(error).splitlines() or [""])[0][:200])
             raise DataError(
                 f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).",
-                f"Start a new run from its weights: vidcvae train --init {saved.path}",
+                f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
             ) from None
 
     def _take_over(self, saved: Checkpoint) -> None:
