@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
+import sys
 from collections.abc import Iterable
 
 EXIT_FAILURE = 1
@@ -79,7 +79,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 def typed(*words: object) -> str:
     """The command ``vidcvae WORDS`` as it can be pasted into a shell of this system, whatever a path holds."""
     texts = ["vidcvae", *map(str, words)]
-    if os.name == "nt":  # cmd knows no single quotes
+    if sys.platform == "win32":  # cmd knows no single quotes
         import subprocess
 
         return subprocess.list2cmdline(texts)

@@ -25,6 +25,10 @@ def open_file(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading; raises ``OSError``."""
     try:
         fd = os.open(path, _FLAGS)
+    except PermissionError:
+        if path.is_dir():  # which Windows does not open
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        raise
     except ValueError:  # a NUL, or half of a surrogate pair
         raise OSError(errno.EINVAL, "no file can have such a name") from None
     mode = os.fstat(fd).st_mode

@@ -77,9 +77,9 @@ def test_what_is_missing_is_told_on_the_page(cli: Cli, runs: list[str]) -> None:
     done = cli("report", *runs, "-o", "r.html")
     assert done.code == 0, done.err
     page = Path("r.html").read_text()
-    assert "there is no dataset data" in page and "has no checkpoint yet" in page
+    assert f"there is no dataset {Path('data').absolute()}, which" in page and "has no checkpoint yet" in page
     assert "<h2>Training</h2>" in page, "what there is, is shown"
-    assert "there is no dataset data" in done.err
+    assert "there is no dataset " in done.err
     asked = cli("report", runs[0], "--data", "elsewhere", "-o", "r.html")
     assert asked.code == 4 and "there is no dataset elsewhere" in asked.err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -83,6 +84,9 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; every failure a user can meet ends in one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):  # in a pipe on Windows, 256 letters are known, and others would be an error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:  # as it is in background jobs
         signal.signal(signal.SIGINT, _interrupt)

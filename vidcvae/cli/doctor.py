@@ -74,7 +74,11 @@ def examine() -> Iterator[Finding]:
 
 def _python() -> Iterator[Finding]:
     yield Finding("vidcvae", f"{__version__}, {Path(__file__).parents[1]}")
-    yield Finding("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
+    place = f"{platform.system()} {platform.machine()}"
+    yield Finding("python", f"{platform.python_version()}, {place}")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        says = "vidcvae is tested on Linux x86-64; what it does on other systems was mended by reading, never run."
+        yield Finding("system", place, "note", says)
 
 
 def _torch() -> Any | None:
@@ -154,11 +158,10 @@ def _processor() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    file = Path("/proc/meminfo")
-    if not file.exists():
-        return
-    table = dict(line.split(":") for line in file.read_text().splitlines())
-    free, total = (int(table[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+    import psutil
+
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         if limit.exists() and limit.read_text().strip().isdigit():
             total = min(total, int(limit.read_text()))

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,9 @@ PLAN = "sweep.json"
 OWN = (".cache", ".lock")  # what may lie in a new study's folder
 POLL_SECONDS = 0.1
 LONGEST_NAME = 120
+# What asks a child to save and end: on Windows, SIGTERM would kill it at once
+_OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+_STOP = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -310,14 +314,15 @@ class Child:
         if jobs > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
-        # In a session of its own the child does not see the terminal's Ctrl-C, which we pass on ourselves
+        # On its own the child does not see the terminal's Ctrl-C, which we pass on ourselves
+        alone = {"creationflags": _OWN_GROUP} if sys.platform == "win32" else {"start_new_session": True}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vidcvae", *self._arguments()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment,
-            start_new_session=True,
+            **alone,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -353,7 +358,7 @@ class Child:
         """Once only: a second signal would keep it from saving."""
         if not self._asked and self.process.poll() is None:
             self._asked = True
-            self.process.terminate()
+            self.process.send_signal(_STOP)
 
     def ended(self) -> str:
         """Say how it went; what was wrong, or "" if nothing was."""

@@ -12,6 +12,8 @@ import errno
 import json
 import os
 import re
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ from vidcvae.errors import DataError
 # The file operations stand here by name, so that the crash tests can put a failing layer under them.
 _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
 _replace, _unlink, _link, _ftruncate, _mkdir = os.replace, os.unlink, os.link, os.ftruncate, os.mkdir
+
+# Windows: without it every line end that is written becomes two bytes, and Ctrl-Z the end of a file that is read
+_BINARY = getattr(os, "O_BINARY", 0)
+_PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()  # seconds, before a file is replaced again
+_PROC = Path("/proc")
+_ALIVE = 1  # of a process that exists, but does not tell since when
 
 _WRITERS = 8  # threads that wait for the disk together
 _TEMPORARY = re.compile(r"^\.(?P<target>.+)\.vidcvae-(?P<pid>\d+)-(?P<started>\d+)\.tmp$")
@@ -37,7 +45,7 @@ class Writer:
 
     def _create(self) -> int:
         # Never O_TRUNC: what lies there, left by a failed ``link``, may be another name of a good file.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
         try:
             return _open(self._temporary, flags, 0o644)
         except FileExistsError:
@@ -57,7 +65,7 @@ class Writer:
         _fsync(self._fd)
         fd, self._fd = self._fd, -1  # it is closed even where closing reports an error
         _close(fd)
-        _replace(self._temporary, self.target)
+        _put_in_place(self._temporary, self.target)
         _fsync_folder(self.target.parent)
 
     def abandon(self) -> None:
@@ -131,7 +139,7 @@ class Log:
         self._torn = False
         try:
             _make_folder(path.parent)
-            self._fd = _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._fd = _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, 0o644)
             try:
                 self._cut()
                 _fsync_folder(path.parent)
@@ -177,7 +185,7 @@ def link(source: Path, target: Path) -> None:
         except OSError:
             return write_bytes(target, source.read_bytes())
         try:
-            _replace(temporary, target)
+            _put_in_place(temporary, target)
         finally:
             # POSIX: renaming a name onto another name of the same file does nothing, and leaves both
             with contextlib.suppress(FileNotFoundError):
@@ -225,7 +233,8 @@ def check_writable(path: Path) -> None:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files whose writer is dead; not those of a living process."""
     matches = ((path, _TEMPORARY.match(path.name)) for path in folder.glob(".*.tmp"))
-    return [path for path, match in matches if match and _started(int(match["pid"])) != int(match["started"])]
+    known = ((path, int(match["pid"]), int(match["started"])) for path, match in matches if match)
+    return [path for path, pid, started in known if _started(pid) not in (started, _ALIVE)]
 
 
 def target_name(temporary: Path) -> str:
@@ -244,6 +253,16 @@ def clean_leftovers(folder: Path) -> list[Path]:
 def _temporary(target: Path) -> Path:
     """Where ``target`` is written first; the name tells whose it is."""
     return target.with_name(f".{target.name}.vidcvae-{os.getpid()}-{_started(os.getpid())}.tmp")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename. Windows refuses it while somebody has the target open, a reader or a virus scanner, who soon is done."""
+    for pause in _PAUSES:
+        try:
+            return _replace(temporary, target)
+        except PermissionError:
+            time.sleep(pause)
+    return _replace(temporary, target)
 
 
 def _write_all(fd: int, data: bytes | memoryview) -> int:
@@ -276,28 +295,30 @@ def _refused(what: str, target: Path, error: OSError) -> DataError:
 
 
 def _started(pid: int) -> int:
-    """When a process began, in the kernel's ticks, so that a reused process number is told apart.
+    """When a process began, so that a reused process number is told apart; 0 for a process that does not exist.
 
-    0 for a process that does not exist; 1 where the system has no /proc and the process exists.
+    On Linux in the kernel's own ticks, which do not move when the clock is set.
     """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int((_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
     except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
+        if (_PROC / "self" / "stat").exists():
             return 0
     except (OSError, ValueError, IndexError):
         pass
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        began: float = psutil.Process(pid).create_time()
+        return round(began * 1000)
+    except psutil.NoSuchProcess:
         return 0
-    except OSError:
-        pass
-    return 1
+    except psutil.Error:
+        return _ALIVE
 
 
 def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no handle for a folder; its rename is made durable by the journal
+    if sys.platform == "win32":  # it has no handle for a folder; its rename is made durable by the journal
         return
     fd = _open(folder, os.O_RDONLY, 0)
     try:

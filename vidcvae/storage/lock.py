@@ -1,9 +1,9 @@
 """One writer in a run folder at a time.
 
-The kernel holds the lock (flock) and drops it when its process ends, however it ends; so no process number has to be
-checked, and none can be mistaken for another's. The file's text only tells people who holds it. Over NFS, Linux takes
-flock to the server, so that other hosts are refused as well; where a file system has no locks, and on Windows,
-nobody is.
+The kernel holds the lock (flock; on Windows, of a byte far behind the text) and drops it when its process ends,
+however it ends; so no process number has to be checked, and none can be mistaken for another's. The file's text only
+tells people who holds it. Over NFS, Linux takes flock to the server, so that other hosts are refused as well; where a
+file system has no locks, nobody is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from pathlib import Path
 from vidcvae import reading
 from vidcvae.errors import DataError, UsageError
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
 
 FILE = ".lock"
+_FAR = 1 << 30  # the byte that is locked on Windows, where nobody else may read what is locked
 
 
 @contextlib.contextmanager
@@ -44,9 +47,12 @@ def holding(folder: Path) -> Iterator[str]:
             os.write(fd, json.dumps(_me()).encode())
         yield died
     finally:
+        if sys.platform == "win32":  # no file can be removed that is open, so nobody waits for one that is
+            os.close(fd)
         with contextlib.suppress(OSError):
             path.unlink()  # while it is held: whoever waits for this file finds that it is no longer the one there
-        os.close(fd)
+        if sys.platform != "win32":
+            os.close(fd)
 
 
 def holder(folder: Path) -> str:
@@ -75,16 +81,20 @@ def _take(path: Path) -> int:
             time.sleep(0.01)  # perhaps it is only being let go, or looked at by ``holder``
     raise UsageError(
         f"{path.parent} is in use by {_who(path) or 'another process'}; two writers would spoil it.",
-        "Wait until it ends, or stop it with everything saved: kill -TERM and its process number, on its host.",
+        "Wait until it ends, or stop it with everything saved: "
+        + ("Ctrl-C in its window." if sys.platform == "win32" else "kill -TERM and its process number, on its host."),
     )
 
 
 def _lock(fd: int, shared: bool = False) -> bool:
     """Whether nobody else holds it; if so, this process does from now on."""
-    if sys.platform == "win32":
-        return True
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if sys.platform == "win32":
+            os.lseek(fd, _FAR, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            os.lseek(fd, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
     return True

@@ -147,10 +147,10 @@ def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
         with contextlib.suppress(OSError):
             if place.startswith("synthetic:") or Path(place).exists():
                 return place
-    tell = f"Tell the run where they are: {typed('resume', run.path, '--data', 'DATASET')}   or for once" if run else ""
+    tell = f"Tell the run where it is: {typed('resume', run.path, '--data', 'DATASET')}   or for once" if run else ""
     raise DataError(
-        f"the data that {what} was trained on are not there any more: {places[0]}.",
-        f"{tell or 'Name where they are'}: --data DATASET",
+        f"there is no dataset {places[0]}, which {what} was trained on.",
+        f"{tell or 'Name where it is'}: --data DATASET",
     )
 
 

@@ -377,10 +377,12 @@ def _with_memory(run: Callable[[], Any], device: str, calls: int = 1) -> tuple[A
     result, *_ = [run() for _ in range(calls)]
     if device == "cuda":
         return result, torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return result, None
+    if sys.platform == "win32":
+        import psutil
+
+        return result, psutil.Process().memory_info().peak_wset
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return result, peak if sys.platform == "darwin" else peak * 1024
 

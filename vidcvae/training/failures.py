@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import replace
 from typing import Any
@@ -173,7 +172,6 @@ def _readable(size: str) -> str:
 
 
 def _free_memory() -> str:
-    try:
-        return f"{os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.2f} GiB"
-    except (ValueError, OSError, AttributeError):  # not on this system
-        return ""
+    import psutil
+
+    return f"{psutil.virtual_memory().available / 2**30:.2f} GiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -26,21 +27,23 @@ class Requests:
             self.save = True
 
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+# SIGBREAK is Windows': Ctrl-Break, and what one process can ask of another there
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+_SAVES = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
-def _leave_at_the_second(fd: int) -> None:
+def _leave_at_the_second(signals: socket.socket) -> None:
     """Read signals' numbers as they come, and end the process with the second one that asks it to stop.
 
     In a thread, since Python calls a handler only when the operation is over that PyTorch is busy with. Nothing may
     hold us up; the last checkpoint stands.
     """
     stops = 0
-    while number := os.read(fd, 1):
-        stops += number[0] in _STOPS
-        if stops == 2:
-            os._exit(128 + number[0])
-    os.close(fd)
+    with signals:
+        while number := signals.recv(1):
+            stops += number[0] in _STOPS
+            if stops == 2:
+                os._exit(128 + number[0])
 
 
 def exit_code(stop: int) -> int:
@@ -50,7 +53,7 @@ def exit_code(stop: int) -> int:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Requests]:
-    """Collect SIGINT, SIGTERM and SIGUSR1 in a ``Requests`` while the block runs.
+    """Collect SIGINT, SIGTERM (Windows: SIGBREAK) and SIGUSR1 in a ``Requests`` while the block runs.
 
     Signals reach the main thread only; trained from another one, nothing is caught.
     """
@@ -58,11 +61,11 @@ def listening() -> Iterator[Requests]:
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # as ``set_wakeup_fd`` demands
+    numbers = (*_STOPS, *_SAVES)
+    reading, writing = socket.socketpair()  # not a pipe, which Windows cannot make non-blocking
+    writing.setblocking(False)  # as ``set_wakeup_fd`` demands
     threading.Thread(target=_leave_at_the_second, args=(reading,), daemon=True).start()
-    woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    woken = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = [signal.signal(number, requests.handle) for number in numbers]
     try:
         yield requests
@@ -70,4 +73,4 @@ def listening() -> Iterator[Requests]:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
         signal.set_wakeup_fd(woken)
-        os.close(writing)  # which ends the thread
+        writing.close()  # which ends the thread
