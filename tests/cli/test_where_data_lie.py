@@ -131,7 +131,9 @@ def test_a_dataset_that_was_moved(cli: Cli, tiny_dance: Path) -> None:
     assert cli("evaluate", "r", "--data", "moved data").code == 0
     pose_folder.write_folder(synthetic.dance(36, 8, 1, 0, (16, 16)), Path("other"))
     other = cli("resume", "r", "--epochs", 2, "--data", "other")
-    assert other.code == 4 and "another dataset: it has 36 training frames in 1 sequences" in other.err
+    assert (
+        other.code == 4 and "other is not what runs/r began with: it has 36 training frames in 1 sequences" in other.err
+    )
     assert Path("runs/r/config.toml").read_text() == settings
     done = cli("resume", "r", "--epochs", 2, "--data", "moved data", "--plain")
     assert done.code == 0 and "data.path" not in done.err

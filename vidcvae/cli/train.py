@@ -314,12 +314,11 @@ def _frames(data: VideoData) -> list[int]:
 def _check_same_data(run: RunFolder, data: VideoData) -> None:
     """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
     before = now = _frames(data)
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         before = _info(run)["train"]  # which older runs do not tell
     if before != now:
         raise DataError(
-            f"{data.source} is another dataset: it has {now[1]} training frames in {now[0]} sequences, and "
-            f"{run.path} began with {before[1]} in {before[0]}.",
+            f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
             f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
         )
 
@@ -344,13 +343,10 @@ def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
 
 
 def _info(run: RunFolder) -> dict[str, Any]:
-    """What the run's run.json tells; raises ``OSError`` or ``ValueError``."""
+    """What the run's run.json tells; raises ``OSError``, ``ValueError`` or ``TypeError``."""
     from vidcvae import reading
 
-    found = reading.parse_json(reading.read_bytes(run.info))
-    if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
-    return found
+    return dict(reading.parse_json(reading.read_bytes(run.info)))
 
 
 def _initial_weights(run: RunFolder) -> dict[str, Any] | None:
