@@ -34,6 +34,7 @@ from vidcvae.schema import (
     TeacherForcing,
     Training,
     Validation,
+    choices,
 )
 
 __all__ = [
@@ -162,9 +163,9 @@ def _convert(value: Any, kind: Any) -> Any:
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
             return float(value)
         raise ValueError("must be a finite number")
-    if kind is str:
+    if kind is str or choices(kind):
         if isinstance(value, str):
-            return value
+            return _choose(value, choices(kind))
         raise ValueError("must be a text in quotes")
     if typing.get_origin(kind) is tuple:
         if isinstance(value, str):  # "32x64", as the command line writes sizes
@@ -179,14 +180,17 @@ def _convert(value: Any, kind: Any) -> Any:
     raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
 
 
+def _choose(value: str, known: Sequence[str]) -> str:
+    if known and value not in known:
+        near = did_you_mean(value, known)
+        raise ValueError(f"must be one of {', '.join(known)}{';' + near.rstrip('?') if near else ''}")
+    return value
+
+
 _TOO_LARGE = 2**53  # from here on floats, and with them other programs' JSON, skip whole numbers
 
 
 def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
-    choices = meta["choices"]
-    if choices and value not in choices:
-        near = did_you_mean(value, choices)
-        raise ValueError(f"must be one of {', '.join(choices)}{';' + near.rstrip('?') if near else ''}")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int) and abs(number) >= _TOO_LARGE:
             raise ValueError(f"must be below {_TOO_LARGE}")

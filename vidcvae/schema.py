@@ -1,12 +1,46 @@
+# ruff: noqa: RUF009 - setting() makes a dataclass field
 """What can be set: every setting with its meaning, range, default, unit and the paper's symbol.
 
 Each is declared once; reading, checking, explaining and saving (``vidcvae.config``) follow from the declaration.
 """
 
-from __future__ import annotations
-
+import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+# Choices, each declared here and nowhere else: a type checker sees every place that forgets one.
+PoseModelName = Literal["pose-cvae"]
+AnchorModelName = Literal["anchor-cvae"]
+SvgModelName = Literal["svg-fp", "svg-lp"]
+ModelName = Literal[PoseModelName, AnchorModelName, SvgModelName]
+BatchNorm = Literal["clip", "frame"]
+Prior = Literal["fixed", "learned"]
+Backbone = Literal["vgg64", "dcgan64"]
+SvgConditions = Literal["none", "actions", "actions+positions"]
+Conditions = Literal["pose", SvgConditions]
+Sampling = Literal["random", "windows"]
+ConditionRow = Literal["source", "target"]
+Reconstruction = Literal["mse", "l1+mse", "log-mse"]
+KlType = Literal["cyclical", "monotonic", "none"]
+KlPer = Literal["epoch", "iteration"]
+Reduction = Literal["sum", "mean"]
+ForcingDraw = Literal["epoch", "batch", "clip", "frame"]
+ForcingReference = Literal["truth", "mix"]
+OptimizerName = Literal["adam", "adamw"]
+LrType = Literal["constant", "multistep", "cosine"]
+Precision = Literal["float32", "bf16", "auto"]
+RankStatistics = Literal["sync", "rank"]
+CudaGraph = Literal["auto", "on", "off"]
+Device = Literal["auto", "cpu", "cuda"]
+DrawnLatent = Literal["zero", "prior"]  # how z is chosen where nobody knows the truth
+Latent = Literal["zero", "prior-mean", "prior", "posterior"]
+Metric = Literal["psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior"]
+Weights = Literal["auto", "raw", "ema"]  # of a checkpoint
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The values of a ``Literal`` type; none of any other type."""
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
 def setting(
@@ -16,7 +50,6 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
-    choices: tuple[str, ...] = (),
     unit: str = "",
     symbol: str = "",
 ) -> Any:
@@ -28,7 +61,6 @@ def setting(
             "low": low,
             "high": high,
             "above": above,
-            "choices": choices,
             "unit": unit,
             "symbol": symbol,
         },
@@ -39,20 +71,19 @@ def setting(
 class PoseCvae:
     """The course's five modules (``pose-cvae``)."""
 
-    name: str = setting("pose-cvae", "which model", choices=("pose-cvae",))
+    name: PoseModelName = setting("pose-cvae", "which model")
     frame_channels: int = setting(128, "channels of the frame encoder's output", low=8, high=4096, symbol="F")
     pose_channels: int = setting(32, "channels of the pose encoder's output", low=2, high=4096, symbol="L")
     latent_channels: int = setting(12, "channels of z, at full resolution", low=4, high=4096, symbol="N")
     decoder_channels: int = setting(192, "channels between fusion and generator", low=8, high=4096, symbol="D")
-    batch_norm: str = setting(
+    batch_norm: BatchNorm = setting(
         "clip",
         "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
         "those of one time step as the course's loop does",
-        choices=("clip", "frame"),
     )
 
     @property
-    def condition(self) -> str:
+    def condition(self) -> Conditions:
         return "pose"
 
 
@@ -60,16 +91,14 @@ class PoseCvae:
 class AnchorCvae:
     """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
 
-    name: str = setting("anchor-cvae", "which model", choices=("anchor-cvae",))
+    name: AnchorModelName = setting("anchor-cvae", "which model")
     channels: int = setting(72, "channels at half resolution, a multiple of 8", low=8, high=4096, symbol="C")
     latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, high=4096, symbol="N")
-    prior: str = setting(
-        "fixed", "the prior of z: N(0, I), or learned from frame before and pose", choices=("fixed", "learned")
-    )
+    prior: Prior = setting("fixed", "the prior of z: N(0, I), or learned from frame before and pose")
     anchor: bool = setting(True, "keep the first frame and its pose in sight; false hides both")
 
     @property
-    def condition(self) -> str:
+    def condition(self) -> Conditions:
         return "pose"
 
 
@@ -77,34 +106,29 @@ class AnchorCvae:
 class Svg:
     """Stochastic video generation with a fixed (``svg-fp``) or learned (``svg-lp``) prior."""
 
-    name: str = setting("svg-fp", "which model", choices=("svg-fp", "svg-lp"))
-    backbone: str = setting("vgg64", "frame encoder and decoder", choices=("vgg64", "dcgan64"))
+    name: SvgModelName = setting("svg-fp", "which model")
+    backbone: Backbone = setting("vgg64", "frame encoder and decoder")
     frame_dim: int = setting(128, "size of a frame's code", low=1, high=16384, symbol="g")
     latent_dim: int = setting(64, "size of the latent", low=1, high=16384, symbol="z")
     hidden_dim: int = setting(256, "size of the LSTM cells", low=1, high=16384)
     predictor_layers: int = setting(2, "LSTM layers of the frame predictor", low=1, high=64)
     posterior_layers: int = setting(1, "LSTM layers of the posterior", low=1, high=64)
     prior_layers: int = setting(1, "LSTM layers of the learned prior (svg-lp)", low=1, high=64)
-    conditions: str = setting(
-        "actions+positions",
-        "what the frame predictor sees beside the frames",
-        choices=("none", "actions", "actions+positions"),
-    )
+    conditions: SvgConditions = setting("actions+positions", "what the frame predictor sees beside the frames")
     condition_embedding: int = setting(
         0, "size of a linear embedding of the condition; 0 concatenates it raw", low=0, high=16384
     )
     last_frame_skip: bool = setting(
         False, "take the decoder's skips from every previous frame, not only from the given ones"
     )
-    batch_norm: str = setting(
+    batch_norm: BatchNorm = setting(
         "clip",
         "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
         "those of one time step as the original loop does",
-        choices=("clip", "frame"),
     )
 
     @property
-    def condition(self) -> str:
+    def condition(self) -> Conditions:
         return self.conditions
 
 
@@ -121,11 +145,7 @@ MODELS: dict[str, type[PoseCvae] | type[AnchorCvae] | type[Svg]] = {
 class Data:
     path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
     size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, high=4096, unit="pixels")
-    sampling: str = setting(
-        "random",
-        "clips from every start position, or the course's non-overlapping windows",
-        choices=("random", "windows"),
-    )
+    sampling: Sampling = setting("random", "clips from every start position, or the course's non-overlapping windows")
     flip: bool = setting(False, "mirror half of the clips, poses and anchors with them")
     shift: int = setting(
         0, "move clips, poses and anchors by up to so much, the edge repeated behind them", low=0, unit="pixels"
@@ -135,19 +155,16 @@ class Data:
     fast_train: bool = setting(False, "use fewer clips in the first epochs (the course's --fast_train)")
     fast_train_epochs: int = setting(5, "how many epochs fast_train lasts", low=0, unit="epochs")
     fast_train_fraction: float = setting(0.4, "share of the clips while fast_train lasts", above=0, high=1)
-    condition: str = setting(
-        "source",
-        "the row of actions that goes with the step into frame t: t-1, which causes it, or t",
-        choices=("source", "target"),
+    condition: ConditionRow = setting(
+        "source", "the row of actions that goes with the step into frame t: t-1, which causes it, or t"
     )
 
 
 @dataclass(frozen=True)
 class Loss:
-    reconstruction: str = setting(
+    reconstruction: Reconstruction = setting(
         "mse",
         "squared error, half absolute and half squared error, or the logarithm of each frame's squared error (PSNR)",
-        choices=("mse", "l1+mse", "log-mse"),
     )
     motion: float = setting(0.0, "extra weight of pixels that differ from the true frame before", low=0)
     smoothing: float = setting(0.3, "rate of the time-smoothing term mse(prediction - reference, x_t - x_{t-1})", low=0)
@@ -155,16 +172,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Kl:
-    type: str = setting("cyclical", "how beta moves", choices=("cyclical", "monotonic", "none"))
+    type: KlType = setting("cyclical", "how beta moves")
     cycles: int = setting(4, "number of cycles (cyclical)", low=1, symbol="M")
     ratio: float = setting(0.5, "share of a cycle in which beta climbs", above=0, high=1, symbol="R")
     start: float = setting(0.01, "beta at the start of a cycle", low=0, symbol="beta")
     stop: float = setting(1.0, "beta at the end of the climb, and throughout with type none", low=0, symbol="beta")
-    per: str = setting("epoch", "beta moves once an epoch or every iteration", choices=("epoch", "iteration"))
+    per: KlPer = setting("epoch", "beta moves once an epoch or every iteration")
     free_bits: float = setting(0.0, "KL that costs nothing, mean over the batch", low=0, unit="nats per frame")
-    reduction: str = setting(
-        "sum", "KL summed over the latent's elements (the course) or averaged", choices=("sum", "mean")
-    )
+    reduction: Reduction = setting("sum", "KL summed over the latent's elements (the course) or averaged")
 
 
 @dataclass(frozen=True)
@@ -173,19 +188,15 @@ class TeacherForcing:
     decay_start: int = setting(10, "first epoch in which the ratio falls", low=0, unit="epochs")
     decay_step: float = setting(0.1, "by how much the ratio falls each epoch", low=0, high=1)
     floor: float = setting(0.0, "the ratio falls no further", low=0, high=1)
-    draw: str = setting(
-        "epoch", "one coin for each epoch, batch, clip or frame", choices=("epoch", "batch", "clip", "frame")
-    )
-    reference: str = setting(
-        "truth",
-        "what the model sees when forced: the true previous frame, or ratio x truth + (1 - ratio) x prediction",
-        choices=("truth", "mix"),
+    draw: ForcingDraw = setting("epoch", "one coin for each epoch, batch, clip or frame")
+    reference: ForcingReference = setting(
+        "truth", "what the model sees when forced: the true previous frame, or ratio x truth + (1 - ratio) x prediction"
     )
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    name: str = setting("adam", "Adam, or Adam with decoupled weight decay", choices=("adam", "adamw"))
+    name: OptimizerName = setting("adam", "Adam, or Adam with decoupled weight decay")
     lr: float = setting(1e-3, "learning rate", above=0)
     beta1: float = setting(0.9, "decay of Adam's first moment", low=0, high=0.9999)
     beta2: float = setting(0.999, "decay of Adam's second moment", low=0, high=0.99999)
@@ -195,7 +206,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class LrSchedule:
-    type: str = setting("constant", "how the learning rate moves", choices=("constant", "multistep", "cosine"))
+    type: LrType = setting("constant", "how the learning rate moves")
     milestones: tuple[int, ...] = setting((2, 5), "epochs after which the rate falls (multistep)", low=0)
     factor: float = setting(0.1, "what the rate is multiplied with at a milestone", above=0, high=1)
     final: float = setting(1e-6, "learning rate at the end (cosine)", low=0)
@@ -221,10 +232,8 @@ class Training:
     )
     latent_dropout: float = setting(0.0, "share of clips trained with z at the prior's mean", low=0, high=1)
     ema: float = setting(0.0, "decay of the moving average of the weights; 0 keeps none", low=0, high=0.99999)
-    precision: str = setting(
-        "float32",
-        "arithmetic of the networks; auto takes bfloat16 where the hardware has it",
-        choices=("float32", "bf16", "auto"),
+    precision: Precision = setting(
+        "float32", "arithmetic of the networks; auto takes bfloat16 where the hardware has it"
     )
     accumulate: int = setting(
         1,
@@ -235,25 +244,22 @@ class Training:
     checkpoint_activations: bool = setting(
         False, "compute each frame's activations again in the backward pass: long clips in little memory, slower"
     )
-    batch_norm_ranks: str = setting(
-        "sync",
-        "with several processes (torchrun), BatchNorm's statistics over the clips of all, or of each rank alone",
-        choices=("sync", "rank"),
+    batch_norm_ranks: RankStatistics = setting(
+        "sync", "with several processes (torchrun), BatchNorm's statistics over the clips of all, or of each rank alone"
     )
     compile: bool = setting(
         False, "let torch.compile fuse the networks' small operations; needs a C++ compiler and minutes at the start"
     )
-    cuda_graph: str = setting(
+    cuda_graph: CudaGraph = setting(
         "auto",
         "on a GPU, replay whole steps as CUDA graphs; on refuses settings that a graph cannot carry, auto does without",
-        choices=("auto", "on", "off"),
     )
     deterministic: bool = setting(
         False,
         "only operations that give the same numbers each time, so that a resumed run equals an uninterrupted one bit "
         "for bit on a GPU too, where it is slower; on a CPU it does so anyway",
     )
-    device: str = setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    device: Device = setting("auto", "where to train")
     seed: int = setting(0, "seed of every random stream", low=0)
     log_every: int = setting(10, "steps between two log lines", low=1, unit="steps")
 
@@ -262,10 +268,8 @@ class Training:
 class Validation:
     every: int = setting(1, "epochs between two validations; 0 means never", low=0, unit="epochs")
     frames: int = setting(0, "frames of the free run; 0 means the whole sequence", low=0)
-    metric: str = setting(
-        "psnr_zero",
-        "the score by which `best` is chosen: PSNR or SSIM with z = 0 or z from the prior",
-        choices=("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior"),
+    metric: Metric = setting(
+        "psnr_zero", "the score by which `best` is chosen: PSNR or SSIM with z = 0 or z from the prior"
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vidcvae import config as settings
+from vidcvae import schema
 from vidcvae.errors import DataError, UsageError
 from vidcvae.output import figures, plots, terminal
 from vidcvae.storage import durable
@@ -197,3 +199,108 @@ def test_a_run_without_losses_or_scores_says_so(tmp_path: Path) -> None:
     unscored = plots.Run("u", run.config, [r for r in run.history if r["kind"] == "step"])
     with pytest.raises(DataError, match="u has no validation yet"):
         plots.psnr_chart([unscored])
+
+
+@pytest.mark.parametrize("kind", schema.choices(schema.Reconstruction))
+@pytest.mark.parametrize("reduction", schema.choices(schema.Reduction))
+def test_every_kind_of_loss_is_drawn_under_its_name(kind: str, reduction: str) -> None:
+    run = _run(loss={"reconstruction": kind}, kl={"reduction": reduction})
+    name = {"mse": "MSE", "l1+mse": "½ L1 + ½ MSE", "log-mse": "ln MSE"}[kind]
+    kl, error, _, _ = plots.kl_chart([run]).panels
+    assert error.ylabel == f"{name} per frame"
+    assert {"sum": "(nats)", "mean": "(nats per dimension)"}[reduction] in kl.ylabel
+    assert plots.loss_chart([run]).panels[0].ylabel == f"loss per frame\n({name} + β KL + smoothing)"
+
+
+def _negative(name: str) -> plots.Run:
+    """The logarithm of an error falls from -1 to -8 a frame: as ``log-mse`` does."""
+    run = _run(name, loss={"reconstruction": "log-mse"})
+    for record in run.history:
+        for key in {"total", "reconstruction"} & record.keys():
+            record[key] = -15.0 * record["step"]
+    return run
+
+
+def test_a_negative_loss_is_drawn_in_a_file_and_in_a_terminal() -> None:
+    chart = plots.loss_chart([_negative("a")])
+    assert not chart.panels[0].log
+    assert list(_line(chart.panels[0], "total").y) == [-1, -2, -3, -4, -5, -6, -7, -8]
+    drawn = terminal.to_text(chart).partition("beta")[2].partition("+---")[0]
+    assert drawn.count("*") + drawn.count("o") > 40
+    assert figures.render(chart, "png").startswith(b"\x89PNG")
+
+
+def test_losses_of_two_kinds_have_two_panels_each_with_its_unit_and_its_runs() -> None:
+    chart = plots.loss_chart([_run("a"), _negative("b"), _run("c")])
+    mse, log_mse, beta, _ = chart.panels
+    assert ("(MSE +" in mse.ylabel, mse.log, len(mse.lines)) == (True, True, 2)
+    assert ("(ln MSE +" in log_mse.ylabel, log_mse.log, len(log_mse.lines)) == (True, False, 1)
+    for panel in (mse, log_mse):  # a panel of one run says which
+        axes = Figure().subplots()
+        figures._draw(axes, panel, shared=True)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [line.label for line in panel.lines]
+    assert [line.run for line in (*mse.lines, *log_mse.lines)] == [0, 2, 1]  # the colours that they have below
+    assert [line.run for line in beta.lines] == [0, 1, 2]
+    assert [panel.ylabel for panel in plots.kl_chart([_run("a"), _negative("b")]).panels[1:3]] == [
+        "MSE per frame",
+        "ln MSE per frame",
+    ]
+
+
+def test_total_beta_and_ratio_have_colours_of_their_own() -> None:
+    lines = [line for panel in plots.loss_chart([_run()]).panels for line in panel.lines]
+    colours = {line.label: line.run for line in lines}
+    assert len(set(colours.values())) == len(colours) == 5  # total, reconstruction, beta, ratio, share forced
+
+
+def test_a_single_record_is_a_dot() -> None:
+    run = _run()
+    one = plots.Run("one", run.config, run.history[:1])
+    axes = Figure().subplots()
+    figures._draw(axes, plots.loss_chart([one]).panels[0])
+    assert [(line.get_marker(), len(line.get_xdata())) for line in axes.lines] == [("o", 1), ("o", 1)]
+
+
+def test_schedules_by_epochs_are_stairs_that_step_where_an_epoch_begins() -> None:
+    run = _run(epochs=3)
+    for record in run.history:
+        if "lr" in record:
+            record |= {"lr": 0.1 ** record["epoch"], "beta": record["epoch"] / 2}
+    sparse = plots.Run("s", run.config, [r for r in run.history if r["kind"] != "step" or r["step"] % 4 == 2])
+    # steps 2, 6 and 10 of 4 an epoch: the middles of the epochs 0, 1 and 2
+    (lr,) = plots.lr_chart([sparse]).panels[0].lines
+    assert list(lr.x) == [0, 0.5, 1, 1, 1.5, 2, 2, 2.5]
+    assert list(lr.y) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+    for chart in (plots.loss_chart([sparse]), plots.kl_chart([sparse])):
+        (beta,) = chart.panels[-2].lines
+        assert list(zip(beta.x, beta.y, strict=True)) == [
+            (0, 0), (0.5, 0), (1, 0), (1, 0.5), (1.5, 0.5), (2, 0.5), (2, 1), (2.5, 1),
+        ]  # fmt: skip
+    rare = plots.Run("r", run.config, [r for r in run.history if r["kind"] != "step" or r["step"] == 10])
+    (lr,) = plots.lr_chart([rare]).panels[0].lines  # epochs without a log step are told by their end
+    assert [*dict.fromkeys(zip(lr.x, lr.y, strict=True))] == [
+        *((0, 1), (1, 1), (1, pytest.approx(0.1)), (2, pytest.approx(0.1)), (2, pytest.approx(0.01))),
+        (2.5, pytest.approx(0.01)),
+    ]
+    by_step = _run(kl={"per": "iteration"}, lr_schedule={"type": "cosine"})
+    drawn = (plots.lr_chart([by_step]).panels[0], plots.loss_chart([by_step]).panels[-2])
+    assert [len(panel.lines[0].x) for panel in drawn] == [8, 8]
+
+
+def test_a_curve_that_covers_another_is_dashed_over_it() -> None:
+    run = _run()
+    for record in run.records("validation"):
+        record["psnr_prior_per_frame"] = [v - 0.001 for v in record["psnr_zero_per_frame"]]
+    zero, prior, baseline = plots.psnr_chart([run]).panels[0].lines
+    assert (zero.style, prior.style, baseline.style) == ("fine", "over", "dashed")
+    assert [line.style for line in plots.psnr_chart([_run()]).panels[0].lines] == ["fine", "fine", "dashed"]
+    assert [line.style for line in plots.loss_chart([_run("a"), _run("b")]).panels[1].lines] == ["main", "over"]
+    marks = terminal.to_text(plots.psnr_chart([run]))
+    assert marks.count("*") > 20 and marks.count("o") > 20
+
+
+def test_a_run_in_a_folder_named_run_is_called_by_the_folder_around_it(tmp_path: Path) -> None:
+    for path, name in ((tmp_path / "demo" / "run", "demo"), (tmp_path / "runs" / "course-001", "course-001")):
+        folder = RunFolder(path)
+        durable.write_text(folder.config, settings.to_toml(settings.Config()))
+        assert plots.read_run(folder, trained=False).name == name

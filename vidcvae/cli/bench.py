@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from vidcvae.cli import trained, ui
+from vidcvae.cli import choice, trained, ui
+from vidcvae.schema import ModelName, Precision
 
-WHAT = ("train", "generate")
-MODELS = ("pose-cvae", "anchor-cvae", "svg-fp", "svg-lp")
-PRECISIONS = ("float32", "bf16", "auto")
+What = Literal["train", "generate"]
+Against = Literal["plain"]
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="train or generate.", autocompletion=trained.choices(*WHAT))],
-    model: Annotated[
-        str, typer.Option("--model", help="Which model.", autocompletion=trained.choices(*MODELS))
-    ] = "pose-cvae",
+    what: Annotated[What, choice.argument(What, "WHAT", help="What is measured.")],
+    model: Annotated[ModelName, choice.option(ModelName, "--model", help="Which model.")] = "pose-cvae",
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Clips in a step, or videos side by side.", show_default=False)
     ] = None,
@@ -26,31 +24,19 @@ def bench(
     ] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="Frame size.", show_default=False)] = None,
     precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            help="float32, bf16, or auto: bf16 where the hardware has it.",
-            autocompletion=trained.choices(*PRECISIONS),
-        ),
+        Precision, choice.option(Precision, "--precision", help="Of the arithmetic; auto: bf16 where it is native.")
     ] = "float32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the engine's small operations.")
     ] = False,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often each is measured.")] = 5,
     against: Annotated[
-        str, typer.Option("--against", help="What to compare with: plain, the loop everyone writes.")
+        Against, choice.option(Against, "--against", help="What to compare with: the loop everyone writes.")
     ] = "plain",
     device: trained.Device = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Measure training or generation against the plain loop, in turns in one run, on made-up clips."""
-    for option, value, names in (
-        ("WHAT", what, WHAT),
-        ("--model", model, MODELS),
-        ("--precision", precision, PRECISIONS),
-        ("--against", against, ("plain",)),
-    ):
-        trained.check_choice(option, value, names)
     from dataclasses import asdict
 
     from vidcvae import config as settings

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import ui
-from vidcvae.errors import DataError, UsageError, did_you_mean, typed
+from vidcvae.cli import choice, ui
+from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.video import Pictures
@@ -43,11 +43,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         ] = None,
         keypoint_format: Annotated[
             str,
-            typer.Option(
-                "--keypoint-format",
-                help=f"The order of the joints: {', '.join(FORMATS[1:])}; auto tells by what is there.",
-                autocompletion=lambda: list(FORMATS),
-            ),
+            choice.option(FORMATS, "--keypoint-format", help="The order of the joints (auto tells by what is there)."),
         ] = "auto",
         estimate: Annotated[
             bool, typer.Option("--estimate", help="Find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
@@ -67,11 +63,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         size: Annotated[str, typer.Option("--size", metavar="HxW", help="Frame height and width.")] = DEFAULT_SIZE,
         fit: Annotated[
             str,
-            typer.Option(
-                "--fit",
-                help="pad: all of the picture, between black bars; crop: its middle; stretch: distorted.",
-                autocompletion=lambda: list(FITS),
-            ),
+            choice.option(FITS, "--fit", help="All of the picture, between black bars; its middle; or distorted."),
         ] = "pad",
         fps: Annotated[
             float | None, typer.Option("--fps", help="Frames a second of the dataset.", show_default="the clip's own")
@@ -88,9 +80,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         smooth: Annotated[
             int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
         ] = 0,
-        style: Annotated[
-            str, typer.Option("--style", help="How skeletons are drawn.", autocompletion=lambda: list(STYLES))
-        ] = "course",
+        style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
         packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
     ) -> None:
         from vidcvae.cli import dataset
@@ -98,11 +88,6 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         from vidcvae.data import packed as packed_form
         from vidcvae.data import pose_folder, video_estimate, video_import
 
-        for option, value, known in (("--fit", fit, FITS), ("--style", style, STYLES)):
-            if value not in known:
-                raise UsageError(
-                    f"{option} is {value!r}.{did_you_mean(value, known)}", f"Choose one of {', '.join(known)}."
-                )
         if fps is not None and not 0 < fps <= 1000:
             raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
         if (keypoints is None) != estimate:

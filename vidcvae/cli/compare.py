@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from vidcvae.cli import completion, evaluate, trained, ui
+from vidcvae.cli import choice, completion, evaluate, trained, ui
 from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def compare(
     record: Annotated[
         str, typer.Option("--record", help="Which record of each run: RUN/scores/NAME.json.", metavar="NAME")
     ] = "val-zero",
-    sort: Annotated[
-        str, typer.Option("--sort", help="Column to sort by, best first.", autocompletion=trained.choices(*TITLES))
-    ] = "psnr",
+    sort: Annotated[str, choice.option(TITLES, "--sort", help="Column to sort by, best first.")] = "psnr",
     evaluate_missing: Annotated[
         bool, typer.Option("--evaluate", help="Score the runs that have no record, or one of an older checkpoint.")
     ] = False,
@@ -60,7 +58,6 @@ def compare(
 
     Scores compare only if they were taken by the same protocol; the p-value is Welch's t-test against the best row.
     """
-    trained.check_choice("--sort", sort, TITLES)
     if json and markdown:
         raise UsageError("--json and --markdown exclude each other.", "Choose one of them.")
     if csv:
@@ -185,8 +182,9 @@ def _is_another_file(path: Path) -> bool:
 
 def _score(run: RunFolder, name: str, quiet: bool) -> dict[str, Any]:
     """Score a run as the record ``name`` says, which must be an ordinary one, SPLIT-LATENT."""
-    split, _, latent = name.partition("-")
-    if latent not in (*evaluate.LATENTS, evaluate.ALL):
+    split, _, ending = name.partition("-")
+    latent = next((known for known in get_args(evaluate.Latents) if known == ending), None)
+    if latent is None:
         raise UsageError(
             f"--evaluate cannot make the record {name!r}: it is not SPLIT-LATENT, such as val-zero.",
             "Make it by vidcvae evaluate, with the options that it takes.",

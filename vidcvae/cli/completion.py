@@ -28,16 +28,6 @@ def presets(incomplete: str) -> list[str]:
     return _starting(incomplete, preset_names())
 
 
-def models(incomplete: str) -> list[str]:
-    from vidcvae.config import MODELS
-
-    return _starting(incomplete, list(MODELS))
-
-
-def devices(incomplete: str) -> list[str]:
-    return _starting(incomplete, ["auto", "cpu", "cuda"])
-
-
 def keys(incomplete: str) -> list[str]:
     """Sections and keys of the configuration, as ``config explain`` takes them."""
     from vidcvae.config import SECTION_CLASSES
@@ -57,16 +47,16 @@ def _settings() -> dict[str, tuple[str, list[str]]]:
     """``{"kl.type": (default, choices)}`` of every setting of every model."""
     from dataclasses import fields
 
-    from vidcvae.config import MODELS, SECTION_CLASSES
+    from vidcvae.schema import MODELS, SECTION_CLASSES, choices
 
     found: dict[str, tuple[str, list[str]]] = {}
     for section, cls in [*SECTION_CLASSES.items(), *(("model", cls) for cls in MODELS.values())]:
         for declared in fields(cls):
             value: object = declared.default
-            choices = ["true", "false"] if isinstance(value, bool) else list(declared.metadata["choices"])
+            values = ["true", "false"] if isinstance(value, bool) else list(choices(declared.type))
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             known = found.get(f"{section}.{declared.name}", (text, []))[1]
-            found[f"{section}.{declared.name}"] = (text, list(dict.fromkeys([*known, *choices])))
+            found[f"{section}.{declared.name}"] = (text, list(dict.fromkeys([*known, *values])))
     return found
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import completion, ui
+from vidcvae.cli import choice, completion, ui
+from vidcvae.config import preset_names
 from vidcvae.errors import UsageError, counted, did_you_mean, typed
+from vidcvae.schema import ModelName, choices
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -20,8 +22,9 @@ PROJECT_FILE = Path("vidcvae.toml")
 WIDTH = 110  # of a comment in a starter file
 
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="Built-in settings, such as course.", autocompletion=completion.presets)
+    str | None, choice.option(preset_names(), "--preset", help="Built-in settings.", autocompletion=completion.presets)
 ]
+Model = Annotated[ModelName | None, choice.option(ModelName, "--model", help="Which model.")]
 File = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]
 Set = Annotated[
     list[str] | None,
@@ -122,9 +125,7 @@ def check(
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write; it must be new.")] = PROJECT_FILE,
     preset: Preset = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Which model, such as pose-cvae.", autocompletion=completion.models)
-    ] = None,
+    model: Model = None,
 ) -> None:
     """Write a starter file: every setting with its meaning, as a comment, and what the preset sets as it stands.
 
@@ -181,8 +182,8 @@ def _facts(declared: Field[Any]) -> dict[str, str]:
         *([f"above {meta['above']:g}"] if meta["above"] is not None else []),
         *([f"at most {meta['high']:g}"] if meta["high"] is not None else []),
     ]
-    if meta["choices"]:
-        found["choices:"] = ", ".join(meta["choices"])
+    if names := choices(declared.type):
+        found["choices:"] = ", ".join(names)
     if bounds:
         found["range:"] = ", ".join(bounds)
     if meta["unit"]:
@@ -271,4 +272,5 @@ def _as_table(name: str, owner: str, declared: Field[Any]) -> dict[str, Any]:
     import json
 
     presets = {preset: json.loads(text) for preset, text in _presets(name, owner).items()}
-    return {"model": owner or None, **declared.metadata, "default": declared.default, "presets": presets}
+    found = {**declared.metadata, "choices": choices(declared.type), "default": declared.default, "presets": presets}
+    return {"model": owner or None, **found}

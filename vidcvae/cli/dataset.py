@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import clip_import, ui
+from vidcvae.cli import choice, clip_import, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def import_bair(
     out: Annotated[
         Path, typer.Argument(help="The folder to make: new, empty, or an interrupted import.", show_default=False)
     ],
-    camera: Annotated[
-        str, typer.Option("--camera", help="main or aux1.", autocompletion=lambda: list(_CAMERAS))
-    ] = "main",
+    camera: Annotated[str, choice.option(_CAMERAS, "--camera", help="Which camera.")] = "main",
 ) -> None:
     """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import ui
+from vidcvae.cli import choice, ui
 from vidcvae.errors import UsageError, typed
+from vidcvae.schema import Device
 
 FRAMES, VAL = 1200, 150
 
@@ -18,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for the data, the run and the results.")] = Path("demo"),
     max_minutes: Annotated[float, typer.Option("--max-minutes", help="Time for the training alone.")] = 2.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of data and training.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, choice.option(Device, "--device", help="Where to train.")] = "auto",
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")] = False,
 ) -> None:
     """Make a synthetic dance, train on it, and generate a video: everything in a few minutes."""

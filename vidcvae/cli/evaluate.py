@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidcvae.cli import trained, ui
+from vidcvae.cli import choice, trained, ui
 from vidcvae.errors import DataError, UsageError
+from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import Sequence, VideoData
     from vidcvae.models.loading import Loaded
 
-LATENTS = ("zero", "prior", "prior-mean", "posterior")
+Latents = Literal[Latent, "all"]
 ALL = "all"
 Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
 COLLAPSED_NATS = 0.01  # KL of a dimension of z and a frame, below which it is the prior for all purposes
@@ -32,12 +33,12 @@ def evaluate(
         int | None, typer.Option("--future", min=1, help="Frames to predict.", show_default="the whole sequence")
     ] = None,
     latent: Annotated[
-        str | None,
-        typer.Option(
+        Latents | None,
+        choice.option(
+            Latents,
             "--latent",
-            help="How z is chosen: zero, prior, prior-mean, posterior, which is shown the truth, or all of them.",
+            help="How z is chosen (the posterior is shown the truth).",
             show_default="zero; prior for --samples",
-            autocompletion=trained.choices(*LATENTS, ALL),
         ),
     ] = None,
     samples: Annotated[
@@ -94,7 +95,6 @@ def evaluate(
     A model that follows actions is also scored with the actions of other clips: the gap says whether it listens.
     """
     latent = latent or ("prior" if samples > 1 else "zero")
-    trained.check_choice("--latent", latent, (*LATENTS, ALL))
     if frames and future:
         raise UsageError("--frames and --future both say how long the run is.", "Leave one of them out.")
     if output:
@@ -140,18 +140,16 @@ def evaluate(
 
 
 def score(
-    loaded: Loaded, dataset: VideoData, split: str, latent: str = "zero", *, quiet: bool = False, **options: Any
+    loaded: Loaded, dataset: VideoData, split: str, latent: Latents = "zero", *, quiet: bool = False, **options: Any
 ) -> dict[str, Any]:
     """The score record of a free run; latent "all" is z = 0 with the others beside it. See ``score.score_split``."""
     from vidcvae.evaluation.score import score_split
 
     device = next(loaded.model.parameters()).device
     every = latent == ALL
-    latent = "zero" if every else latent
+    one = "zero" if latent == "all" else latent
     with ui.progress("free run", quiet) as advance:
-        return score_split(
-            loaded, dataset, split, latent, every_latent=every, device=device, progress=advance, **options
-        )
+        return score_split(loaded, dataset, split, one, every_latent=every, device=device, progress=advance, **options)
 
 
 def keep(loaded: Loaded, scores: dict[str, Any], output: Path | None = None, whole: bool = True) -> Path | None:

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import trained, ui
+from vidcvae.cli import choice, trained, ui
 from vidcvae.errors import UsageError
-
-LATENTS = ("zero", "prior")
+from vidcvae.schema import DrawnLatent
 
 
 def export(
@@ -23,12 +22,8 @@ def export(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "test",
     latent: Annotated[
-        str,
-        typer.Option(
-            "--latent",
-            help="zero, or prior: z drawn from it, as in the course.",
-            autocompletion=trained.choices(*LATENTS),
-        ),
+        DrawnLatent,
+        choice.option(DrawnLatent, "--latent", help="z = 0, or drawn from the prior as in the course."),
     ] = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
@@ -36,7 +31,6 @@ def export(
     weights: trained.Weights = "auto",
 ) -> None:
     """Write the course's Kaggle file: every frame of every test sequence, the given first one included."""
-    trained.check_choice("--latent", latent, LATENTS)
     trained.check_file(output)
     if gifs and gifs.is_file():
         raise UsageError(f"{gifs} is a file, but --gifs names a folder.", "Choose another name.")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import trained, ui
+from vidcvae.cli import choice, trained, ui
 from vidcvae.errors import DataError, UsageError, an
+from vidcvae.schema import DrawnLatent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from vidcvae.models.rollout import Noise
     from vidcvae.output.generation import Given
 
-LATENTS = ("zero", "prior")
 MOST_SAMPLES = 32
 MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
 MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
@@ -57,12 +57,12 @@ def generate(
         Path, typer.Option("-o", "--output", help="A name in .gif or .mp4, or a folder for lossless PNGs.")
     ] = Path("generated.gif"),
     latent: Annotated[
-        str | None,
-        typer.Option(
+        DrawnLatent | None,
+        choice.option(
+            DrawnLatent,
             "--latent",
-            help="zero, or prior: z drawn from it.",
+            help="z = 0, or drawn from the prior.",
             show_default="zero; prior for --samples",
-            autocompletion=trained.choices(*LATENTS),
         ),
     ] = None,
     latents: Annotated[
@@ -290,7 +290,7 @@ def _read_push(
 
     tracks = {track: path for track, path in (("action", actions), ("position", positions)) if path}
     if trajectory:
-        wanted = clips.CONDITION_TRACKS[loaded.config.model.condition]
+        wanted = clips.condition_tracks(loaded.config.model.condition)
         tracks = {track: trajectory / trajectories.TRACK_FILES[track] for track in wanted}
     folder = trajectory or past_frames
     assert folder  # _check_form has seen to it
@@ -298,10 +298,8 @@ def _read_push(
     return with_past(loaded, len(given.past)), given
 
 
-def _latent(latent: str | None, latents: Path | None, samples: int) -> str:
+def _latent(latent: DrawnLatent | None, latents: Path | None, samples: int) -> DrawnLatent:
     """How z is chosen; raises ``UsageError`` where the options contradict each other."""
-    if latent is not None:
-        trained.check_choice("--latent", latent, LATENTS)
     if latents and (latent == "zero" or samples > 1):
         other = "--samples" if samples > 1 else "--latent zero"
         raise UsageError(f"--latents replays one noise, which {other} contradicts.", f"Leave out {other} or --latents.")
@@ -329,7 +327,7 @@ def _check_targets(videos: list[Path], pictures: list[Path], fps: float) -> None
         trained.check_file(picture)
 
 
-def _noise(loaded: Loaded, latent: str, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
+def _noise(loaded: Loaded, latent: DrawnLatent, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
     from vidcvae.output import generation
 
     device = str(next(loaded.model.parameters()).device)

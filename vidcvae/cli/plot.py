@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import configuration, evaluate, scored, trained, ui
+from vidcvae.cli import choice, configuration, evaluate, scored, trained, ui
 from vidcvae.errors import DataError, UsageError
+from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
-    from vidcvae.output.plots import Chart, Run
+    from vidcvae.output.chart import Chart
+    from vidcvae.output.plots import Run
     from vidcvae.storage.run import RunFolder
 
 app = typer.Typer(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
@@ -94,10 +96,7 @@ def drift(
         bool, typer.Option("--age-test", help="Only tell the age test (frames 580-629 of 630), and draw nothing.")
     ] = False,
     latent: Annotated[
-        str,
-        typer.Option(
-            "--latent", help="How z is chosen.", autocompletion=trained.choices(*evaluate.LATENTS), show_default=True
-        ),
+        Latent, choice.option(Latent, "--latent", help="How z is chosen (the posterior is shown the truth).")
     ] = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
@@ -108,7 +107,6 @@ def drift(
     terminal: Terminal = False,
 ) -> None:
     """Does a run get worse with age? PSNR of the free run beside that of fresh restarts, and their gap."""
-    trained.check_choice("--latent", latent, evaluate.LATENTS)
     from vidcvae.evaluation import diagnostics
     from vidcvae.output import figures, plots
 
@@ -177,7 +175,7 @@ def latents(
     kept = [] if seed else scored.kept(loaded, dataset, split)
     record = next((found for found in kept if "latents" in found), None)
     if record is None:
-        record = evaluate.score(loaded, dataset, split, evaluate.ALL, seed=seed)
+        record = evaluate.score(loaded, dataset, split, "all", seed=seed)
         evaluate.keep(loaded, record)
     target = output or Path("latents.png")
     durable.write_bytes(target.with_name(f"{target.stem}-samples.png"), encode_png(picture))

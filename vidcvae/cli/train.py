@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import completion, configuration, trained, ui
+from vidcvae import schema
+from vidcvae.cli import choice, completion, configuration, ui
 from vidcvae.cli.configuration import PROJECT_FILE
 from vidcvae.errors import DataError, UsageError, counted, typed
 
@@ -28,7 +29,7 @@ MaxMinutes = Annotated[
         help="End the training after this many minutes. Schedules are fitted to them; the last validation comes after.",
     ),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=completion.devices)]
+Device = Annotated[schema.Device | None, choice.option(schema.Device, "--device", help="Where to train.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON event a line on standard output.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of a live display.")]
 
@@ -42,9 +43,7 @@ def train(
     preset: configuration.Preset = None,
     config: configuration.File = None,
     set_: configuration.Set = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Which model, such as pose-cvae.", autocompletion=completion.models)
-    ] = None,
+    model: configuration.Model = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Clips in a step.")] = None,
@@ -212,7 +211,7 @@ def resume(
             "--resume-from",
             metavar="last|best|FILE",
             help="Which checkpoint; what came after it is given up.",
-            autocompletion=trained.choices("last", "best"),
+            autocompletion=lambda: ["last", "best"],
         ),
     ] = "last",
     data: Annotated[

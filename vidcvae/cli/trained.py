@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import completion, ui
-from vidcvae.errors import UsageError, an, did_you_mean
+from vidcvae import schema
+from vidcvae.cli import choice, completion, ui
+from vidcvae.errors import UsageError, an
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
-
-WEIGHTS = ("auto", "raw", "ema")
 
 Run = Annotated[
     Path | None,
@@ -38,22 +36,10 @@ Data = Annotated[
     str | None, typer.Option("--data", help="Dataset; the one of the run's training if left out.", show_default=False)
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise that z is drawn with.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=completion.devices)]
+Device = Annotated[schema.Device, choice.option(schema.Device, "--device", help="Where to compute.")]
 BatchStats = Annotated[
     bool, typer.Option("--batch-stats", help="Normalise each image by its own statistics, as the course's code does.")
 ]
-
-
-def choices(*names: str) -> Callable[[], list[str]]:
-    """What completion offers for an option."""
-    return lambda: list(names)
-
-
-def check_choice(option: str, value: str, names: Iterable[str]) -> None:
-    """Raise ``UsageError`` unless ``value`` is one of ``names``."""
-    names = list(names)
-    if value not in names:
-        raise UsageError(f"{option} is {value!r}.{did_you_mean(value, names)}", f"Choose one of {', '.join(names)}.")
 
 
 def check_file(path: Path) -> None:
@@ -66,18 +52,15 @@ def check_file(path: Path) -> None:
 
 
 Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights",
-        help="raw, ema (their moving average), or auto: ema where there is one.",
-        autocompletion=choices(*WEIGHTS),
+    schema.Weights,
+    choice.option(
+        schema.Weights, "--weights", help="As trained, their moving average, or auto: the average where there is one."
     ),
 ]
 
 
-def load(run: Path | None, device: str, batch_stats: bool, weights: str) -> Loaded:
+def load(run: Path | None, device: schema.Device, batch_stats: bool, weights: schema.Weights) -> Loaded:
     """The model that RUN means, and a word on which it is where the user did not say."""
-    check_choice("--weights", weights, WEIGHTS)
     from vidcvae.models.loading import load_model, pick_device
 
     loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)

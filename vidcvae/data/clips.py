@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidcvae.errors import DataError, did_you_mean, typed
+from vidcvae.schema import ConditionRow, Conditions
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,27 @@ class ClipBatch:
     start: Tensor | None = None
 
 
-# The tracks that a model's ``condition`` is made of, side by side
-CONDITION_TRACKS = {"none": (), "pose": ("pose",), "actions": ("action",), "actions+positions": ("action", "position")}
+def condition_tracks(kind: Conditions) -> tuple[str, ...]:
+    """The tracks that a model's ``condition`` is made of, side by side."""
+    match kind:
+        case "none":
+            return ()
+        case "pose":
+            return ("pose",)
+        case "actions":
+            return ("action",)
+        case "actions+positions":
+            return ("action", "position")
+        case _:
+            assert_never(kind)
+
 
 _FILES = {"action": "actions.csv", "position": "endeffector_positions.csv", "pose": "poses"}
 
 
-def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairing: str) -> np.ndarray | None:
+def condition_rows(
+    sequence: Sequence, start: int, length: int, kind: Conditions, pairing: ConditionRow
+) -> np.ndarray | None:
     """The conditions of frames ``start .. start + length - 1``, one row for the step into each.
 
     kind: "pose", "none", "actions" or "actions+positions" (a model's ``condition``).
@@ -134,7 +149,7 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
     """
     if kind == "none":
         return None
-    wanted = CONDITION_TRACKS[kind]
+    wanted = condition_tracks(kind)
     for name in wanted:
         if name not in sequence.tracks:
             raise DataError(
@@ -145,7 +160,13 @@ def condition_rows(sequence: Sequence, start: int, length: int, kind: str, pairi
             )
     if kind == "pose":
         return np.asarray(sequence.tracks["pose"][start : start + length])
-    shift = {"source": -1, "target": 0}[pairing]
+    match pairing:
+        case "source":
+            shift = -1
+        case "target":
+            shift = 0
+        case _:
+            assert_never(pairing)
     rows = np.clip(np.arange(start, start + length) + shift, 0, None)
     return np.concatenate([np.asarray(sequence.tracks[name][rows]) for name in wanted], axis=-1)
 
@@ -162,7 +183,11 @@ class Place(NamedTuple):
 
 
 def cut(
-    sequences: tuple[Sequence, ...], places: Items[tuple[int, ...]], length: int, kind: str, pairing: str
+    sequences: tuple[Sequence, ...],
+    places: Items[tuple[int, ...]],
+    length: int,
+    kind: Conditions,
+    pairing: ConditionRow,
 ) -> ClipBatch:
     """The clips of ``length`` frames that begin at ``places``, with their anchors where they name some."""
     at = [Place(*place) for place in places]

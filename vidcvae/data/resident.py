@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vidcvae.data.clips import ClipBatch, Place, Sequence, condition_rows
 from vidcvae.rng import there
+from vidcvae.schema import ConditionRow, Conditions
 
 SHARE_OF_FREE_MEMORY = 0.25
 
@@ -15,7 +16,7 @@ SHARE_OF_FREE_MEMORY = 0.25
 class Resident:
     """Frames and conditions of all sequences end to end on ``device``, row by row: frames uint8 (N, 3, H, W)."""
 
-    def __init__(self, sequences: tuple[Sequence, ...], kind: str, pairing: str, device: str) -> None:
+    def __init__(self, sequences: tuple[Sequence, ...], kind: Conditions, pairing: ConditionRow, device: str) -> None:
         self.kind, self.device = kind, device
         self.frames = torch.cat([torch.from_numpy(np.array(s.frames[: s.known])).to(device) for s in sequences])
         rows = [condition_rows(s, 0, s.known, kind, pairing) for s in sequences]
@@ -56,7 +57,7 @@ class Resident:
         return ClipBatch(images(self.frames, rows, False), condition, anchors)
 
 
-def fits(sequences: tuple[Sequence, ...], kind: str) -> bool:
+def fits(sequences: tuple[Sequence, ...], kind: Conditions) -> bool:
     """Whether the sequences would take no more than a quarter of the GPU's free memory."""
     wanted = sum(s.frames.nbytes * (2 if kind == "pose" else 1) for s in sequences)
     free: int = torch.cuda.mem_get_info()[0]

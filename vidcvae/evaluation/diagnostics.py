@@ -21,6 +21,7 @@ from vidcvae.evaluation import metrics
 from vidcvae.evaluation.freerun import Way, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
+from vidcvae.schema import Latent
 
 # The age test of a whole dance: frames 580-629 of 630, from a run started at 0 against one started at 480
 AGE_LENGTH, AGE_RESTART, AGE_TAIL = 630, 480, 50
@@ -114,7 +115,7 @@ def drift(
     split: str = "val",
     *,
     every: int = 0,
-    latent: str = "zero",
+    latent: Latent = "zero",
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -148,7 +149,7 @@ def age_test(
     data: VideoData,
     split: str = "val",
     *,
-    latent: str = "zero",
+    latent: Latent = "zero",
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -176,7 +177,7 @@ def long_run(
     split: str = "val",
     *,
     frames: int = 5000,
-    latent: str = "zero",
+    latent: Latent = "zero",
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -261,7 +262,7 @@ def _part(sequence: clips.Sequence, start: int, length: int) -> clips.Sequence:
 def _psnr_curves(
     loaded: Loaded,
     parts: Sequence[clips.Sequence],
-    latent: str,
+    latent: Latent,
     seed: int,
     device: str | torch.device,
     progress: Progress | None,

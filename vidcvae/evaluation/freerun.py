@@ -20,6 +20,7 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import metrics
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import Noise, rollout, zero_noise
+from vidcvae.schema import Latent
 
 ROWS = 32  # sequences x ways in one batch: what fits a small machine at full resolution
 POSTERIOR_ROWS = 4  # fewer where all frames of a sequence are encoded at once
@@ -36,7 +37,7 @@ COLUMNS = (*MEASURES, *(f"baseline_{name}_{kind}" for name in BASELINES for kind
 class Way:
     """How z is chosen, which of several samples this is, and whether the conditions are those of another clip."""
 
-    latent: str
+    latent: Latent
     sample: int = 0
     others: bool = False
 

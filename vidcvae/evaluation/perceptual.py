@@ -24,6 +24,7 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation.freerun import sequence_noise
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
+from vidcvae.schema import Latent
 
 WINDOW = 16  # frames of a clip for FVD, as Unterthiner et al. 2019 have it
 
@@ -55,7 +56,7 @@ def measure_perceptual(
     *,
     lpips: Path | None = None,
     fvd: Path | None = None,
-    latent: str = "zero",
+    latent: Latent = "zero",
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
@@ -116,7 +117,7 @@ def _windows(
     config: Config,
     row: int,
     length: int,
-    latent: str,
+    latent: Latent,
     seed: int,
     device: str | torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure
 from vidcvae.evaluation.latents import measure_latents
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
+from vidcvae.schema import Latent
 
-LATENTS = ("zero", "prior-mean", "prior", "posterior")
+LATENTS: tuple[Latent, ...] = get_args(Latent)
 CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step
 ENDS = 50  # frames at either end that long runs are also scored by
 
@@ -51,7 +52,7 @@ class Protocol:
     future: int | tuple[int, ...]
     condition: str
     actions: str
-    latent: str
+    latent: Latent
     samples: int
     seed: int
     weights: str
@@ -78,7 +79,7 @@ def score_split(
     loaded: Loaded,
     data: VideoData,
     split: str = "val",
-    latent: str = "zero",
+    latent: Latent = "zero",
     *,
     past: int = 0,
     frames: int = 0,

@@ -15,6 +15,7 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.layers import use_image_statistics
+from vidcvae.schema import Weights
 from vidcvae.storage import checkpoint
 from vidcvae.storage.run import RunFolder, find_checkpoint
 
@@ -42,7 +43,7 @@ def load_model(
     which: str = "best",
     device: str = "cpu",
     batch_stats: bool = False,
-    weights: str = "auto",
+    weights: Weights = "auto",
 ) -> Loaded:
     """Load what RUN means: a checkpoint file, a run folder, or (None) the newest run.
 

@@ -6,11 +6,14 @@ over the batch, so that the total is what the course's loop back-propagates.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidcvae.models.interface import Gaussian, full
+from vidcvae.schema import Reconstruction, Reduction
 
 FLOOR = 1e-4  # 40 dB: a frame better than that is good enough
 MOVING = 0.05  # a pixel moves where a channel changes by more than so much of the range
@@ -28,7 +31,7 @@ def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
     return 0.5 * (p_logvar - logvar + (logvar.exp() + (mu - p_mu).square()) / p_logvar.exp() - 1)
 
 
-def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: str, keep: Tensor | None = None) -> Tensor:
+def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: Reduction, keep: Tensor | None = None) -> Tensor:
     """KL of (B, T, S*) Gaussians for each of the T steps, averaged over B; over S* summed ("sum") or averaged ("mean").
 
     keep (B,): the weight of each clip, 1 in the mean; without it all weigh the same.
@@ -39,7 +42,7 @@ def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: str, keep: Tensor |
 
 
 def reconstruction(
-    prediction: Tensor, truth: Tensor, kind: str, before: Tensor | None = None, motion: float = 0.0
+    prediction: Tensor, truth: Tensor, kind: Reconstruction, before: Tensor | None = None, motion: float = 0.0
 ) -> Tensor:
     """(B, T, 3, H, W) twice -> mean over pixels, summed over T. "mse", or "l1+mse": half of each; or "log-mse": the
     logarithm of each frame's squared error, so that a decibel is worth the same in every frame, as in a mean PSNR.
@@ -47,7 +50,13 @@ def reconstruction(
     With ``motion`` a pixel that differs from the true frame ``before`` weighs 1 + motion.
     """
     difference = full(prediction) - full(truth)
-    each = (difference.abs() + difference.square()) / 2 if kind == "l1+mse" else difference.square()
+    match kind:
+        case "l1+mse":
+            each = (difference.abs() + difference.square()) / 2
+        case "mse" | "log-mse":
+            each = difference.square()
+        case _:
+            assert_never(kind)
     if motion and before is not None:
         each = each * (1 + motion * ((truth - before).abs().amax(2, keepdim=True) > MOVING))
     if kind == "log-mse":

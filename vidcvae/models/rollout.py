@@ -6,6 +6,7 @@ B batch, T frames, P given ones; C H W a frame, S* the latent's shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from vidcvae.models.graphs import Graphed
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, State, VideoModel, at, full, reparameterize
 from vidcvae.rng import there
+from vidcvae.schema import Latent
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
 
@@ -27,7 +29,7 @@ def rollout(
     condition: Tensor | None,
     noise: Noise | None = None,
     *,
-    latent: str = "zero",
+    latent: Latent = "zero",
     length: int = 0,
     truth: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
@@ -88,15 +90,19 @@ def rollout(
                 yield frame.clone() if device.type == "cuda" else frame  # the next replay writes over it
 
 
-def _z(latent: str, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
+def _z(latent: Latent, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
     """z as ``latent`` says, of the prior's mean and log-variance."""
-    if latent == "prior":
-        return reparameterize(p_mu, p_logvar, eps)
-    if latent == "prior-mean":
-        return full(p_mu)
-    if latent == "zero":
-        return torch.zeros_like(p_mu, dtype=torch.float32)
-    raise ValueError(f"latent {latent!r}")
+    match latent:
+        case "prior":
+            return reparameterize(p_mu, p_logvar, eps)
+        case "prior-mean":
+            return full(p_mu)
+        case "zero":
+            return torch.zeros_like(p_mu, dtype=torch.float32)
+        case "posterior":
+            raise ValueError("the posterior's z comes from the truth, not from the prior")
+        case _:
+            assert_never(latent)
 
 
 def zero_noise(t: int) -> Tensor:

@@ -11,18 +11,20 @@ the decoder turns into frame t with the help of skips: the encoder's feature map
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
 from vidcvae.models.interface import Anchor, Gaussian, VideoModel, full
+from vidcvae.schema import Backbone, SvgConditions
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
 Skips = tuple[Tensor, ...]  # four feature maps, the largest first
 SvgCode = tuple[Tensor, ...]  # h (B, T, g) and the four skips (B, T, ...)
 SvgState = tuple[Hidden, Hidden | None, Skips, int]  # predictor, learned prior, skips in use, renewals left
 
-CONDITION_SIZE = {"none": 0, "actions": 4, "actions+positions": 4 + 3}
 SLOPE = 0.2  # of every LeakyReLU here
 
 
@@ -131,7 +133,27 @@ def dcgan64(frame_dim: int) -> tuple[Encoder, Decoder]:
     return encoder, decoder
 
 
-BACKBONES = {"vgg64": vgg64, "dcgan64": dcgan64}
+def backbone(name: Backbone, frame_dim: int) -> tuple[Encoder, Decoder]:
+    match name:
+        case "vgg64":
+            return vgg64(frame_dim)
+        case "dcgan64":
+            return dcgan64(frame_dim)
+        case _:
+            assert_never(name)
+
+
+def condition_size(conditions: SvgConditions) -> int:
+    """Numbers in a row of conditions: four of the action, three of the position."""
+    match conditions:
+        case "none":
+            return 0
+        case "actions":
+            return 4
+        case "actions+positions":
+            return 4 + 3
+        case _:
+            assert_never(conditions)
 
 
 # --- sequence models -------------------------------------------------------------------------------
@@ -225,14 +247,14 @@ class Svg(VideoModel):
         self.per_frame_statistics = config.batch_norm == "frame"
         self.renewals = max(past, 2) - 1  # steps that take their skips from the frame before them
 
-        self.encoder, self.decoder = BACKBONES[config.backbone](config.frame_dim)
-        condition_size = CONDITION_SIZE[config.conditions]
+        self.encoder, self.decoder = backbone(config.backbone, config.frame_dim)
+        conditions = condition_size(config.conditions)
         self.condition_embedding: nn.Module = nn.Identity()
-        if condition_size and config.condition_embedding:
-            self.condition_embedding = nn.Linear(condition_size, config.condition_embedding)
-            condition_size = config.condition_embedding
+        if conditions and config.condition_embedding:
+            self.condition_embedding = nn.Linear(conditions, config.condition_embedding)
+            conditions = config.condition_embedding
         self.frame_predictor = FramePredictor(
-            config.frame_dim + config.latent_dim + condition_size,
+            config.frame_dim + config.latent_dim + conditions,
             config.frame_dim,
             config.hidden_dim,
             config.predictor_layers,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcvae.errors import UsageError, did_you_mean
-from vidcvae.output.plots import Chart, Line, Panel
+from vidcvae.output.chart import Chart, Line, Panel, Style
 from vidcvae.storage import durable
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "vidcvae",  # the same figure is the same file
     "svg.fonttype": "path",
 }
-LINES: dict[str, dict[str, Any]] = {
+MARKS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5}
+LINES: dict[Style, dict[str, Any]] = {
     "main": {},
     "fine": {"linewidth": 1.0},
     "faint": {"linewidth": 0.8, "alpha": 0.3},
     "dashed": {"linestyle": "--", "linewidth": 1.2},
-    "marks": {"linestyle": "none", "marker": "o", "markersize": 3.5},
+    "marks": MARKS,
+    "over": {"dashes": (4, 4)},
 }
 
 
@@ -70,8 +72,9 @@ def render(chart: Chart, kind: str) -> bytes:
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.6), layout="constrained")
         own = any(panel.xlabel for panel in chart.panels)
         grid = figure.subplots(len(heights), 1, sharex=not own, squeeze=False, gridspec_kw={"height_ratios": heights})
+        labels = [line.label for panel in chart.panels for line in panel.lines if line.label]
         for axes, panel in zip(grid[:, 0], chart.panels, strict=True):
-            _draw(axes, panel)
+            _draw(axes, panel, shared=len(set(labels)) < len(labels))
             axes.set_xlabel(panel.xlabel)
         grid[0, 0].set_title(_plain(chart.title), loc="left")
         if not own:
@@ -84,12 +87,13 @@ def render(chart: Chart, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
+def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
+    """``shared``: panels have names in common, which then stand beside a lone curve too."""
     for line in panel.lines:
-        style = {"color": _colour(line), **_dashes(line), **LINES[line.style]}
+        style = {"color": _colour(line), **_dashes(line), **(MARKS if len(line.x) == 1 else LINES[line.style])}
         axes.plot(line.x, line.y, label=_plain(line.label) or None, **style)
     axes.set_ylabel(panel.ylabel)
-    if panel.log and any(value > 0 for line in panel.lines for value in line.y):
+    if panel.log:
         axes.set_yscale("log")
     if panel.from_zero:
         top = max((value for line in panel.lines for value in line.y), default=1.0) or 1.0
@@ -97,7 +101,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.zero_to_one:
         axes.set_ylim(-0.05, 1.05)
     named = [line for line in panel.lines if line.label]
-    if (panel.tall and len(named) > 1) or any(line.style == "marks" for line in named):
+    if (panel.tall and len(named) > (0 if shared else 1)) or any(line.style == "marks" for line in named):
         axes.legend(loc="best")
 
 

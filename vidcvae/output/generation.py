@@ -21,6 +21,7 @@ from vidcvae.evaluation.freerun import batches, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 from vidcvae.output.media import on_disk, to_bytes
+from vidcvae.schema import Latent
 
 Progress = Callable[[int, int], None]
 
@@ -75,7 +76,7 @@ def read_push(loaded: Loaded, folder: Path, tracks: Mapping[str, Path], future: 
 
 
 def compare(
-    loaded: Loaded, given: Given, latent: str, noise: Noise, samples: int, progress: Progress
+    loaded: Loaded, given: Given, latent: Latent, noise: Noise, samples: int, progress: Progress
 ) -> dict[str, np.ndarray]:
     """Videos, uint8 (T, 3, H, W) each, under their titles: truth, posterior, best sample and all samples, as the
     figures of Denton & Fergus 2018 show them; without the truth, the samples alone.
@@ -105,7 +106,7 @@ def compare(
 
 
 def videos(
-    loaded: Loaded, past: Tensor, condition: Tensor | None, length: int, latent: str, noise: Noise
+    loaded: Loaded, past: Tensor, condition: Tensor | None, length: int, latent: Latent, noise: Noise
 ) -> Iterator[np.ndarray]:
     """Yield uint8 (S, 3, H, W) for every frame from 0 to T-1, the given ones as they are.
 
@@ -121,7 +122,7 @@ def latent_shape(loaded: Loaded) -> tuple[int, ...]:
     return loaded.model.latent_shape(*loaded.config.data.size)
 
 
-def fresh_noise(loaded: Loaded, latent: str, seed: int, rows: Sequence[int], device: str) -> Noise:
+def fresh_noise(loaded: Loaded, latent: Latent, seed: int, rows: Sequence[int], device: str) -> Noise:
     """The noise that a score of these rows has: eps_t of each from (seed, row, t), or none where z is a mean."""
     return sequence_noise(latent_shape(loaded), seed, rows, device) if latent == "prior" else zero_noise
 
@@ -164,7 +165,7 @@ def export_frames(
     loaded: Loaded,
     sequences: Sequence[clips.Sequence],
     *,
-    latent: str,
+    latent: Latent,
     seed: int,
     device: str,
     progress: Progress | None = None,

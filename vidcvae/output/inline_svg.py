@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from vidcvae.output.plots import Chart, Line, Panel
+from vidcvae.output.chart import Chart, Line, Panel
 
 WIDTH, LEFT, RIGHT = 640.0, 62.0, 628.0  # of the drawing; where its x axis begins and ends
 HEAD, GAP, FOOT, TALL, SHORT = (
@@ -76,8 +76,7 @@ def drawing(chart: Chart, name: str) -> str:
 def _panel(
     panel: Panel, across: Callable[[float], float], top: float, height: float, x_ticks: Sequence[float]
 ) -> Iterator[str]:
-    log = panel.log and any(y > 0 for line in panel.lines for y in line.y)
-    scale = math.log10 if log else float
+    log, scale = panel.log, math.log10 if panel.log else float
     values = [scale(y) for line in panel.lines for y in line.y if math.isfinite(y) and (y > 0 or not log)]
     if panel.zero_to_one:
         bottom, ceiling = -0.05, 1.05

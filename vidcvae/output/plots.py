@@ -1,14 +1,11 @@
-"""What the plots show: curves read from runs' histories, or computed from a configuration alone.
-
-A ``Chart`` knows nothing of how it is drawn: ``figures`` makes a file of it, ``terminal`` a text.
-"""
+"""What the plots show: curves read from runs' histories, or computed from a configuration alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never, get_args
 
 import numpy as np
 
@@ -16,6 +13,8 @@ from vidcvae.config import Config, differences, read_toml, resolve, to_table
 from vidcvae.errors import DataError, typed
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.evaluation.latents import ACTIVE
+from vidcvae.output.chart import Chart, Line, Panel
+from vidcvae.schema import DrawnLatent, Metric, Reconstruction, Reduction
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
@@ -24,7 +23,6 @@ from vidcvae.training.schedules import Length
 Record = dict[str, Any]
 
 SUMMED = ("total", "reconstruction", "kl", "smoothing")
-LATENT_LABELS = {"zero": "z = 0", "prior": "z from the prior"}
 BASELINES = {
     "baseline_copy_first_psnr": "first frame",
     "baseline_copy_last_past_psnr": "last given frame",  # recorded where more than one is given
@@ -32,39 +30,6 @@ BASELINES = {
 ASSUMED_STEPS = 100  # steps in an epoch, for the schedules of a configuration whose data nobody has counted
 SCHEDULE_POINTS = 2000
 FEW_EPOCHS = 8  # fewer have no curve of their own: the log steps are drawn
-
-
-@dataclass(frozen=True)
-class Line:
-    """A curve. ``run`` gives its colour (-1: grey); ``style`` is "main", "fine", "faint", "dashed" or "marks"."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    run: int = 0
-    style: str = "main"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Axes: what is on y, with its unit; ``tall`` panels get most of the height. ``xlabel``: an x axis of its own."""
-
-    ylabel: str
-    lines: tuple[Line, ...]
-    log: bool = False
-    tall: bool = True
-    from_zero: bool = False
-    zero_to_one: bool = False
-    xlabel: str = ""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Panels one below another over one x axis, but for those that have their own."""
-
-    title: str
-    xlabel: str
-    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +83,7 @@ def read_run(folder: RunFolder, trained: bool = True) -> Run:
         raise DataError(
             f"the run {folder.path} has no losses yet.", f"It may still be starting; or: {typed('resume', folder.path)}"
         )
-    return Run(folder.path.name, resolve(read_toml(folder.config)), history, folder.path)
+    return Run(folder.name, resolve(read_toml(folder.config)), history, folder.path)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -137,35 +102,80 @@ def labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def error_name(kind: Reconstruction) -> str:
+    """The reconstruction error of a frame, its pixels in 0..1."""
+    match kind:
+        case "mse":
+            return "MSE"
+        case "l1+mse":
+            return "½ L1 + ½ MSE"
+        case "log-mse":
+            return "ln MSE"
+        case _:
+            assert_never(kind)
+
+
+def _kl_name(reduction: Reduction) -> str:
+    match reduction:
+        case "sum":
+            return "KL per frame (nats)"
+        case "mean":
+            return "KL per frame\n(nats per dimension)"
+        case _:
+            assert_never(reduction)
+
+
+def _latent_name(latent: DrawnLatent) -> str:
+    match latent:
+        case "zero":
+            return "z = 0"
+        case "prior":
+            return "z from the prior"
+        case _:
+            assert_never(latent)
+
+
+def _latent_of(metric: Metric) -> DrawnLatent:
+    """How z is chosen in a score."""
+    match metric:
+        case "psnr_zero" | "ssim_zero":
+            return "zero"
+        case "psnr_prior" | "ssim_prior":
+            return "prior"
+        case _:
+            assert_never(metric)
+
+
 # --- charts ----------------------------------------------------------------------------------------
 
 
 def loss_chart(runs: Sequence[Run]) -> Chart:
-    """Training loss of one or more runs, with the beta and the teacher-forcing ratio they had."""
-    total = _curves(runs, "total")
+    """Training loss of one or more runs, with the beta and the teacher-forcing ratio they had.
+
+    Losses of another kind have a panel of their own, as they are other quantities.
+    """
+    total = _by_unit(runs, "total", lambda run: f"loss per frame\n({_objective(run.config)})")
     if len(runs) == 1:
-        total = (*total, *_curves(runs, "reconstruction", run=1))
-    return Chart("Training loss", "epoch", (Panel("loss per frame", total, log=True), *_weights(runs)))
+        (panel,) = total
+        total = [replace(panel, lines=(*panel.lines, *_curve(runs[0], "reconstruction", "reconstruction", 1)))]
+    return Chart("Training loss", "epoch", (*map(_log_if_positive, total), *_weights(runs)))
 
 
 def kl_chart(runs: Sequence[Run]) -> Chart:
     """KL, reconstruction error, beta and teacher-forcing ratio on one page."""
-    kl = "KL per frame (nats)" if runs[0].config.kl.reduction == "sum" else "KL per frame\n(nats per dimension)"
-    error = {"mse": "MSE", "l1+mse": "½ L1 + ½ MSE"}[runs[0].config.loss.reconstruction]
+    kl = _by_unit(runs, "kl", lambda run: _kl_name(run.config.kl.reduction))
+    error = _by_unit(runs, "reconstruction", lambda run: f"{error_name(run.config.loss.reconstruction)} per frame", 1)
     return Chart(
         "KL and reconstruction",
         "epoch",
-        (
-            Panel(kl, _curves(runs, "kl"), log=True),
-            Panel(error, _curves(runs, "reconstruction"), log=True),
-            *_weights(runs),
-        ),
+        (*map(_log_if_positive, [*kl, *error]), *_weights(runs)),
     )
 
 
 def lr_chart(runs: Sequence[Run]) -> Chart:
     """The learning rate that the runs had."""
-    return Chart("Learning rate", "epoch", (Panel("learning rate", _curves(runs, "lr", faint=False), log=True),))
+    panel = Panel("learning rate", _schedule(runs, "lr", lambda config: config.lr_schedule.type != "cosine"))
+    return Chart("Learning rate", "epoch", (_log_if_positive(panel),))
 
 
 def psnr_chart(runs: Sequence[Run]) -> Chart:
@@ -183,11 +193,10 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
                 f"See how it goes: {typed('plot', 'loss', run.path or run.name)}",
             )
         best = max(validations, key=lambda record: float(record[metric]))
-        latents = ("zero", "prior") if len(runs) == 1 else (metric.partition("_")[2],)
-        for offset, latent in enumerate(latents):
+        for offset, latent in enumerate(get_args(DrawnLatent) if len(runs) == 1 else [_latent_of(metric)]):
             curve = best[f"psnr_{latent}_per_frame"]
             frames = [run.config.training.past + i for i in range(len(curve))]
-            name = LATENT_LABELS[latent] if len(runs) == 1 else label
+            name = _latent_name(latent) if len(runs) == 1 else label
             lines.append(Line(f"{name}: mean {np.mean(curve):.2f} dB", frames, curve, index + offset, "fine"))
         if len(runs) == 1:
             for key, what in BASELINES.items():
@@ -197,8 +206,8 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
     title = "Free run on the validation split"
     if len(runs) == 1:
         title += f", epoch {best['epoch'] + 1}"
-    elif len(chosen := {run.config.validation.metric.partition("_")[2] for run in runs}) == 1:
-        title += f", {LATENT_LABELS[chosen.pop()]}"
+    elif len(chosen := {_latent_of(run.config.validation.metric) for run in runs}) == 1:
+        title += f", {_latent_name(chosen.pop())}"
     return Chart(title, "frame", (Panel("PSNR (dB)", tuple(lines)),))
 
 
@@ -301,39 +310,78 @@ def _fit(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[floa
 
 def _weights(runs: Sequence[Run]) -> tuple[Panel, Panel]:
     """Beta and teacher forcing, the small panels beneath a loss."""
-    ratio = _curves(runs, "teacher_forcing", faint=False)
+    ratio = _schedule(runs, "teacher_forcing", lambda config: True, 3)
     if len(runs) == 1 and any(record.get("teacher_forcing", 0) > 0 for record in runs[0].records("epoch")):
         forced = runs[0].records("epoch")
         marks = Line(
             "share forced",
             [epoch - 0.5 for epoch in runs[0].epochs_of(forced)],
             [r["forced"] for r in forced],
-            1,
+            4,
             "marks",
         )
         ratio = (*ratio, marks)
     return (
-        Panel("β", _curves(runs, "beta", faint=False), tall=False, from_zero=True),
+        Panel("β", _schedule(runs, "beta", lambda config: config.kl.per == "epoch", 2), tall=False, from_zero=True),
         Panel("teacher\nforcing", ratio, tall=False, zero_to_one=True),
     )
 
 
-def _curves(runs: Sequence[Run], key: str, run: int = 0, faint: bool = True) -> tuple[Line, ...]:
-    """A line for each run: means over epochs where there are enough of them, with the log steps faint behind them.
+def _objective(config: Config) -> str:
+    """What the total is the sum of."""
+    smoothing = " + smoothing" if config.loss.smoothing else ""
+    return f"{error_name(config.loss.reconstruction)} + β KL{smoothing}"
 
-    ``faint`` False draws one line only, as fine as there is: for what does not scatter.
-    """
+
+def _by_unit(runs: Sequence[Run], key: str, unit: Callable[[Run], str], colour: int = 0) -> list[Panel]:
+    """A panel for each unit among the runs, with a curve for each run that has it; ``colour``: that of a lone run."""
+    found: dict[str, tuple[Line, ...]] = {}
+    for index, (run, name) in enumerate(zip(runs, _names(runs, key), strict=True)):
+        found[unit(run)] = (*found.get(unit(run), ()), *_curve(run, name, key, colour if len(runs) == 1 else index))
+    return [Panel(title, lines) for title, lines in found.items()]
+
+
+def _names(runs: Sequence[Run], key: str) -> list[str]:
+    return [key.replace("teacher_forcing", "ratio")] if len(runs) == 1 else labels(runs)
+
+
+def _log_if_positive(panel: Panel) -> Panel:
+    """A logarithmic axis, unless it would hide something."""
+    return replace(panel, log=all(y > 0 for line in panel.lines for y in line.y))
+
+
+def _curve(run: Run, name: str, key: str, colour: int) -> tuple[Line, ...]:
+    """Means over epochs where there are enough of them, with the log steps faint behind them."""
+    steps, epochs = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
+    fine = steps or epochs
+    # Histories hold sums over the predicted frames of a clip; per frame, clips of any length compare
+    values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
+    if len(epochs) < FEW_EPOCHS:
+        return (Line(name, run.epochs_of(fine), values, colour),)
+    middles = [epoch - 0.5 for epoch in run.epochs_of(epochs)]
+    return Line("", run.epochs_of(fine), values, colour, "faint"), Line(name, middles, means, colour)
+
+
+def _schedule(runs: Sequence[Run], key: str, stepped: Callable[[Config], bool], colour: int = 0) -> tuple[Line, ...]:
+    """A line for each run of what a schedule gave it; one that is ``stepped`` changes where an epoch begins."""
     lines = []
-    names = [key.replace("teacher_forcing", "ratio")] if len(runs) == 1 else labels(runs)
-    for index, (each, name) in enumerate(zip(runs, names, strict=True)):
-        steps, epochs = ([r for r in each.records(kind) if key in r] for kind in ("step", "epoch"))
-        fine = steps or epochs
-        # Histories hold sums over the predicted frames of a clip; per frame, clips of any length compare
-        values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
-        if len(epochs) < FEW_EPOCHS or not faint:
-            lines.append(Line(name, each.epochs_of(fine), values, run + index))
-            continue
-        lines.append(Line("", each.epochs_of(fine), values, run + index, "faint"))
-        middles = [epoch - 0.5 for epoch in each.epochs_of(epochs)]
-        lines.append(Line(name, middles, means, run + index))
+    for index, (run, name) in enumerate(zip(runs, _names(runs, key), strict=True)):
+        steps, ends = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
+        by_epoch, logged = stepped(run.config), {r["epoch"] for r in steps}
+        gaps = [r for r in ends if r["epoch"] not in logged] if by_epoch else []  # an epoch's mean is its value
+        found = sorted([*steps, *gaps], key=lambda r: int(r["step"])) or ends
+        x, y = run.epochs_of(found), [r[key] for r in found]
+        if by_epoch:
+            x, y = _staircase(x, y, [r["epoch"] for r in found])
+        lines.append(Line(name, x, y, colour if len(runs) == 1 else index))
     return tuple(lines)
+
+
+def _staircase(x: list[float], y: list[float], epochs: list[int]) -> tuple[list[float], list[float]]:
+    """Level from the beginning of the first record's epoch on, and upright where a record's epoch begins."""
+    corners: list[tuple[float, float]] = [(float(epochs[0]), y[0])] if x else []
+    for i, point in enumerate(zip(x, y, strict=True)):
+        if i and epochs[i] > epochs[i - 1] and y[i] != y[i - 1]:
+            corners += [(float(epochs[i]), y[i - 1]), (float(epochs[i]), y[i])]
+        corners.append(point)
+    return [at for at, _ in corners], [value for _, value in corners]

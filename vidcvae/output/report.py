@@ -15,7 +15,7 @@ from vidcvae.errors import typed
 from vidcvae.evaluation import records
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.output import inline_svg, player, plots
-from vidcvae.output.plots import Chart, Line, Panel
+from vidcvae.output.chart import Chart, Line, Panel
 
 Record = dict[str, Any]
 
@@ -236,7 +236,7 @@ def _training(report: Report) -> str:
     if not trained:
         return ""
     kl = plots.kl_chart(trained)
-    terms = Chart(kl.title, kl.xlabel, kl.panels[:2])  # beta and teacher forcing stand in the figure before it
+    terms = Chart(kl.title, kl.xlabel, kl.panels[:-2])  # beta and teacher forcing stand in the figure before it
     return inline_svg.figure(
         plots.loss_chart(trained),
         "loss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from vidcvae.output.plots import Chart, Line, Panel
+from vidcvae.output.chart import Chart, Line, Panel
 
 MARKS = "*o+x#@%&"
 ROWS_TALL, ROWS_SHORT = 12, 5
@@ -47,7 +47,10 @@ def _panel(panel: Panel, low: float, high: float, columns: int) -> list[str]:
     legend = []
     for index, line in enumerate(drawn):
         mark = MARKS[index % len(MARKS)]
-        for x, y in _resampled(line, low, high, columns):
+        points = _resampled(line, low, high, columns)
+        if line.style == "over":  # the marks of the curve beneath it stand between
+            points = points[1::2]
+        for x, y in points:
             if math.isfinite(y) and (y > 0 or not panel.log):
                 row = round((scale(y) - bottom) / (top - bottom) * (rows - 1))
                 grid[rows - 1 - row][x] = mark

@@ -27,6 +27,11 @@ class RunFolder:
     path: Path
 
     @property
+    def name(self) -> str:
+        """The folder's name; where that is just "run", as in ``demo/run``, the name of the folder around it."""
+        return self.path.name if self.path.name != "run" else self.path.absolute().parent.name
+
+    @property
     def config(self) -> Path:
         return self.path / "config.toml"
 

@@ -30,7 +30,7 @@ from vidcvae.models.interface import VideoModel, at
 from vidcvae.models.objectives import kl_elements
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.models.rollout import rollout
-from vidcvae.models.svg import CONDITION_SIZE, Hidden, Svg, zero_hidden
+from vidcvae.models.svg import Hidden, Svg, condition_size, zero_hidden
 from vidcvae.training.engine import Engine
 from vidcvae.training.state import new_state
 from vidcvae.training.step import Weights, clip_terms, compute_dtype, draw
@@ -361,8 +361,8 @@ def _made_up(config: Config, device: str, clips: int, length: int) -> tuple[Clip
     condition = None
     if kind == "pose":
         condition = image("poses")
-    elif CONDITION_SIZE[kind]:
-        condition = rng.normal((clips, length, CONDITION_SIZE[kind]), seed, "actions", device=device)
+    elif size := condition_size(kind):
+        condition = rng.normal((clips, length, size), seed, "actions", device=device)
     latent = build_model(config).latent_shape(*config.data.size)
     eps = rng.normal((clips, length - 1, *latent), seed, "posterior", device=device)
     mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import assert_never
 
 from vidcvae.config import Config, Kl, TeacherForcing, Training
 from vidcvae.errors import counted
@@ -55,10 +56,17 @@ def beta(kl: Kl, length: Length, step: int) -> float:
     "monotonic" is one cycle; "none" stands at ``stop``. There is no division by the length of the climb, which
     in the course's formula is 0 for a climb of one epoch.
     """
-    if kl.type == "none":
-        return kl.stop
+    match kl.type:
+        case "none":
+            return kl.stop
+        case "monotonic":
+            cycles = 1
+        case "cyclical":
+            cycles = kl.cycles
+        case _:
+            assert_never(kl.type)
     i, total = (length.epoch(step), length.epochs) if kl.per == "epoch" else (step, length.steps)
-    period = math.ceil(total / (kl.cycles if kl.type == "cyclical" else 1))
+    period = math.ceil(total / cycles)
     tau = (i % period) / period
     return kl.start + (kl.stop - kl.start) * min(1.0, tau / kl.ratio)
 
@@ -72,11 +80,16 @@ def teacher_forcing_ratio(forcing: TeacherForcing, epoch: int) -> float:
 def learning_rate(config: Config, length: Length, step: int) -> float:
     """The learning rate of a step: warm-up, then constant, stairs at the milestones, or a half cosine to ``final``."""
     schedule, lr = config.lr_schedule, config.optimizer.lr
-    if schedule.type == "multistep":
-        lr *= schedule.factor ** sum(length.epoch(step) >= milestone for milestone in schedule.milestones)
-    elif schedule.type == "cosine":
-        progress = step / max(1, length.steps - 1)
-        lr = schedule.final + (lr - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+    match schedule.type:
+        case "constant":
+            pass
+        case "multistep":
+            lr *= schedule.factor ** sum(length.epoch(step) >= milestone for milestone in schedule.milestones)
+        case "cosine":
+            progress = step / max(1, length.steps - 1)
+            lr = schedule.final + (lr - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+        case _:
+            assert_never(schedule.type)
     return lr * min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else lr
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -129,7 +129,13 @@ class TrainingState:
 def new_state(model: VideoModel, config: Config) -> TrainingState:
     """A fresh optimizer and moving average around ``model``."""
     settings = config.optimizer
-    cls = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    match settings.name:
+        case "adam":
+            cls: type[torch.optim.Adam] = torch.optim.Adam
+        case "adamw":
+            cls = torch.optim.AdamW
+        case _:
+            assert_never(settings.name)
     device = next(model.parameters()).device
     optimizer = cls(
         model.parameters(),

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, full, reparameterize
+from vidcvae.schema import Precision
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
 
@@ -82,7 +83,15 @@ def forcing_mask(
     or ``ratio`` itself with ``reference = "mix"``. The given frames are always the truth.
     """
     index = (epoch,) if forcing.draw == "epoch" else (epoch, step)
-    shape = {"epoch": (1, 1), "batch": (1, 1), "clip": (batch, 1), "frame": (batch, steps)}[forcing.draw]
+    match forcing.draw:
+        case "epoch" | "batch":
+            shape = (1, 1)
+        case "clip":
+            shape = (batch, 1)
+        case "frame":
+            shape = (batch, steps)
+        case _:
+            assert_never(forcing.draw)
     coins = rng.uniform(shape, seed, "teacher-forcing", *index) < ratio
     mask = coins.float().expand(batch, steps) * (ratio if forcing.reference == "mix" else 1.0)
     return torch.cat([torch.ones(batch, past), mask[:, past:]], dim=1)
@@ -297,13 +306,19 @@ def update_ema(state: TrainingState, decay: float) -> None:
     torch._foreach_lerp_(averages, [p.detach() for p in state.model.parameters()], 1 - ema_memory(state, decay))
 
 
-def compute_dtype(precision: str, device: str) -> torch.dtype:
+def compute_dtype(precision: Precision, device: str) -> torch.dtype:
     """float32 or bfloat16; "auto" takes bfloat16 where the hardware multiplies it natively."""
-    if precision == "auto":
-        native = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device == "cuda"
-            else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        precision = "bf16" if native else "float32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    match precision:
+        case "float32":
+            return torch.float32
+        case "bf16":
+            return torch.bfloat16
+        case "auto":
+            native = (
+                torch.cuda.is_bf16_supported(including_emulation=False)
+                if device == "cuda"
+                else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            )
+            return torch.bfloat16 if native else torch.float32
+        case _:
+            assert_never(precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from vidcvae.errors import NonFiniteError
 from vidcvae.evaluation.freerun import Way, measure, run_length
 from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
+from vidcvae.schema import DrawnLatent, Metric
 from vidcvae.training.state import TrainingState
 
-LATENTS = ("zero", "prior")  # how z is chosen: 0, and drawn as in the course
-METRICS = ("psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior")
+LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # how z is chosen: 0, and drawn as in the course
+METRICS: tuple[Metric, ...] = get_args(Metric)
 Tables = dict[Way, list[Tensor]]
 
 
