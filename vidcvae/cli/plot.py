@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +103,7 @@ def drift(
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
-    json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON document; draws with -o only.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON document; draws if told to.")] = False,
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
@@ -127,8 +128,8 @@ def drift(
     if json:
         ui.emit({name: numbers.to_json() for name, numbers in found.items()})
     drawn = [(name, numbers) for name, numbers in found.items() if isinstance(numbers, diagnostics.Drift)]
-    if drawn and (output or not json):
-        _draw(plots.drift_chart(drawn), output, terminal, "drift")
+    if drawn and (output or terminal or not json):
+        _draw(plots.drift_chart(drawn), output, terminal, "drift", tell=ui.note if json else ui.say)
     for name, numbers in [] if json else found.items():
         age = numbers.age_test if isinstance(numbers, diagnostics.Drift) else numbers
         if isinstance(numbers, diagnostics.Drift):
@@ -209,14 +210,14 @@ def _folders(runs: list[Path] | None) -> list[RunFolder]:
     return found
 
 
-def _draw(chart: Chart, output: Path | None, terminal: bool, name: str) -> None:
+def _draw(chart: Chart, output: Path | None, terminal: bool, name: str, tell: Callable[[str], None] = ui.say) -> None:
     from vidcvae.output import figures
     from vidcvae.output import terminal as text
 
     if terminal:
-        ui.say(text.to_text(chart, ui.out.width))
+        tell(text.to_text(chart, ui.out.width))
         if output is None:
             return
     target = output or Path(f"{name}.png")
     figures.save(chart, target)
-    ui.say(str(target))
+    tell(str(target))

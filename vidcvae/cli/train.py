@@ -148,9 +148,14 @@ def start(
     if initial:
         loading.check_fit(config, initial.model.state_dict(), initial.path)
     if dry_run:
-        ui.say(settings.to_toml(config))
-        ui.say(f"# {counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}; nothing was written")
-        for text in (*schedules.warnings(config, length), *batches.warnings(config, data)):
+        doubts = [*schedules.warnings(config, length), *batches.warnings(config, data)]
+        if mode == "json":
+            plan = {"epochs": length.epochs, "steps": length.steps, "config": settings.to_table(config)}
+            ui.emit({"kind": "plan", **plan, "warnings": doubts})
+        else:
+            ui.say(settings.to_toml(config))
+            ui.say(f"# {counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}; nothing was written")
+        for text in doubts:
             ui.warn(text)
         return None
     if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # and torchrun has started its processes anew
