@@ -6,7 +6,7 @@ Each is declared once; reading, checking, explaining and saving (``vidcvae.confi
 
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 # Choices, each declared here and nowhere else: a type checker sees every place that forgets one.
 PoseModelName = Literal["pose-cvae"]
@@ -41,6 +41,29 @@ Weights = Literal["auto", "raw", "ema"]  # of a checkpoint
 def choices(kind: Any) -> tuple[str, ...]:
     """The values of a ``Literal`` type; none of any other type."""
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def error_name(kind: Reconstruction) -> str:
+    """The reconstruction error of a frame, its pixels in 0..1."""
+    match kind:
+        case "mse":
+            return "MSE"
+        case "l1+mse":
+            return "½ L1 + ½ MSE"
+        case "log-mse":
+            return "ln MSE"
+        case _:
+            assert_never(kind)
+
+
+def kl_unit(reduction: Reduction) -> str:
+    match reduction:
+        case "sum":
+            return "nats"
+        case "mean":
+            return "nats per dimension"
+        case _:
+            assert_never(reduction)
 
 
 def setting(

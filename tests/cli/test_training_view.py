@@ -16,12 +16,12 @@ from vidcvae.training.loop import Outcome
 def start(**other: Any) -> dict[str, Any]:
     event = {"kind": "start", "run": "runs/x", "model": "pose-cvae", "parameters": 10, "device": "cpu"}
     event |= {"precision": "float32", "clips": 5, "epochs": 4, "steps": 400, "step": 0, "minutes": 0.0}
-    return event | {"max_minutes": 0.0, "best": None} | other
+    return event | {"max_minutes": 0.0, "best": None, "error": "MSE", "kl_unit": "nats"} | other
 
 
 def progress(step: int, minutes: float) -> dict[str, Any]:
     losses = {"total": 1.5, "reconstruction": 0.0123, "kl": 7.0, "beta": 1.0, "lr": 1e-3, "grad_norm": 2.0}
-    counts = {"step": step, "epoch": 1, "minutes": minutes, "forced": 0.5, "clips_per_second": 3.0}
+    counts = {"step": step, "epoch": 1, "minutes": minutes, "forced": 0.5, "clips_per_second": 3.0, "predicted": 3.0}
     return {"kind": "progress", **losses, **counts}
 
 
@@ -93,6 +93,22 @@ def test_plain_lines_speak_at_the_first_step_with_losses(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert "at most 2 minutes" in lines[1]
     assert [line.split("  ")[0] for line in lines[2:]] == ["step 2 (25%, 0.5 of 2 min, 1:30 left)"]
+
+
+def test_screens_tell_the_losses_of_a_frame_under_their_names_as_the_plots_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event = progress(2, 0.5) | {"total": -15.0, "reconstruction": -18.0, "kl": 9.0, "predicted": 3.0}
+    plain, view = Plain(), LiveView()
+    view.live.console = Console(quiet=True)
+    for shown in (plain, view):
+        shown(start(error="ln MSE"))
+        plain.spoken -= 5
+        shown(event)
+    said = capsys.readouterr().err
+    assert "losses are of a frame, in ln MSE and nats" in said
+    assert "loss -5  reconstruction -6  KL 3  beta" in said
+    assert (view._cells()["reconstruction"], view._cells()["KL"]) == ("-6.0000", "3")
 
 
 @pytest.mark.parametrize(("score", "warned"), [(14.3, True), (30.0, False)])

@@ -193,14 +193,17 @@ class LiveView:
         def number(key: str, form: str) -> str:
             return format(self.losses[key], form) if key in self.losses else "-"
 
+        def loss(key: str, form: str) -> str:
+            return format(_per_frame(self.losses, key), form) if key in self.losses else "-"
+
         def decibels(score: float | None) -> str:
             return "-" if score is None else f"{score:.2f} dB"
 
         return {
             "step": f"{self.ends.step:,}" if self.losses else "-",
             "epoch": str(self.losses["epoch"] + 1) if self.losses else "-",
-            "reconstruction": number("reconstruction", ".4f"),
-            "KL": number("kl", ".4g"),
+            "reconstruction": loss("reconstruction", ".4f"),
+            "KL": loss("kl", ".4g"),
             "beta": number("beta", ".3g"),
             "forced": number("forced", ".0%"),
             "lr": number("lr", ".2g"),
@@ -250,14 +253,21 @@ def _start(event: Event) -> str:
     return (
         f"{event['run']}: {what}\n"
         f"{counted(event['clips'], 'clip')} an epoch, {counted(event['epochs'], 'epoch')}, "
-        f"{counted(event['steps'], 'step')}{budget}{position}"
+        f"{counted(event['steps'], 'step')}{budget}{position}; "
+        f"losses are of a frame, in {event['error']} and {event['kl_unit']}"
     )
 
 
+def _per_frame(event: Event, term: str) -> float:
+    """Events hold sums over the predicted frames of a clip; people see what the plots draw, of a frame."""
+    return float(event[term] / event["predicted"])
+
+
 def _step(event: Event, ends: Ends) -> str:
+    total, error, kl = (_per_frame(event, term) for term in ("total", "reconstruction", "kl"))
     return (
-        f"step {event['step']:,} ({ends})  epoch {event['epoch'] + 1}  loss {event['total']:.4g}  "
-        f"reconstruction {event['reconstruction']:.4g}  KL {event['kl']:.4g}  beta {event['beta']:.3g}  "
+        f"step {event['step']:,} ({ends})  epoch {event['epoch'] + 1}  loss {total:.4g}  "
+        f"reconstruction {error:.4g}  KL {kl:.4g}  beta {event['beta']:.3g}  "
         f"lr {event['lr']:.2g}  {event['clips_per_second']:.3g} clips/s"
     )
 

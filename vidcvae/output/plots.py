@@ -14,7 +14,7 @@ from vidcvae.errors import DataError, typed
 from vidcvae.evaluation.diagnostics import Drift
 from vidcvae.evaluation.latents import ACTIVE
 from vidcvae.output.chart import Chart, Line, Panel
-from vidcvae.schema import DrawnLatent, Metric, Reconstruction, Reduction
+from vidcvae.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
@@ -102,29 +102,6 @@ def labels(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def error_name(kind: Reconstruction) -> str:
-    """The reconstruction error of a frame, its pixels in 0..1."""
-    match kind:
-        case "mse":
-            return "MSE"
-        case "l1+mse":
-            return "½ L1 + ½ MSE"
-        case "log-mse":
-            return "ln MSE"
-        case _:
-            assert_never(kind)
-
-
-def _kl_name(reduction: Reduction) -> str:
-    match reduction:
-        case "sum":
-            return "KL per frame (nats)"
-        case "mean":
-            return "KL per frame\n(nats per dimension)"
-        case _:
-            assert_never(reduction)
-
-
 def _latent_name(latent: DrawnLatent) -> str:
     match latent:
         case "zero":
@@ -163,7 +140,7 @@ def loss_chart(runs: Sequence[Run]) -> Chart:
 
 def kl_chart(runs: Sequence[Run]) -> Chart:
     """KL, reconstruction error, beta and teacher-forcing ratio on one page."""
-    kl = _by_unit(runs, "kl", lambda run: _kl_name(run.config.kl.reduction))
+    kl = _by_unit(runs, "kl", lambda run: f"KL per frame ({kl_unit(run.config.kl.reduction)})")
     error = _by_unit(runs, "reconstruction", lambda run: f"{error_name(run.config.loss.reconstruction)} per frame", 1)
     return Chart(
         "KL and reconstruction",

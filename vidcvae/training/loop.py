@@ -22,6 +22,7 @@ from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, typed
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_weights, pick_device
+from vidcvae.schema import error_name, kl_unit
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.history import History
@@ -167,6 +168,8 @@ class _Training:
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "device": self.device,
                 "precision": str(self.dtype).removeprefix("torch."),
+                "error": error_name(self.config.loss.reconstruction),
+                "kl_unit": kl_unit(self.config.kl.reduction),
                 "clips": len(self.batches.order(self.config.training.epochs)),
                 "epochs": length.epochs,
                 "steps": length.steps,
