@@ -40,15 +40,29 @@ def entry(number: int, name: str) -> report.Entry:
     history: list[dict[str, Any]] = []
     for step in range(1, 31):
         terms = {"total": 30 / step, "reconstruction": 1 / step, "kl": 9 / step, "beta": 0.5, "teacher_forcing": 0.1}
-        line = {"step": step, "epoch": (step - 1) // 10, "forced": 0.1, "lr": 1e-3, "predicted": 15.0, **terms}
+        line = {
+            "step": step,
+            "epoch": (step - 1) // 10,
+            "forced": 0.1,
+            "lr": 1e-3,
+            "predicted": 15.0,
+            "minutes": step / 12,
+            **terms,
+        }
         history += [{"kind": "step", **line}, *([{"kind": "epoch", **line}] if step % 10 == 0 else [])]
     curve = [20.0 + number + t / 100 for t in range(1, FRAMES)]
     record = {
         "psnr_mean": float(np.mean(curve)), "psnr_per_frame": curve, "ssim_mean": 0.8, "kl": 3.0, "active_units": 7,
-        "baseline_copy_first_psnr": 16.0, "model": {"minutes": 2.5},
+        "baseline_copy_first_psnr": 16.0, "model": {"minutes": 2.5, "parameters": 1234567},
         "protocol": {"dataset": BAD, "split": "val", "past": 1, "future": FRAMES - 1, "step": 30, "latent": "zero"},
     }  # fmt: skip
-    info = {"command": ["/usr/bin/vidcvae", "train", BAD], "vidcvae": "0.1.0", "torch": "2", "python": "3"}
+    info = {
+        "command": ["/usr/bin/vidcvae", "train", BAD],
+        "vidcvae": "0.1.0",
+        "torch": "2",
+        "python": "3",
+        "processor": "Abacus 2",
+    }
     times = list(range(1, FRAMES))
     drift = Drift(times, curve, [None, *curve[1:]], 5, AgeTest((30, 39), 20, 20.0, 21.5))
     return report.Entry(plots.Run(name, config, history), info, record, drift, notes=(BAD,))
@@ -132,9 +146,27 @@ def test_the_numbers_are_those_of_the_records(page: Path, made: report.Report) -
         assert each.record
         assert f"<td>{each.record['psnr_mean']:.2f}</td>" in text
     assert "reaches 21.20 dB over 39 frames made from one given frame" in text
-    assert "Repeating the first frame scores 16.00 dB" in text
+    assert "Repeating the first frame scores 16.00 dB: kl.type = none wins by 5.20 dB. More is better." in text
+    assert "<td>1,234,567</td><td>30 of 700</td><td>3 of 70</td><td>2.5</td><td>Abacus 2</td>" in text, "what was done"
+    assert 'id="rate-0' in text and 'id="plan' not in text, "the learning rate that was, not the plan"
     assert "<td>cyclical</td><td>none</td>" in text, "what differs"
     assert "Age test: frames 30 to 39, against a run begun at frame 20" in text and "<td>1.50</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("baseline", "says"),
+    [
+        (21.2, "Repeating the first frame scores 21.20 dB: they are equal"),
+        (24.0, "Repeating the first frame scores 24.00 dB: a still picture wins by 3.80 dB"),
+        (16.0, "the model wins by 4.20 dB"),
+    ],
+)
+def test_it_says_in_words_which_number_wins(baseline: float, says: str) -> None:
+    alone = entry(0, "run-001")
+    assert alone.record
+    alone.record["baseline_copy_first_psnr"] = baseline if baseline != 21.2 else alone.record["psnr_mean"]
+    text = report.render(report.Report((alone,), (), {}, "vidcvae report", "2026-01-31"))
+    assert says.replace("21.20", "20.20") in text
 
 
 def test_a_run_that_has_nothing_yet_is_still_told(made: report.Report) -> None:
@@ -211,7 +243,7 @@ def shown(window: browser.Browser) -> int:
 def test_it_opens_without_a_word_in_the_console(window: browser.Browser) -> None:
     assert window.console() == []
     assert window.script("return document.title").startswith("2 runs that differ in kl.type")
-    assert shown(window) == 0
+    assert shown(window) == 20, "mid-way, where a model no longer shows what it was given"
 
 
 def test_slider_keys_and_button_move_all_videos(window: browser.Browser) -> None:
@@ -243,12 +275,21 @@ def test_slider_keys_and_button_move_all_videos(window: browser.Browser) -> None
     assert [line for line in window.console() if "willReadFrequently" not in line] == []
 
 
+# What lies beyond the edge of the box that shows it, so that one would have to know that it can be moved
+CUT_OFF = """return [...document.querySelectorAll('main .scroll, main pre, main td, main th')].filter((e) =>
+  e.offsetParent && !e.closest('details:not([open])') && e.scrollWidth > e.clientWidth + 1)
+  .map((e) => e.textContent.slice(0, 60))"""
+
+
 def test_it_fits_a_phone_and_follows_the_dark(window: browser.Browser, tmp_path: Path) -> None:
     paper = "return getComputedStyle(document.body).backgroundColor"
     assert window.script(paper) == "rgb(255, 255, 255)"
-    for width in (320, 375, 1100):
+    for width in (320, 375, 390, 1100):
         window.resize(width, 800)
         assert window.script("return document.documentElement.scrollWidth") == width
+        if width < 400:
+            assert window.script(CUT_OFF) == []
+    assert window.script("return getComputedStyle(document.querySelector('.wide tr')).display") == "table-row"
     window.emulate(prefers_color_scheme="dark")
     red, green, blue = map(int, re.findall(r"\d+", window.script(paper)))
     assert max(red, green, blue) < 40

@@ -149,6 +149,7 @@ def _environment() -> dict[str, str]:
     import torch
 
     from vidcvae import __version__
+    from vidcvae.machine import processor
 
     gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
@@ -156,6 +157,6 @@ def _environment() -> dict[str, str]:
         "PyTorch": torch.__version__,
         "Python": platform.python_version(),
         "system": platform.platform(),
-        "processor": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "processor": f"{processor()}, {torch.get_num_threads()} threads",
         **gpu,
     }

@@ -123,6 +123,7 @@ def start(
     from vidcvae import __version__
     from vidcvae import config as settings
     from vidcvae.data import open_dataset
+    from vidcvae.machine import processor
     from vidcvae.models import loading
     from vidcvae.output import tensorboard as log
     from vidcvae.storage import durable
@@ -178,6 +179,7 @@ def start(
                     "vidcvae": __version__,
                     "torch": torch.__version__,
                     "python": sys.version.split()[0],
+                    "processor": torch.cuda.get_device_name() if chosen == "cuda" else processor(),
                 },
             )
             durable.write_text(run.config, settings.to_toml(config))

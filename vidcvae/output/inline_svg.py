@@ -24,6 +24,7 @@ HEAD, GAP, FOOT, TALL, SHORT = (
 COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
 MOST_POINTS = 1000  # of a line; more are means of neighbours
 TABLE_ROWS = 21
+NARROW = 2  # columns that a phone has room for, whatever stands in them
 
 
 def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> str:
@@ -165,8 +166,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
     )
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     label = escape(caption or "Table: " + heads[0])
+    wide = " wide" if len(heads) > NARROW else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>{said}<thead><tr>{top}</tr>'
+        f'<div class="scroll{wide}" tabindex="0" role="region" aria-label="{label}"><table>{said}<thead><tr>{top}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -219,7 +221,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     step = max(1, -(-len(decades) // 6))
     factors = (1, 2, 5) if high - low < 2 else (1,)
     found = [f * 10.0**d for d in decades if d % step == 0 for f in factors if low <= math.log10(f * 10.0**d) <= high]
-    return found if len(found) > 1 else [10**value for value in ticks(low, high, 3)]
+    return found if len(found) > 1 else ticks(10**low, 10**high, 3)
 
 
 def _number(value: float) -> str:

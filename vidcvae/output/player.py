@@ -67,9 +67,11 @@ def player(scene: Scene) -> str:
     across = 2 if wide and count == 4 else min(count, 3 if wide else 4)
     columns = max(1, round(math.sqrt(len(frames) * height / width)))
     screens = "".join(_screen(video, frames, columns, scene.lossless) for video in scene.videos)
+    middle = len(frames) // 2  # a model begins with the truth: only later is it seen what it can do
     plan = {
         "fps": scene.fps / frames.step,
         "columns": columns,
+        "start": middle,
         "frames": list(frames),
         "videos": [
             {"name": v.name, "psnr": [_at(v.psnr, t - scene.past) for t in frames] if len(v.psnr) else None}
@@ -81,8 +83,8 @@ def player(scene: Scene) -> str:
         f'<div class="player" role="group" aria-label="Videos of {escape(scene.name)}, frame by frame" tabindex="0">'
         f'<div class="screens across-{across}">{screens}</div>'
         '<div class="controls"><button type="button" disabled>Play</button>'
-        f'<input type="range" min="0" max="{len(frames) - 1}" value="0" step="1" aria-label="Frame" disabled>'
-        f'<span class="frame">frame 0 of {frames[-1]}</span>'
+        f'<input type="range" min="0" max="{len(frames) - 1}" value="{middle}" step="1" aria-label="Frame" disabled>'
+        f'<span class="frame">frame {frames[middle]} of {frames[-1]}</span>'
         f"<label>Speed <select disabled>{speeds}</select></label></div>"
         f'<script type="application/json">{_json(plan)}</script></div>'
         "<noscript><p>The videos need JavaScript; the stills below do not.</p></noscript>"

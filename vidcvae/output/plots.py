@@ -319,7 +319,7 @@ def _by_unit(runs: Sequence[Run], key: str, unit: Callable[[Run], str], colour: 
 
 
 def _names(runs: Sequence[Run], key: str) -> list[str]:
-    return [key.replace("teacher_forcing", "ratio")] if len(runs) == 1 else labels(runs)
+    return [{"teacher_forcing": "ratio", "kl": "KL"}.get(key, key)] if len(runs) == 1 else labels(runs)
 
 
 def _log_if_positive(panel: Panel) -> Panel:

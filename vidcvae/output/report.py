@@ -19,6 +19,8 @@ from vidcvae.output.chart import Chart, Line, Panel
 
 Record = dict[str, Any]
 
+EQUAL = 0.005  # dB: less does not show in two digits
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -119,8 +121,14 @@ def _lead(report: Report) -> str:
     protocol = best["protocol"]
     who = "Its" if len(report.entries) == 1 else f"The best, {label}, reaches"
     frames = f"{protocol['future']} frames made from {_given(protocol['past'])}"
+    ahead, model = float(best["psnr_mean"]) - _baseline(best), "the model" if len(report.entries) == 1 else label
+    if abs(ahead) < EQUAL:
+        winner = "they are equal, so the model is of no use"
+    else:
+        winner = f"{model} wins by {ahead:.2f} dB" if ahead > 0 else f"a still picture wins by {-ahead:.2f} dB"
     baseline = (
-        f"Repeating the {'last given' if protocol['past'] > 1 else 'first'} frame scores {_baseline(best):.2f} dB."
+        f"Repeating the {'last given' if protocol['past'] > 1 else 'first'} frame scores {_baseline(best):.2f} dB: "
+        f"{winner}. More is better."
     )
     said = f"{who} {'free run reaches ' if len(report.entries) == 1 else ''}{best['psnr_mean']:.2f} dB over {frames}. "
     return f'<p class="lead">{escape(said + baseline)}</p>'
@@ -180,8 +188,8 @@ def _scores(report: Report) -> str:
     if warning := records.selection_warning(found):
         notes = f'<p class="note">{escape(warning)}</p>{notes}'
     said = (
-        "<p>PSNR is the mean over all predicted frames, in decibels; 3 dB more is half the squared error. A copy of a "
-        "given frame stands beside the runs, as on a still video that alone scores high.</p>"
+        "<p>PSNR is the mean over all predicted frames, in decibels: the higher wins, and 3 dB more is half the "
+        "squared error. A copy of a given frame stands beside the runs, as on a still video that alone scores high.</p>"
     )
     return (said + inline_svg.table(heads, rows) if rows else "") + notes
 
@@ -235,16 +243,42 @@ def _training(report: Report) -> str:
     trained = [run for run in report.runs if any(r["kind"] in ("step", "epoch") for r in run.history)]
     if not trained:
         return ""
+    heads = ["run", "parameters", "steps", "epochs", "minutes", "processor"]
+    did = inline_svg.table(heads, [_did(label, e) for label, e in report.named() if e.run in trained], "What was done")
     kl = plots.kl_chart(trained)
     terms = Chart(kl.title, kl.xlabel, kl.panels[:-2])  # beta and teacher forcing stand in the figure before it
-    return inline_svg.figure(
-        plots.loss_chart(trained),
-        "loss",
-        "Training loss per predicted frame, with beta (the weight of the KL term) and the teacher-forcing ratio.",
-    ) + inline_svg.figure(terms, "terms", "The KL term and the reconstruction error, per predicted frame.")
+    return (
+        did
+        + inline_svg.figure(
+            plots.loss_chart(trained),
+            "loss",
+            "Training loss per predicted frame, with beta (the weight of the KL term) and the teacher-forcing ratio.",
+        )
+        + inline_svg.figure(terms, "terms", "The KL term and the reconstruction error, per predicted frame.")
+    )
+
+
+def _did(label: str, entry: Entry) -> list[str]:
+    """How far a run came, of what was planned."""
+    run = entry.run
+    last = max([*run.records("step"), *run.records("epoch")], key=lambda record: int(record["step"]))
+    length, record = run.length(), entry.record or {}
+    parameters = record.get("model", {}).get("parameters")
+    return [
+        label,
+        f"{parameters:,}" if parameters else "-",
+        f"{last['step']:,} of {length.steps:,}",
+        f"{run.epochs_of([last])[0]:.3g} of {length.epochs}",
+        _cell(last.get("minutes"), 1),
+        str(entry.info.get("processor", "-")),
+    ]
 
 
 def _schedules(report: Report) -> str:
+    """What the runs had; beta and teacher forcing stand beneath their losses. Before a run begins: what is planned."""
+    trained = [run for run in report.runs if run.records("step") or run.records("epoch")]
+    if trained:
+        return inline_svg.figure(plots.lr_chart(trained), "rate", "The learning rate that the training had.")
     caption = "Beta, teacher-forcing ratio and learning rate as the settings plan them over a whole run."
     return inline_svg.figure(plots.schedule_chart(report.runs), "plan", caption)
 

@@ -7,7 +7,6 @@ contiguous. It shares nothing with the engine but the networks, so that it is al
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, to_unit
+from vidcvae.machine import processor
 from vidcvae.models import build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.graphs import EAGER_CALLS
@@ -332,13 +332,7 @@ def machine() -> str:
     """Processor, threads and PyTorch, for the record."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        from pathlib import Path
-
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 def _twins(config: Config, device: str) -> tuple[VideoModel, VideoModel]:

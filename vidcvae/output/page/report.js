@@ -1,4 +1,16 @@
 "use strict";
+// On a narrow page each row of a wide table becomes a block, whose cells are told by the heads of their columns.
+for (const table of document.querySelectorAll(".wide table")) {
+  const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+  table.setAttribute("role", "table");
+  for (const row of table.rows) {
+    row.setAttribute("role", "row");
+    for (const cell of row.cells) {
+      cell.dataset.head = heads[cell.cellIndex];
+      cell.setAttribute("role", cell.scope === "row" ? "rowheader" : cell.scope === "col" ? "columnheader" : "cell");
+    }
+  }
+}
 // Each player shows one frame of all its videos at a time; a video's frames stand in one image, row by row.
 for (const player of document.querySelectorAll(".player")) {
   const plan = JSON.parse(player.querySelector("script[type='application/json']").textContent);
@@ -55,7 +67,7 @@ for (const player of document.querySelectorAll(".player")) {
   });
   Promise.all(screens.map(({ sheet }) => sheet.decode())).then(() => {
     for (const control of [slider, button, speed]) control.disabled = false;
-    show(0);
+    show(plan.start);
     player.dataset.ready = "";
   });
 }

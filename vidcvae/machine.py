@@ -1,0 +1,17 @@
+"""What this computer is, without PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from pathlib import Path
+
+
+def processor() -> str:
+    """The processor's name as people know it, else its architecture."""
+    with contextlib.suppress(OSError):  # Linux tells it here and nowhere else
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        if name := next(names, ""):
+            return name
+    return platform.processor() or platform.machine()
