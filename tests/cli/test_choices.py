@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "--fit": ("pad", "crop", "stretch"),
     "--style": ("course",),
     "--camera": ("main", "aux1"),
-    "--keypoint-format": ("auto", "coco", "openpose", "mediapipe"),
+    "--keypoint-format": ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33"),
     "WHAT": ("train", "generate"),
 }
 

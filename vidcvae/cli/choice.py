@@ -38,7 +38,8 @@ def _with_list(text: str, known: Sequence[str]) -> str:
 def _parser(name: str, known: Sequence[str]) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in known:
-            raise UsageError(f"{name} is {value!r}.{did_you_mean(value, known)}", f"Choose one of {', '.join(known)}.")
+            problem = f"{name} is {value!r}.{did_you_mean(value, known)}"
+            raise UsageError(problem, f"It must be one of {', '.join(known)}.")
         return value
 
     return parse

@@ -193,7 +193,7 @@ def protocol_of(
     loaded: Loaded,
     data: VideoData,
     split: str = "val",
-    latent: str = "zero",
+    latent: Latent = "zero",
     *,
     frames: int = 0,
     samples: int = 1,
