@@ -256,7 +256,7 @@ class Training:
     latent_dropout: float = setting(0.0, "share of clips trained with z at the prior's mean", low=0, high=1)
     ema: float = setting(0.0, "decay of the moving average of the weights; 0 keeps none", low=0, high=0.99999)
     precision: Precision = setting(
-        "float32", "arithmetic of the networks; auto takes bfloat16 where the hardware has it"
+        "float32", "arithmetic of the networks; auto measures before the first step, and takes the faster"
     )
     accumulate: int = setting(
         1,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from vidcvae.cli import choice, trained, ui
-from vidcvae.schema import ModelName, Precision
+from vidcvae.errors import UsageError
+from vidcvae.schema import ModelName
+
+if TYPE_CHECKING:
+    from vidcvae.config import Config
+    from vidcvae.training.bench import Latency
 
 What = Literal["train", "generate"]
 Against = Literal["plain"]
@@ -23,9 +28,7 @@ def bench(
         int | None, typer.Option("--frames", min=2, help="Frames of a clip, or of a video.", show_default=False)
     ] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="Frame size.", show_default=False)] = None,
-    precision: Annotated[
-        Precision, choice.option(Precision, "--precision", help="Of the arithmetic; auto: bf16 where it is native.")
-    ] = "float32",
+    precision: trained.Precision = "float32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the engine's small operations.")
     ] = False,
@@ -33,10 +36,15 @@ def bench(
     against: Annotated[
         Against, choice.option(Against, "--against", help="What to compare with: the loop everyone writes.")
     ] = "plain",
+    latency: Annotated[
+        bool, typer.Option("--latency", help="generate: how long each step takes alone, as live use needs it.")
+    ] = False,
     device: trained.Device = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Measure training or generation against the plain loop, in turns in one run, on made-up clips."""
+    if latency and what != "generate":
+        raise UsageError(f"--latency is of the steps of generate, not of {what}.", "vidcvae bench generate --latency")
     from dataclasses import asdict
 
     from vidcvae import config as settings
@@ -53,6 +61,10 @@ def bench(
     statistics = {} if model == "anchor-cvae" else {"batch_norm": "frame"}
     layers = [{"model": {"name": model, **statistics}, "training": common}, {"data": {"size": size}}]
     config = settings.resolve_with_preset(None, layers if size else layers[:1])
+    if latency:
+        with ui.progress("free runs, step by step", quiet=json) as advance:
+            _tell_latency(config, measuring.measure_latency(config, pick_device(device), repeats, advance), json)
+        return
     compare = measuring.compare_generation if made else measuring.compare_training
     with ui.progress(f"{what}, plain and engine in turns", quiet=json) as advance:
         found = compare(config, pick_device(device), repeats, advance)
@@ -73,6 +85,28 @@ def bench(
             ("share of the matrix peak", f"{found.peak_share:.0%}"),
             ("peak memory", memory),
             ("largest difference", f"{found.max_difference:.2g} ({kind})"),
+            ("machine", found.machine),
+        ],
+    )
+
+
+def _tell_latency(config: Config, found: Latency, json: bool) -> None:
+    from dataclasses import asdict
+
+    if json:
+        ui.emit(asdict(found))
+        return
+    size, threads = config.data.size, found.threads
+    ui.table(
+        f"{config.model.name}: {config.training.batch_size} x {config.training.clip_length} frames of "
+        f"{size[0]}x{size[1]}, step by step, {found.precision}, {threads} thread{'s'[: threads != 1]}",
+        ("what", "value"),
+        [
+            ("rate", f"{found.frames_per_second:.4g} frames/s"),
+            ("a step, median", f"{found.median_ms:.3g} ms"),
+            ("95% of the steps within", f"{found.p95_ms:.3g} ms"),
+            ("the slowest", f"{found.worst_ms:.3g} ms"),
+            ("steps", found.steps),
             ("machine", found.machine),
         ],
     )

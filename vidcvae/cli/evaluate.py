@@ -82,6 +82,7 @@ def evaluate(
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
+    precision: trained.Precision = "float32",
     json: Annotated[bool, typer.Option("--json", help="The score record as one JSON document.")] = False,
     output: Annotated[
         Path | None,
@@ -105,6 +106,7 @@ def evaluate(
 
     loaded = trained.load(run, device, batch_stats, weights)
     dataset = trained.open_data(loaded, data, quiet=json)
+    loaded = trained.computing(loaded, precision, len(dataset.split(split)))
     given = past or loaded.config.training.past
     scores = score(
         loaded,
@@ -213,6 +215,7 @@ def _perceptual(
             fvd=fvd,
             latent=protocol["latent"],
             progress=advance,
+            dtype=loaded.dtype,
             **common,
         )
 

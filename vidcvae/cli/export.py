@@ -29,6 +29,7 @@ def export(
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
+    precision: trained.Precision = "float32",
 ) -> None:
     """Write the course's Kaggle file: every frame of every test sequence, the given first one included."""
     trained.check_file(output)
@@ -43,6 +44,7 @@ def export(
     targets = [gifs / f"{name}.gif" for name in names] if gifs else []
     for target in targets:
         media.check_target(target, dataset.fps)
+    loaded = trained.computing(loaded, precision, len(sequences))
     with ui.progress("free run") as advance:
         videos = generation.export_frames(
             loaded,

@@ -74,6 +74,7 @@ def generate(
     seed: trained.Seed = 0,
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
+    precision: trained.Precision = "float32",
     fill: Annotated[
         bool, typer.Option("--fill", help="Dance: where a pose is missing, repeat the one before it.")
     ] = False,
@@ -153,6 +154,7 @@ def generate(
 
     if fps is None:
         fps = _dataset_fps(loaded, poses or trajectory or past_frames) or (10.0 if pushing else 25.0)
+    loaded = trained.computing(loaded, precision, samples)
     count = given.length
     noise = _noise(loaded, chosen, latents, seed, samples, count)
     with contextlib.ExitStack() as files, ui.progress("generating") as advance:

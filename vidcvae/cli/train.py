@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae import schema
-from vidcvae.cli import choice, completion, configuration, ui
+from vidcvae.cli import choice, completion, configuration, trained, ui
 from vidcvae.cli.configuration import PROJECT_FILE
 from vidcvae.errors import DataError, UsageError, counted, typed
 
@@ -55,6 +55,9 @@ def train(
         bool, typer.Option("--fast-train", help="Use 40% of the clips in the first 5 epochs, as the course does.")
     ] = False,
     device: Device = None,
+    precision: Annotated[
+        schema.Precision | None, choice.option(schema.Precision, "--precision", help=trained.PRECISION)
+    ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Fuse small operations with torch.compile; needs a C++ compiler.")
     ] = False,
@@ -88,6 +91,7 @@ def train(
             "batch_size": batch_size,
             "clip_length": clip_length,
             "device": device,
+            "precision": precision,
             "compile": compile_ or None,
             "seed": seed,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,8 @@ Data = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise that z is drawn with.")]
 Device = Annotated[schema.Device, choice.option(schema.Device, "--device", help="Where to compute.")]
+PRECISION = "Arithmetic of the networks; auto: the faster on this machine, as measured."
+Precision = Annotated[schema.Precision, choice.option(schema.Precision, "--precision", help=PRECISION)]
 BatchStats = Annotated[
     bool, typer.Option("--batch-stats", help="Normalise each image by its own statistics, as the course's code does.")
 ]
@@ -76,6 +79,18 @@ def load(run: Path | None, device: schema.Device, batch_stats: bool, weights: sc
     parameter = next(loaded.model.parameters())
     ui.detail(f"device: {parameter.device}, {str(parameter.dtype).removeprefix('torch.')}, {_threads()} threads")
     return loaded
+
+
+def computing(loaded: Loaded, precision: schema.Precision, rows: int = 1) -> Loaded:
+    """The same model, whose free runs of ``rows`` videos side by side compute in ``precision``."""
+    import torch
+
+    from vidcvae.models import arithmetic
+
+    found = arithmetic.free_run(precision, loaded.model, loaded.config, rows)
+    torch.set_num_threads(found.threads)
+    ui.detail(found.told())
+    return replace(loaded, dtype=found.dtype)
 
 
 def _threads() -> int:

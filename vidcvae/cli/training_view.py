@@ -102,6 +102,8 @@ class Plain:
                 ui.warn(event["text"])
             case "note":
                 ui.note(event["text"])
+            case "detail":
+                ui.detail(event["text"])
             case "progress":
                 self.ends.now_at(event)
                 if now - self.spoken < PLAIN_SECONDS or "total" not in event:
@@ -148,6 +150,8 @@ class LiveView:
                 self._move()
             case "warning":
                 self.live.console.print(f"warning: {event['text']}", markup=False, style="yellow")
+            case "detail":
+                ui.detail(event["text"])
             case "note":
                 self.live.console.print(event["text"], markup=False, style="dim")
             case "progress":

@@ -209,6 +209,7 @@ def long_run(
         cast(Tensor, _ThereAndBack(poses, turn, frames)),  # a tensor of all of them would grow with the run
         noise,
         latent=latent,
+        dtype=loaded.dtype,
     )
     scores: list[float] = []
     for t, frame in enumerate(run, start=1):
@@ -268,7 +269,9 @@ def _psnr_curves(
     progress: Progress | None,
 ) -> list[np.ndarray]:
     ways = [Way(latent)]
-    tables = measure(loaded.model, parts, loaded.config, ways, seed=seed, device=device, progress=progress)
+    tables = measure(
+        loaded.model, parts, loaded.config, ways, seed=seed, device=device, progress=progress, dtype=loaded.dtype
+    )
     curves = [table[:, 0].numpy() for table in tables[Way(latent)]]
     if not all(np.isfinite(curve).all() for curve in curves):
         raise DataError(

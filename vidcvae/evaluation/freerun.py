@@ -57,6 +57,7 @@ def measure(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
     only: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[Way, list[Tensor]]:
     """Roll out every sequence in each way, as few runs side by side as that takes.
 
@@ -83,7 +84,16 @@ def measure(
     for picks, group in jobs:
         table = []  # of (W, S, COLUMNS) for each predicted frame; read back at the end, so that nothing waits
         for scores in _measure_batch(
-            model, sequences, picks, partners, config, group, length=lengths[picks[0]], seed=seed, device=device
+            model,
+            sequences,
+            picks,
+            partners,
+            config,
+            group,
+            length=lengths[picks[0]],
+            seed=seed,
+            device=device,
+            dtype=dtype,
         ):
             table.append(scores)
             done += 1
@@ -163,6 +173,7 @@ def _measure_batch(
     length: int,
     seed: int,
     device: str | torch.device,
+    dtype: torch.dtype,
 ) -> Iterator[Tensor]:
     """Yield (W, S, COLUMNS) for each predicted frame; the sequences' numbers ``picks`` choose their noise."""
     chosen = [sequences[i] for i in picks]
@@ -194,6 +205,7 @@ def _measure_batch(
         latent=ways[0].latent if len({way.latent for way in ways}) == 1 else "prior",
         length=length,
         truth=None if truth is None else _repeat(truth, copies),
+        dtype=dtype,
     )
     first, last_past = frames_at(0), frames_at(past - 1)
     before, guess_before = last_past, last_past.expand(copies, *last_past.shape)

@@ -60,6 +60,7 @@ def measure_perceptual(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
     """``{"lpips_mean", "fvd", "fvd_clips"}`` of one free run of each sequence, to ``lengths``.
 
@@ -79,7 +80,7 @@ def measure_perceptual(
     features: tuple[list[Tensor], list[Tensor]] = ([], [])
     total, done = sum(n - past for n in lengths), 0
     for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
-        for made, truth in _windows(model, sequence, config, row, length, latent, seed, device):
+        for made, truth in _windows(model, sequence, config, row, length, latent, seed, device, dtype):
             if judge is not None and lpips is not None:
                 distances.append(_distances(judge, lpips, made, truth))
             if extract is not None and fvd is not None and len(made) == WINDOW:
@@ -120,6 +121,7 @@ def _windows(
     latent: Latent,
     seed: int,
     device: str | torch.device,
+    dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Predictions and truth of a free run, (T, 3, H, W) in -1..1 each, 16 frames at once; the last may be fewer."""
     past = config.training.past
@@ -132,6 +134,7 @@ def _windows(
         latent=latent,
         length=length,
         truth=torch.from_numpy(np.array(sequence.frames[None, :length])) if latent == "posterior" else None,
+        dtype=dtype,
     )
     made: list[Tensor] = []
     for t, frame in enumerate(predictions, start=past):

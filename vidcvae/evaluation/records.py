@@ -63,6 +63,8 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
         parts.append("raw")
     if protocol["batch_norm"] == "batch":
         parts.append("batch-stats")
+    if protocol["precision"] != "float32":
+        parts.append(protocol["precision"])
     if loaded.run and loaded.path.name != find_checkpoint(loaded.run.path)[0].name:
         parts.append(loaded.path.stem)
     if not _is_of_the_training(record, loaded.meta, loaded.config.data.path):

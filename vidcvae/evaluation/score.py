@@ -142,7 +142,15 @@ def score_split(
     by_latent = {z: Way(z) for z in LATENTS if z != latent} if every_latent else {}
     ways = dict.fromkeys([*own, *(others if compared else ()), *beside, *by_latent.values()])
     tables = measure(
-        loaded.model, sequences, config, list(ways), seed=seed, frames=frames, device=device, progress=progress
+        loaded.model,
+        sequences,
+        config,
+        list(ways),
+        seed=seed,
+        frames=frames,
+        device=device,
+        progress=progress,
+        dtype=loaded.dtype,
     )
     names = [s.name for s in sequences]
     drawn = others if shuffle_actions else own
@@ -223,6 +231,7 @@ def protocol_of(
         batch_norm=_batch_norm(loaded),
         checkpoint=loaded.digest,
         step=loaded.meta.get("step", 0),
+        precision=str(loaded.dtype).removeprefix("torch."),
     )
 
 

@@ -24,7 +24,8 @@ from vidcvae.storage.run import RunFolder, find_checkpoint
 class Loaded:
     """A model in eval mode, the config it was made with, and where it came from.
 
-    weights: "raw" or "ema"; batch_stats: images are normalised by their own statistics; run: None for a lone file.
+    weights: "raw" or "ema"; batch_stats: images are normalised by their own statistics; run: None for a lone file;
+    dtype: what free runs compute in.
     """
 
     model: VideoModel
@@ -35,6 +36,7 @@ class Loaded:
     run: RunFolder | None
     weights: str
     batch_stats: bool
+    dtype: torch.dtype = torch.float32
 
 
 def load_model(

@@ -94,7 +94,9 @@ def compare(
         return columns
     past, condition = given.batch(1)
     truth = torch.from_numpy(given.truth.copy())
-    run = rollout(loaded.model, past, condition, latent="posterior", length=given.length, truth=truth[None])
+    run = rollout(
+        loaded.model, past, condition, latent="posterior", length=given.length, truth=truth[None], dtype=loaded.dtype
+    )
     posterior = np.concatenate([given.past, *map(to_bytes, run)])
     beside = {"truth": given.truth, "posterior": posterior}
     if samples > 1:
@@ -113,7 +115,7 @@ def videos(
     past: uint8 (S, P, 3, H, W); condition: (S, T, ...) as ``rollout`` takes it, or None. Memory does not grow with T.
     """
     yield from past.numpy().swapaxes(0, 1)
-    for frame in rollout(loaded.model, past, condition, noise, latent=latent, length=length):
+    for frame in rollout(loaded.model, past, condition, noise, latent=latent, length=length, dtype=loaded.dtype):
         yield to_bytes(frame)
 
 

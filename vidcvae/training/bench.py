@@ -21,19 +21,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data.clips import ClipBatch, to_unit
+from vidcvae.data.clips import to_unit
 from vidcvae.machine import processor
-from vidcvae.models import build_model
+from vidcvae.models import arithmetic, build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.graphs import EAGER_CALLS
 from vidcvae.models.interface import VideoModel, at
 from vidcvae.models.objectives import kl_elements
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.models.rollout import rollout
-from vidcvae.models.svg import Hidden, Svg, condition_size, zero_hidden
+from vidcvae.models.svg import Hidden, Svg, zero_hidden
 from vidcvae.training.engine import Engine
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, clip_terms, compute_dtype, draw
+from vidcvae.training.step import Weights, clip_terms, draw
+from vidcvae.training.timing import made_up, training_arithmetic
 
 BETA = 0.01
 Progress = Callable[[int, int], None]
@@ -61,9 +62,10 @@ class Comparison:
 
 def compare_training(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
     """Clips/s of whole training steps, optimizer included, from the same weights on the same clips."""
-    engine_model, plain_model, dtype = *_twins(config, device), compute_dtype(config.training.precision, device)
+    engine_model, plain_model = _twins(config, device)
+    dtype = training_arithmetic(engine_model, config, device).dtype
     clips, length = config.training.batch_size, config.training.clip_length
-    batch, eps, mask = _made_up(config, device, clips, length)
+    batch, eps, mask = made_up(engine_model, config, device, clips, length)
     frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
     engine_state = new_state(engine_model.to(memory_format=torch.channels_last).train(), config)  # type: ignore[call-overload]
     fast = Engine(engine_state, config, dtype)
@@ -96,9 +98,10 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
 
 def compare_generation(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
     """Frames/s of free runs, z drawn from the prior: one sequence after the other, and all together."""
-    engine_model, plain_model, dtype = *_twins(config, device), compute_dtype(config.training.precision, device)
+    engine_model, plain_model = _twins(config, device)
     sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
-    batch, eps, _ = _made_up(config, device, sequences, length)
+    dtype = arithmetic.free_run(config.training.precision, engine_model.eval(), config, sequences).dtype
+    batch, eps, _ = made_up(engine_model, config, device, sequences, length)
     frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
 
     @torch.no_grad()
@@ -122,6 +125,60 @@ def compare_generation(config: Config, device: str, repeats: int, progress: Prog
     share = frame_flop(engine_model, frames, condition, posterior=False) * made / seconds[1]
     share /= matrix_peak(dtype, device)
     return _comparison(seconds, made, "frames/s", flop, share, memory, difference)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of single steps, one frame for each of ``batch`` videos, from the call to the frame: what live use waits for."""
+
+    frames_per_second: float
+    median_ms: float
+    p95_ms: float
+    worst_ms: float
+    steps: int
+    precision: str
+    threads: int
+    machine: str
+
+
+def measure_latency(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Latency:
+    """Each step of ``repeats`` free runs, z drawn from the prior; the first steps of each, which make ready, left out.
+
+    The number of threads is the one that precision "auto" finds, as in ``vidcvae generate --precision auto``.
+    """
+    model, _ = _twins(config, device)
+    sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
+    found = arithmetic.free_run(config.training.precision, model.eval(), config, sequences)
+    batch, eps, _ = made_up(model, config, device, sequences, length)
+    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+    seconds: list[float] = []
+    with arithmetic.threads(found.threads):
+        for done in range(repeats):
+            run = rollout(
+                model, frames[:, :past], condition, lambda t: eps[:, t - 1], latent="prior", length=length,
+                dtype=found.dtype,
+            )  # fmt: skip
+            _wait(device)
+            began = time.perf_counter()
+            for step, _frame in enumerate(run):
+                _wait(device)
+                now = time.perf_counter()
+                if step > EAGER_CALLS:
+                    seconds.append(now - began)
+                began = now
+            if progress:
+                progress(done + 1, repeats)
+    times = sorted(seconds)
+    return Latency(
+        frames_per_second=sequences * len(times) / sum(times),
+        median_ms=1000 * median(times),
+        p95_ms=1000 * times[int(0.95 * (len(times) - 1))],
+        worst_ms=1000 * times[-1],
+        steps=len(times),
+        precision=found.precision,
+        threads=found.threads,
+        machine=machine(),
+    )
 
 
 # --- the plain loop --------------------------------------------------------------------------------
@@ -342,26 +399,6 @@ def _twins(config: Config, device: str) -> tuple[VideoModel, VideoModel]:
     one, other = build_model(config).to(device), build_model(config).to(device)
     other.load_state_dict(one.state_dict())
     return one, other
-
-
-def _made_up(config: Config, device: str, clips: int, length: int) -> tuple[ClipBatch, Tensor, Tensor]:
-    """Clips of noise, eps, and the usual previous frames: the model's own for poses, the truth for actions."""
-    shape, seed = (clips, length, 3, *config.data.size), config.training.seed
-
-    def image(stream: str) -> Tensor:
-        return (rng.uniform(shape, seed, stream, device=device) * 255).to(torch.uint8)
-
-    kind = config.model.condition
-    condition = None
-    if kind == "pose":
-        condition = image("poses")
-    elif size := condition_size(kind):
-        condition = rng.normal((clips, length, size), seed, "actions", device=device)
-    latent = build_model(config).latent_shape(*config.data.size)
-    eps = rng.normal((clips, length - 1, *latent), seed, "posterior", device=device)
-    mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)
-    mask[:, : config.training.past] = 1
-    return ClipBatch(image("frames"), condition), eps, mask
 
 
 def _with_memory(run: Callable[[], Any], device: str, calls: int = 1) -> tuple[Any, int | None]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from vidcvae.config import Config, Svg
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
-from vidcvae.training.step import clip_terms, compute_dtype, draw
+from vidcvae.models.arithmetic import has_bf16
+from vidcvae.training.step import clip_terms, draw
 
 MEASURED = 2  # clips, the fewest that every model takes
 LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -77,7 +78,8 @@ def needed(config: Config, world: int = 1) -> int:
     alive = []  # or another tensor would be taken for one that is gone
     with torch.autograd.graph.saved_tensors_hooks(lambda x: alive.append(x) or keep(x), lambda x: x):  # type: ignore[func-returns-value]
         clip_terms(model, frames, condition, draw(eps, mask), plain)
-    share = 0.5 if compute_dtype(train.precision, "cpu") == torch.bfloat16 else 1.0
+    halved = train.precision == "bf16" or (train.precision == "auto" and has_bf16())
+    share = 0.5 if halved else 1.0
     kept_per_step = share * sum(kept.values()) / MEASURED / (length - 1)
     images = train.clip_length * 3 * size[0] * size[1] * (2 if pose else 1)
     clips = train.batch_size / world

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
 from vidcvae.training.signals import Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
-from vidcvae.training.step import Draws, Weights, compute_dtype, forcing_mask
+from vidcvae.training.step import Draws, Weights, forcing_mask
+from vidcvae.training.timing import settled
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -112,13 +113,14 @@ class _Training:
     def __post_init__(self) -> None:
         config = self.config
         self.device = pick_device(config.training.device)
-        self.dtype = compute_dtype(config.training.precision, self.device)
         self.length = run_length(config, self.data)
         torch.manual_seed(rng.seed_of(config.training.seed, "weights"))
         model = build_model(config)
         if self.weights:
             load_weights(model, self.weights, self.run.path)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.arithmetic = settled(model, config, self.device, self.ranks, self.run, self.resume)
+        self.dtype = self.arithmetic.dtype
         if config.training.batch_norm_ranks == "sync":
             share_statistics(model, self.ranks)
         self.state = new_state(model, config)
@@ -138,8 +140,10 @@ class _Training:
     # --- 2. the loop -------------------------------------------------------------------------------
 
     def run_to_the_end(self) -> Outcome:
+        threads = torch.get_num_threads()
         with listening() as self.requests:
             try:
+                torch.set_num_threads(self.arithmetic.threads)
                 self._announce()
                 self._begin_alike()
                 while self.progress.epochs < self.config.training.epochs and not self._out_of_time():
@@ -150,6 +154,7 @@ class _Training:
                 raise self._stopped() from None
             finally:
                 self.engine.close()
+                torch.set_num_threads(threads)
                 if self.ranks.main:
                     self.history.close()
         minutes, last = self.pace.minutes(), self.pace.last_validation
@@ -170,6 +175,7 @@ class _Training:
                 "precision": str(self.dtype).removeprefix("torch."),
                 "error": error_name(self.config.loss.reconstruction),
                 "kl_unit": kl_unit(self.config.kl.reduction),
+                "arithmetic": asdict(self.arithmetic),
                 "clips": len(self.batches.order(self.config.training.epochs)),
                 "epochs": length.epochs,
                 "steps": length.steps,
@@ -179,6 +185,7 @@ class _Training:
                 "best": self.progress.best,
             }
         )
+        self.report({"kind": "detail", "text": self.arithmetic.told()})
         for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
             self.report({"kind": "warning", "text": text})
 
@@ -315,6 +322,7 @@ class _Training:
         meta = {
             "version": __version__,
             "config": settings.to_table(self.config),
+            "arithmetic": self.arithmetic.saved(),
             "step": progress.step,
             "epoch": progress.epochs,
             "scores": progress.scores,

@@ -21,7 +21,6 @@ from vidcvae.data.clips import ClipBatch, to_unit
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, full, reparameterize
-from vidcvae.schema import Precision
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
 
@@ -304,21 +303,3 @@ def update_ema(state: TrainingState, decay: float) -> None:
         return
     averages = [state.ema[name] for name, _ in state.model.named_parameters()]
     torch._foreach_lerp_(averages, [p.detach() for p in state.model.parameters()], 1 - ema_memory(state, decay))
-
-
-def compute_dtype(precision: Precision, device: str) -> torch.dtype:
-    """float32 or bfloat16; "auto" takes bfloat16 where the hardware multiplies it natively."""
-    match precision:
-        case "float32":
-            return torch.float32
-        case "bf16":
-            return torch.bfloat16
-        case "auto":
-            native = (
-                torch.cuda.is_bf16_supported(including_emulation=False)
-                if device == "cuda"
-                else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            )
-            return torch.bfloat16 if native else torch.float32
-        case _:
-            assert_never(precision)

@@ -1,0 +1,249 @@
+"""In which precision, and with how many threads, this machine is fastest: measured, and remembered for the machine.
+
+That a processor has bfloat16 does not say that it is faster in it, and small convolutions stop gaining after a few
+threads. So "auto" times the model's own step, each way in turns, and compares the best times, which are those that
+other programs disturbed least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from vidcvae import reading, rng
+from vidcvae.config import Config
+from vidcvae.errors import DataError
+from vidcvae.machine import processor
+from vidcvae.models.interface import VideoModel
+from vidcvae.models.rollout import rollout
+from vidcvae.models.svg import condition_size
+from vidcvae.storage import durable
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+MARGIN = 0.95  # what is not faster by more than this share is no reason to leave float32, or PyTorch's threads
+SECONDS, MOST_ROUNDS = 0.3, 12  # for each question: how long, unless one round takes longer, and how many rounds
+THREADS = 8, 4, 2, 1  # that are tried, beside PyTorch's own number
+FRAMES = 16  # of the videos whose steps are timed
+MOST_REMEMBERED, MOST_BYTES = 500, 1 << 20
+
+Step = Callable[[], object]
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the networks compute in. ``seconds``: of a step in each way that was timed, such as "bf16, 2 threads"."""
+
+    precision: str
+    threads: int
+    why: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def told(self) -> str:
+        """For --verbose."""
+        times = "; ".join(f"{way}: {seconds * 1000:.3g} ms a step" for way, seconds in self.seconds.items())
+        return f"precision: {self.precision}, {self.threads} threads, {self.why}" + (f" ({times})" if times else "")
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint keeps: enough to go on exactly."""
+        return {"precision": self.precision, "threads": self.threads}
+
+
+def restored(saved: Any) -> Arithmetic | None:
+    """The arithmetic that a checkpoint was trained in; None where it does not say."""
+    if not isinstance(saved, dict) or saved.get("precision") not in list(PRECISIONS):
+        return None
+    threads = saved.get("threads")
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 0 < threads <= _cores():
+        threads = torch.get_num_threads()
+    return Arithmetic(saved["precision"], torch.get_num_threads() if _threads_are_set() else threads, "as before")
+
+
+def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable[[torch.dtype], Step]) -> Arithmetic:
+    """What ``wanted`` ("float32", "bf16" or "auto") means on this machine.
+
+    ``step_in`` makes a step of a given precision that can be timed; ``about`` is all that its time depends on, so that
+    an answer is remembered under it. Threads are chosen too where the user has not said how many (OMP_NUM_THREADS).
+    On a GPU auto is bfloat16 where it is native: eager steps do not tell how fast a graph of them is.
+    """
+    most = torch.get_num_threads()
+    if wanted != "auto":
+        return Arithmetic(wanted, most, "as asked for")
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Arithmetic("bf16" if native else "float32", most, "as the GPU is made for")
+    two = has_bf16()
+    free_threads = not _threads_are_set()
+    key = _key({**about, "threads": most, "free": free_threads})
+    known = remembered().get(key)
+    if known and 0 < known.threads <= most:
+        return known
+    steps = {name: step_in(dtype) for name, dtype in PRECISIONS.items() if name != "bf16" or two}
+    quiet, precision, seconds = _nothing_else_runs(), "float32", {}
+    with threads():
+        if two:
+            # Beside other programs two threads tell nothing; the processor's time in one thread still does
+            if not quiet:
+                torch.set_num_threads(1)
+            for step in steps.values():
+                step()  # libraries choose their kernels
+            best = timed(steps, time.perf_counter if quiet else time.process_time)
+            precision = "bf16" if best["bf16"] < MARGIN * best["float32"] else "float32"
+            of = "" if quiet else " of processor time"
+            seconds = {_way(name, torch.get_num_threads()) + of: value for name, value in best.items()}
+        number = most
+        if free_threads and most > 1:
+            found = timed({n: _with_threads(n, steps[precision]) for n in (most, *THREADS) if n <= most})
+            fastest = min(found, key=lambda n: found[n])
+            number = fastest if found[fastest] < MARGIN * found[most] else most
+            seconds |= {_way(precision, n): value for n, value in found.items()}
+    busy = not (quiet and _nothing_else_runs())
+    result = Arithmetic(precision, number, "measured beside other programs" if busy else "measured now", seconds)
+    if not busy:  # what is fastest beside another program is so only as long as that runs
+        _remember(key, result)
+    return result
+
+
+def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> Arithmetic:
+    """The arithmetic for free runs of ``rows`` videos side by side of a model in eval mode."""
+    parameter = next(model.parameters())
+    rows = min(rows, 8)
+
+    def step_in(dtype: torch.dtype) -> Step:
+        shape, device = (rows, FRAMES, 3, *config.data.size), parameter.device
+        frames = rng.uniform((rows, config.training.past, 3, *config.data.size), 0, "timing", device=device)
+        kind = config.model.condition
+        condition = None
+        if kind == "pose":
+            condition = rng.uniform((1, 1, *shape[2:]), 0, "timing", device=device).expand(*shape)
+        elif width := condition_size(kind):
+            condition = rng.normal((rows, FRAMES, width), 0, "timing", device=device)
+        runs = (rollout(model, frames, condition, length=FRAMES, dtype=dtype) for _ in itertools.count())
+        steps = itertools.chain.from_iterable(runs)
+        return lambda: next(steps)
+
+    about = {"what": "free run", "rows": rows, **_about(config)}
+    return chosen(wanted, parameter.device.type, about, step_in)
+
+
+def _about(config: Config) -> dict[str, Any]:
+    return {"model": asdict(config.model), "size": list(config.data.size)}
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def timed(ways: Mapping[K, Step], clock: Callable[[], float] = time.perf_counter) -> dict[K, float]:
+    """The best time of each, in turns, so that whatever else the machine does strikes all."""
+    best = dict.fromkeys(ways, float("inf"))
+    began = time.perf_counter()
+    for done in range(MOST_ROUNDS):
+        if done and time.perf_counter() - began > SECONDS:
+            break
+        for name, step in ways.items():
+            start = clock()
+            step()
+            best[name] = min(best[name], clock() - start)
+    return best
+
+
+def _with_threads(n: int, step: Step) -> Step:
+    def run() -> None:
+        torch.set_num_threads(n)
+        step()
+
+    return run
+
+
+@contextlib.contextmanager
+def threads(number: int = 0) -> Iterator[None]:
+    """Compute with so many threads (0: as before) in this block; what it sets itself does not outlast it."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16; a private question: without an answer it does not."""
+    with contextlib.suppress(AttributeError):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def _threads_are_set() -> bool:
+    """Whether the user, or torchrun, has said how many threads there are."""
+    return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _nothing_else_runs() -> bool:
+    """Whether, as far as the system tells, no other program is running at this moment."""
+    time.sleep(0.01)  # until our own threads have done with waiting
+    try:
+        running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+    except (OSError, IndexError):
+        return True
+    return int(running) <= 1
+
+
+def _way(precision: str, threads: int) -> str:
+    return f"{precision}, {threads} thread{'s'[: threads != 1]}"
+
+
+# --- remembering -----------------------------------------------------------------------------------
+
+
+def cache_file() -> Path | None:
+    """Where the measurements of this machine are kept; None where there is no home."""
+    folder = os.environ.get("XDG_CACHE_HOME", "")
+    with contextlib.suppress(RuntimeError):
+        return (Path(folder) if Path(folder).is_absolute() else Path.home() / ".cache") / "vidcvae" / "speed.json"
+    return None
+
+
+def remembered() -> dict[str, Arithmetic]:
+    """All measurements that are kept; what cannot be read is measured again."""
+    path, found = cache_file(), {}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        for key, value in reading.parse_json(reading.read_bytes(path, MOST_BYTES)).items() if path else ():
+            seconds = {str(way): float(s) for way, s in value["seconds"].items()}
+            if value["precision"] in PRECISIONS and isinstance(value["threads"], int):
+                found[key] = Arithmetic(value["precision"], value["threads"], "measured before", seconds)
+    return found
+
+
+def _remember(key: str, result: Arithmetic) -> None:
+    path = cache_file()
+    kept = {k: v for k, v in remembered().items() if k != key} | {key: result}
+    newest = list(kept.items())[-MOST_REMEMBERED:]
+    if path:
+        with contextlib.suppress(DataError):  # a folder that may only be read: it is measured again next time
+            durable.write_json(path, {k: {**v.saved(), "seconds": v.seconds} for k, v in newest})
+
+
+def _key(about: Mapping[str, Any]) -> str:
+    """A line that a person can read, with a digest of all that the time depends on."""
+    everything = {**about, "processor": processor(), "cores": _cores(), "torch": torch.__version__}
+    digest = hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=8).hexdigest()
+    size = "x".join(map(str, about["size"]))
+    return f"{about['model']['name']} {size} {about['what']}, {processor()}, {digest}"

@@ -1,0 +1,101 @@
+"""The training step timed before the first one is made, on made-up clips and a copy of the model: it leaves no trace.
+
+B batch, T frames, C H W a frame.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import asdict, replace
+
+import torch
+from torch import Tensor
+
+from vidcvae import rng
+from vidcvae.config import Config, Svg
+from vidcvae.data.clips import ClipBatch
+from vidcvae.models.arithmetic import Arithmetic, Step, chosen, restored
+from vidcvae.models.interface import VideoModel
+from vidcvae.models.svg import condition_size
+from vidcvae.storage import durable
+from vidcvae.storage.checkpoint import Checkpoint
+from vidcvae.storage.run import RunFolder
+from vidcvae.training.distributed import Ranks
+from vidcvae.training.state import new_state
+from vidcvae.training.step import Weights, draw, gradients
+
+MOST_CLIPS, FAST = 8, 0.05  # a step of the fewest clips that takes fewer seconds than this is timed with more
+WEIGHTS = Weights(0.01, 0.3, 1e-4)
+
+
+def settled(
+    model: VideoModel, config: Config, device: str, ranks: Ranks, run: RunFolder, resume: Checkpoint | None
+) -> Arithmetic:
+    """What a run computes in: as before, so that a resumed run goes on exactly; else what rank 0 finds.
+
+    What was measured is kept in RUN/precision.json.
+    """
+    auto = config.training.precision == "auto"
+    before = restored(resume.meta.get("arithmetic")) if resume and auto else None
+    if before:
+        return before
+    found = Arithmetic(**ranks.from_main(lambda: asdict(training_arithmetic(model, config, device, ranks.world))))
+    if auto and ranks.main:
+        durable.write_json(run.path / "precision.json", asdict(found))
+    return found
+
+
+def training_arithmetic(model: VideoModel, config: Config, device: str, world: int = 1) -> Arithmetic:
+    """What ``training.precision`` means here: of forward and backward of a clip's first steps, the faster precision.
+
+    ``model`` is on ``device`` and as it was built: of several ranks one alone measures.
+    """
+    train = config.training
+    part = max(1, train.batch_size // (world * train.accumulate))
+    about = {"what": "training", "clips": part, "model": asdict(config.model), "size": list(config.data.size)}
+    twin: list[VideoModel] = []
+    clips: list[int] = []
+    fewest_clips = 2 if isinstance(config.model, Svg) else 1
+
+    def step_in(dtype: torch.dtype) -> Step:
+        if not twin:
+            twin.append(copy.deepcopy(model).to(memory_format=torch.channels_last).train())  # type: ignore[call-overload]
+        if not clips:
+            fewest = _step(twin[0], config, device, fewest_clips, dtype)
+            fewest()
+            began = time.perf_counter()
+            fewest()
+            fast = time.perf_counter() - began < FAST
+            clips.append(min(part, MOST_CLIPS) if fast else fewest_clips)
+        return _step(twin[0], config, device, clips[0], dtype)
+
+    return chosen(train.precision, device, about, step_in)
+
+
+def _step(model: VideoModel, config: Config, device: str, clips: int, dtype: torch.dtype) -> Step:
+    config = replace(config, training=replace(config.training, accumulate=1))  # ``clips`` are one part of a batch
+    batch, eps, mask = made_up(model, config, device, clips, config.training.past + 1)
+    state, draws = new_state(model, config), draw(eps, mask)
+    return lambda: gradients(state, batch, draws, config, WEIGHTS, dtype)
+
+
+def made_up(
+    model: VideoModel, config: Config, device: str, clips: int, length: int
+) -> tuple[ClipBatch, Tensor, Tensor]:
+    """Clips of noise, eps, and the usual previous frames: the model's own for poses, the truth for actions."""
+    shape, seed = (clips, length, 3, *config.data.size), config.training.seed
+
+    def image(stream: str) -> Tensor:
+        return (rng.uniform(shape, seed, stream, device=device) * 255).to(torch.uint8)
+
+    kind = config.model.condition
+    condition = None
+    if kind == "pose":
+        condition = image("poses")
+    elif width := condition_size(kind):
+        condition = rng.normal((clips, length, width), seed, "actions", device=device)
+    eps = rng.normal((clips, length - 1, *model.latent_shape(*config.data.size)), seed, "posterior", device=device)
+    mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)
+    mask[:, : config.training.past] = 1
+    return ClipBatch(image("frames"), condition), eps, mask
