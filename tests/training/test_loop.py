@@ -18,11 +18,12 @@ from vidcvae.config import Config
 from vidcvae.data import synthetic_push
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError, Stopped
+from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
-from vidcvae.training import validation
+from vidcvae.training import timing, validation
 from vidcvae.training.loop import train
 
 from .conftest import tiny_config
@@ -265,3 +266,23 @@ def test_the_end_is_scored_whatever_the_interval(tmp_path: Path, squares: VideoD
     steps = train(run, config, squares).steps
     scored = [line["step"] for line in read_history(run.history) if line["kind"] == "validation"]
     assert scored == [steps * 2 // 3, steps]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_resumed_run_keeps_what_auto_chose(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Whatever the machine would choose by then: the run goes on exactly."""
+    found = Arithmetic(precision, 1, "measured now", {"float32, 1 thread": 0.5})
+    monkeypatch.setattr(timing, "training_arithmetic", lambda *_: found)
+    config = tiny_config(training={"precision": "auto", "epochs": 2})
+    whole, broken = new_run(tmp_path / "whole", config), new_run(tmp_path / "broken", config)
+    train(whole, config, squares)
+    assert json.loads((whole.path / "precision.json").read_text())["seconds"] == {"float32, 1 thread": 0.5}
+    assert last(whole).meta["arithmetic"] == {"precision": precision, "threads": 1}
+    with pytest.raises(Stopped):
+        train(broken, config, squares, report=KillAt("checkpoint", 1))
+    other = Arithmetic("bf16" if precision == "float32" else "float32", 1, "measured now")
+    monkeypatch.setattr(timing, "training_arithmetic", lambda *_: other)
+    train(broken, config, squares, resume=last(broken))
+    assert fingerprint(broken) == fingerprint(whole)
