@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from vidcvae.cli import doctor
+from vidcvae.machine import processor
 
 from .conftest import Cli
 
@@ -87,6 +88,17 @@ def test_a_loaded_machine_is_told_about_threads(cli: Cli, monkeypatch: pytest.Mo
     assert found["threads"]["mend"] == "OMP_NUM_THREADS=1 vidcvae train ..."
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 1.0, 1.0))
     assert checks(cli)[1]["threads"]["state"] == "good"
+
+
+def test_what_auto_has_measured_is_told(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "nothing yet" in checks(cli)[1]["precision"]["value"]
+    found = {"precision": "bf16", "threads": 2, "seconds": {"float32, 2 threads": 0.2, "bf16, 2 threads": 0.1}}
+    (tmp_path / "vidcvae").mkdir()
+    (tmp_path / "vidcvae" / "speed.json").write_text(json.dumps({f"svg-fp 64x64 training, {processor()}, ab": found}))
+    said = cli("doctor").out
+    assert "auto, svg-fp 64x64 training: bf16, 2 threads (float32, 2 threads 200 ms; bf16, 2 threads 100 ms)" in said
+    assert f"1 measurements, in {tmp_path}" in said
 
 
 def test_one_look_that_fails_hides_no_other(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,9 +191,26 @@ def test_bench_command(what: str, unit: str) -> None:
     assert unit in shown.stdout
 
 
+@pytest.mark.parametrize(("model", "size"), [("anchor-cvae", "16x16"), ("svg-lp", "64x64")])
+def test_latency_of_single_steps(model: str, size: str) -> None:
+    """svg too, which is trained with two clips at least."""
+    command = ["bench", "generate", "--batch", "1", "--latency", "--model", model, "--size", size, "--frames", "12"]
+    done = CliRunner().invoke(app, [*command, "--repeats", "2", "--device", "cpu", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["steps"] == 2 * (
+        12 - (1 if model == "anchor-cvae" else 2) - 3
+    )  # the given and the first are not counted
+    assert 0 < found["median_ms"] <= found["p95_ms"] <= found["worst_ms"]
+    assert found["frames_per_second"] == pytest.approx(1000 / found["median_ms"], rel=0.9)
+    assert found["precision"] == "float32"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train", "--latency"], "--latency is of the steps of generate"),
+        (["generate", "--latency", "--frames", "4"], "too few steps"),
         (["trian"], "WHAT is 'trian'. Did you mean 'train'?"),
         (["train", "--model", "anchor"], "--model is 'anchor'"),
         (["train", "--precision", "fp16"], "--precision is 'fp16'"),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vidcvae.cli import choice, trained, ui
 from vidcvae.errors import UsageError
 from vidcvae.schema import ModelName
-
-if TYPE_CHECKING:
-    from vidcvae.config import Config
-    from vidcvae.training.bench import Latency
 
 What = Literal["train", "generate"]
 Against = Literal["plain"]
@@ -53,6 +49,8 @@ def bench(
 
     made = what == "generate"
     common: dict[str, Any] = {"precision": precision, "compile": compile_}
+    if latency:
+        return _latency(model, size, common, batch or 1, frames or 64, pick_device(device), repeats, json)
     if batch or made:
         common["batch_size"] = batch or 5
     if frames or made:
@@ -61,10 +59,6 @@ def bench(
     statistics = {} if model == "anchor-cvae" else {"batch_norm": "frame"}
     layers = [{"model": {"name": model, **statistics}, "training": common}, {"data": {"size": size}}]
     config = settings.resolve_with_preset(None, layers if size else layers[:1])
-    if latency:
-        with ui.progress("free runs, step by step", quiet=json) as advance:
-            _tell_latency(config, measuring.measure_latency(config, pick_device(device), repeats, advance), json)
-        return
     compare = measuring.compare_generation if made else measuring.compare_training
     with ui.progress(f"{what}, plain and engine in turns", quiet=json) as advance:
         found = compare(config, pick_device(device), repeats, advance)
@@ -90,23 +84,39 @@ def bench(
     )
 
 
-def _tell_latency(config: Config, found: Latency, json: bool) -> None:
+def _latency(
+    model: str,
+    size: str | None,
+    common: dict[str, Any],
+    videos: int,
+    length: int,
+    device: str,
+    repeats: int,
+    json: bool,
+) -> None:
     from dataclasses import asdict
 
+    from vidcvae import config as settings
+    from vidcvae.training.latency import measure_latency
+
+    layers = [{"model": {"name": model}, "training": common}, *([{"data": {"size": size}}] if size else [])]
+    config = settings.resolve_with_preset(None, layers)
+    if length < config.training.past + 5:
+        raise UsageError(f"of {length} frames too few steps are left to time.", "Use --frames 64, or leave it out.")
+    with ui.progress("free runs, step by step", quiet=json) as advance:
+        found = measure_latency(config, videos, length, device, repeats, advance)
     if json:
         ui.emit(asdict(found))
         return
-    size, threads = config.data.size, found.threads
+    height, width = config.data.size
     ui.table(
-        f"{config.model.name}: {config.training.batch_size} x {config.training.clip_length} frames of "
-        f"{size[0]}x{size[1]}, step by step, {found.precision}, {threads} thread{'s'[: threads != 1]}",
+        f"{model}: {videos} x {length} frames of {height}x{width}, step by step, {found.precision}",
         ("what", "value"),
         [
             ("rate", f"{found.frames_per_second:.4g} frames/s"),
             ("a step, median", f"{found.median_ms:.3g} ms"),
             ("95% of the steps within", f"{found.p95_ms:.3g} ms"),
-            ("the slowest", f"{found.worst_ms:.3g} ms"),
-            ("steps", found.steps),
+            ("the slowest of all", f"{found.worst_ms:.3g} ms of {found.steps} steps"),
             ("machine", found.machine),
         ],
     )

@@ -20,6 +20,7 @@ import typer
 from vidcvae import __version__
 from vidcvae.cli import ui
 from vidcvae.errors import EXIT_FAILURE, typed
+from vidcvae.machine import processor
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib")
 EXTRAS = {
@@ -28,6 +29,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "train --tensorboard"),
 }
 GIB = 2**30
+MOST_PRECISIONS = 5  # of what --precision auto has measured, that are listed
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4 * GIB, 5 * GIB, GIB // 5
 
 
@@ -63,7 +65,7 @@ def doctor(
 def examine() -> Iterator[Finding]:
     """Every finding, each on its own: what breaks one look does not hide the others."""
     looks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _pytorch, _gpu, _processor, _memory, _disk, _run_folder, _libraries, _data,
+        _python, _pytorch, _gpu, _processor, _precision, _memory, _disk, _run_folder, _libraries, _data,
     ]  # fmt: skip
     for look in looks:
         try:
@@ -151,10 +153,27 @@ def _processor() -> Iterator[Finding]:
         says = f"more threads ({threads}) than cores ({cores}) wait for each other."
         yield Finding("threads", told, "note", says, f"OMP_NUM_THREADS={cores} vidcvae train ...")
     elif threads > 1 and load > 0.5 * cores:
-        says = "other programs are running: threads that share cores with them wait for each other, up to 50 times."
+        says = "other programs are running: one thread is faster then than several; --precision auto notices by itself."
         yield Finding("threads", told, "note", says, "OMP_NUM_THREADS=1 vidcvae train ...")
     else:
         yield Finding("threads", told)
+
+
+def _precision() -> Iterator[Finding]:
+    """What ``--precision auto`` has measured on this machine."""
+    if _torch() is None:
+        return
+    from vidcvae.models import arithmetic
+
+    known = arithmetic.remembered()
+    for key, found in list(known.items())[-MOST_PRECISIONS:]:
+        times = "; ".join(f"{way} {seconds * 1000:.3g} ms" for way, seconds in found.seconds.items())
+        what = key.partition(f", {processor()}, ")[0]
+        yield Finding("precision", f"auto, {what}: {found.precision}, {found.threads} threads ({times})")
+    if known:
+        yield Finding("precision", f"{len(known)} measurements, in {arithmetic.cache_file()}")
+    else:
+        yield Finding("precision", "auto has measured nothing yet that it keeps; it does so on a quiet machine")
 
 
 def _memory() -> Iterator[Finding]:

@@ -127,60 +127,6 @@ def compare_generation(config: Config, device: str, repeats: int, progress: Prog
     return _comparison(seconds, made, "frames/s", flop, share, memory, difference)
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Of single steps, one frame for each of ``batch`` videos, from the call to the frame: what live use waits for."""
-
-    frames_per_second: float
-    median_ms: float
-    p95_ms: float
-    worst_ms: float
-    steps: int
-    precision: str
-    threads: int
-    machine: str
-
-
-def measure_latency(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Latency:
-    """Each step of ``repeats`` free runs, z drawn from the prior; the first steps of each, which make ready, left out.
-
-    The number of threads is the one that precision "auto" finds, as in ``vidcvae generate --precision auto``.
-    """
-    model, _ = _twins(config, device)
-    sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
-    found = arithmetic.free_run(config.training.precision, model.eval(), config, sequences)
-    batch, eps, _ = made_up(model, config, device, sequences, length)
-    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
-    seconds: list[float] = []
-    with arithmetic.threads(found.threads):
-        for done in range(repeats):
-            run = rollout(
-                model, frames[:, :past], condition, lambda t: eps[:, t - 1], latent="prior", length=length,
-                dtype=found.dtype,
-            )  # fmt: skip
-            _wait(device)
-            began = time.perf_counter()
-            for step, _frame in enumerate(run):
-                _wait(device)
-                now = time.perf_counter()
-                if step > EAGER_CALLS:
-                    seconds.append(now - began)
-                began = now
-            if progress:
-                progress(done + 1, repeats)
-    times = sorted(seconds)
-    return Latency(
-        frames_per_second=sequences * len(times) / sum(times),
-        median_ms=1000 * median(times),
-        p95_ms=1000 * times[int(0.95 * (len(times) - 1))],
-        worst_ms=1000 * times[-1],
-        steps=len(times),
-        precision=found.precision,
-        threads=found.threads,
-        machine=machine(),
-    )
-
-
 # --- the plain loop --------------------------------------------------------------------------------
 
 
