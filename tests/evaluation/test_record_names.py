@@ -1,0 +1,249 @@
+"""What a record is called, what is told of its checkpoint, and the command that makes one like another: tables."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidcvae.data.clips import Sequence
+from vidcvae.errors import DataError
+from vidcvae.evaluation import records
+from vidcvae.storage.run import RunFolder
+
+PROTOCOL: dict[str, Any] = {
+    "split": "val",
+    "latent": "zero",
+    "past": 1,
+    "future": 5,
+    "samples": 1,
+    "seed": 0,
+    "actions": "none",
+    "weights": "raw",
+    "weights_available": "raw",
+    "batch_norm": "none",
+    "data_digest": "0123456789abcdef",
+    "checkpoint": "c",
+}
+
+
+def record(**protocol: Any) -> dict[str, Any]:
+    return {
+        "psnr_mean": 20.0,
+        "data": "data/dance",
+        "config": {"training": {"past": 1}},
+        "protocol": PROTOCOL | protocol,
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.checkpoints.mkdir(parents=True)
+    folder.config.write_text("")
+    for name in ("best", "last", "step-00000007"):
+        (folder.checkpoints / f"{name}.safetensors").write_text("")
+    return folder
+
+
+def loaded(run: RunFolder | None, name: str = "best.safetensors", **meta: Any) -> Any:
+    path = run.checkpoints / name if run else Path(name)
+    return SimpleNamespace(
+        run=run, path=path, meta=meta, config=SimpleNamespace(data=SimpleNamespace(path="data/dance"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, "val-zero"),
+        ({"split": "test", "latent": "prior"}, "test-prior"),
+        ({"past": 2, "future": 4}, "val-zero-2to4"),
+        ({"past": 2, "future": [3, 8, 4]}, "val-zero-2to8"),
+        ({"samples": 2}, "val-zero-x2"),
+        ({"seed": 7}, "val-zero-seed7"),
+        ({"actions": "of other clips"}, "val-zero-other-actions"),
+        ({"actions": "own"}, "val-zero"),
+        ({"weights": "raw", "weights_available": "raw, ema"}, "val-zero-raw"),
+        ({"weights": "ema", "weights_available": "raw, ema"}, "val-zero"),
+        ({"batch_norm": "batch"}, "val-zero-batch-stats"),
+        ({"batch_norm": "running"}, "val-zero"),
+    ],
+)
+def test_a_name_says_what_is_out_of_the_ordinary(run: RunFolder, change: dict[str, Any], name: str) -> None:
+    assert records.name_of(loaded(run), record(**change)) == name
+
+
+def test_a_name_says_what_else_was_scored_of_what_and_how_far(run: RunFolder) -> None:
+    assert records.name_of(loaded(run), record(), whole=False) == "val-zero-1to5"
+    assert records.name_of(loaded(run), {**record(), "whole": False}) == "val-zero-1to5"
+    assert records.name_of(loaded(run), {**record(), "by_latent": {}}) == "val-all"
+    for extra in ("bounds", "long", "perceptual"):
+        assert records.name_of(loaded(run), {**record(), extra: {}}) == f"val-zero-{extra}"
+    assert records.name_of(loaded(run, "last.safetensors"), record()) == "val-zero-last"
+    assert records.name_of(loaded(run, "step-00000007.safetensors"), record()) == "val-zero-step-00000007"
+    assert records.name_of(loaded(None, "lone.safetensors"), record()) == "val-zero"
+
+
+def test_other_data_are_named_with_their_digest(run: RunFolder) -> None:
+    elsewhere = {**record(), "data": "b/my data: 2"}
+    assert records.name_of(loaded(run), elsewhere) == "val-zero-my-data-2-01234567"
+    kept = {"split": "validate", "data_digest": PROTOCOL["data_digest"], "metric": "psnr_zero", "count": 3}
+    assert records.name_of(loaded(run, validation=kept), elsewhere) == "val-zero", "the same data in another place"
+    other = kept | {"data_digest": "f" * 16}
+    assert records.name_of(loaded(run, validation=other), record()) == "val-zero-dance-01234567"
+    tested = record(split="test")
+    assert records.name_of(loaded(run, validation=other), tested) == "test-zero", "of which nothing was kept"
+    broken = kept | {"count": "3"}
+    assert records.name_of(loaded(run, validation=broken), elsewhere) == "val-zero-my-data-2-01234567"
+
+
+def test_a_digest_is_of_names_kinds_shapes_and_content_of_the_first_frames() -> None:
+    """Worked out again, longer than one block."""
+    frames = np.random.default_rng(0).integers(0, 256, (70, 3, 8, 8), dtype=np.uint8)
+    actions = np.arange(280, dtype=np.float32).reshape(70, 4)
+    clips = [Sequence("a", frames, {"position": actions[:, :3], "action": actions}), Sequence("b", frames[:2])]
+    text = hashlib.sha256()
+    for name, track, length in (
+        *(("frames", frames, 66), ("action", actions, 66), ("position", actions[:, :3], 66)),
+        ("frames", frames, 2),
+    ):
+        shape = (length, *track.shape[1:])
+        text.update(f"{name} {track.dtype} {shape}".encode() + np.ascontiguousarray(track[:length]).tobytes())
+    assert records.digest_of(clips, [66, 2]) == text.hexdigest()[:16]
+
+
+BOTH = {"weights_available": "raw, ema"}
+
+
+# --- which parts must agree ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "differ"),
+    [
+        ({}, {"checkpoint": "x", "step": 3, "version": "9", "dataset": "d", "sequences": ["s"]}, set()),
+        ({}, {"seed": 4}, set()),
+        ({"latent": "prior"}, {"latent": "prior", "seed": 4}, {"seed"}),
+        ({"latent": "posterior"}, {"latent": "posterior", "seed": 4}, {"seed"}),
+        ({}, {"latent": "prior", "seed": 4}, {"latent", "seed"}),
+        ({"actions": "of other clips"}, {"actions": "of other clips", "seed": 4}, {"seed"}),
+        ({}, {"weights": "ema", "weights_available": "raw, ema"}, set()),
+        ({"weights_available": "raw, ema"}, {"weights": "ema", "weights_available": "raw, ema"}, {"weights"}),
+        ({}, {"batch_norm": "batch"}, set()),
+        ({"batch_norm": "running"}, {"batch_norm": "batch"}, {"batch_norm"}),
+        ({"future": (3, 4)}, {"future": [3, 4]}, set()),
+        ({}, {"future": 4, "size": "8x8"}, {"future", "size"}),
+    ],
+)
+def test_what_must_agree(left: dict[str, Any], right: dict[str, Any], differ: set[str]) -> None:
+    assert records.differences(record(**left), record(**right)).keys() == differ
+    assert records.differences(record(**right), record(**left)).keys() == differ
+
+
+@pytest.mark.parametrize(
+    ("run", "own", "like", "words"),
+    [
+        ("r", {}, {}, "r"),
+        ("runs/r/scores/val-zero.json", {}, {}, "runs/r"),
+        ("elsewhere/val-zero.json", {}, {}, "RUN"),
+        ("r", {}, {"split": "test", "samples": 4, "latent": "prior", "seed": 2},
+         "r --split test --latent prior --samples 4 --seed 2"),
+        ("r", {"split": "test", "latent": "prior", "samples": 4, "seed": 2}, {},
+         "r --split val --latent zero --samples 1 --seed 0"),
+        ("r", {"past": 2, "future": 3}, {}, "r --past 1 --future 5"),
+        ("r", {}, {"future": [3, 4]}, "r"),
+        ("r", {"weights": "ema", **BOTH}, BOTH, "r --weights raw"),
+        ("r", {}, {"batch_norm": "batch", "actions": "of other clips"}, "r --batch-stats --shuffle-actions"),
+        ("r", {}, {"data_digest": "x"}, "r --data data/dance"),
+        ("r", {}, {"size": "8x8"}, "r --data data/dance"),
+    ],
+)  # fmt: skip
+def test_the_command_says_what_is_out_of_the_ordinary_or_was(
+    run: str, own: dict[str, Any], like: dict[str, Any], words: str
+) -> None:
+    assert records.command(run, record(**own), record(**like)) == f"vidcvae evaluate {words}"
+
+
+# --- how a checkpoint was chosen -------------------------------------------------------------------------
+
+BEST = {"chosen": "best", "of": 7, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
+
+
+@pytest.mark.parametrize(
+    ("selection", "text", "flatters"),
+    [
+        (BEST, "best of 7 by psnr_zero on val", True),
+        ({**BEST, "of": None}, "best by psnr_zero on val", True),
+        ({**BEST, "of": 1}, "best of 1 by psnr_zero on val", False),
+        ({**BEST, "on_scored_data": False}, "best of 7 by psnr_zero on val", False),
+        ({"chosen": "last"}, "last", False),
+        ({"chosen": "unknown"}, "unknown", False),
+        (None, "not recorded", False),
+    ],
+)
+def test_how_a_checkpoint_was_chosen_in_words(selection: Any, text: str, flatters: bool) -> None:
+    told = record() | ({} if selection is None else {"selection": selection})
+    assert records.selection_text(told) == text
+    assert records.is_chosen_by_its_score(told) == flatters
+
+
+def test_scores_that_flatter_are_warned_of_beside_others_alone() -> None:
+    best, last = record() | {"selection": BEST}, record() | {"selection": {"chosen": "last"}}
+    assert records.selection_warning([("a", best), ("b", best)]) == records.selection_warning([("c", last)]) == ""
+    assert records.selection_warning([("a", best), ("c", last), ("d", last)]) == (
+        "a: the checkpoint was chosen by its score on these very data (best of 7 by psnr_zero on val), which flatters "
+        "it beside c, d (last)."
+    )
+    many = [*((name, best) for name in "abcde"), ("z", last)]
+    assert records.selection_warning(many).startswith("a, b, c and 2 more: the checkpoint")
+    assert "beside z (last)" in records.selection_warning(many)
+
+
+def test_only_the_best_and_the_last_of_a_run_are_known_to_be_chosen(run: RunFolder, tmp_path: Path) -> None:
+    kept = {"split": "val", "data_digest": PROTOCOL["data_digest"], "metric": "ssim_zero", "count": 4}
+
+    def chosen(path: Path, meta: dict[str, Any], of: RunFolder | None = run, **protocol: Any) -> dict[str, Any]:
+        return records.selection_of(path, of, meta, PROTOCOL | protocol)
+
+    best = run.checkpoints / "best.safetensors"
+    for path in (run.checkpoints / "step-00000007.safetensors", tmp_path / "best.safetensors"):
+        assert chosen(path, {"validation": kept}) == {"chosen": "unknown"}
+    assert chosen(best, {"validation": kept}, None) == {"chosen": "unknown"}
+    assert chosen(run.checkpoints / "last.safetensors", {"validation": kept}) == {"chosen": "last"}
+    whole = {"chosen": "best", "of": 4, "metric": "ssim_zero", "split": "val", "on_scored_data": True}
+    assert chosen(best, {"validation": kept}) == whole
+    assert chosen(best, {"validation": kept}, split="validate") == whole
+    for other in ({"split": "test"}, {"data_digest": "x"}):
+        assert chosen(best, {"validation": kept}, **other) == whole | {"on_scored_data": False}
+    old = {"config": {"validation": {"metric": "psnr_prior"}}}
+    assert chosen(best, old) == whole | {"of": None, "metric": "psnr_prior"}, "of an older version"
+
+
+def test_what_is_no_record_says_how_to_make_one(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "scores" / "val-zero.json"
+    assert records.path_in(RunFolder(tmp_path / "run")) == path
+    with pytest.raises(DataError, match="there is no score record") as caught:
+        records.read(path)
+    assert caught.value.hint == f"Make one: vidcvae evaluate {tmp_path / 'run'}"
+    path.parent.mkdir(parents=True)
+    for text, says in (
+        ('{"psnr_mean": 1}', "is no score record"),
+        ('{"protocol": {}}', "is no score record"),
+        ('{"protocol": [], "psnr_mean": 1}', "is no score record"),
+        ("3", "is no score record"),
+        ("{", "is not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=says):
+            records.read(path)
+    records.write(path, record())
+    assert records.read(path) == record()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match="cannot read"):
+        records.read(path)
