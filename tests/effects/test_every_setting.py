@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 ELSEWHERE = {  # file and name of the test
     "training.batch_norm_ranks": ("tests/training/test_distributed.py", "test_statistics_of_each_rank_alone"),
     "training.cuda_graph": ("tests/training/test_engine.py", "test_graphs_replay_what_eager_steps_do"),
+    "training.deterministic": ("tests/training/test_engine.py", "test_deterministic_is_on_for_the_training_alone"),
 }
 WITHOUT = {"data.path": "only says where the data are; every other test that trains names some"}
 

@@ -169,11 +169,6 @@ def test_a_temporary_name_tells_whose_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "x").exists()
 
 
-def test_where_a_system_has_no_proc_a_process_is_there_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "Path", lambda path: Path(str(path).replace("/proc", "/nowhere")))
-    assert [durable._started(pid) for pid in (os.getpid(), 1, 4194305)] == [1, 1, 0]
-
-
 @pytest.mark.parametrize("fails", ["_write", "_fsync", "_replace"])
 def test_a_failed_write_closes_its_own_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
