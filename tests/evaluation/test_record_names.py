@@ -247,3 +247,73 @@ def test_what_is_no_record_says_how_to_make_one(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(DataError, match="cannot read"):
         records.read(path)
+
+
+# --- the ordinary score ----------------------------------------------------------------------------------
+
+KEPT = {"split": "validate", "data_digest": "d" * 16, "metric": "psnr_zero", "count": 3}
+
+
+def test_the_ordinary_protocol_is_what_a_checkpoint_s_file_tells() -> None:
+    plain = records.ordinary_protocol({}, "c")
+    told = {"checkpoint": "c", "split": "val", "past": 1, "weights": "raw", "latent": "zero", "samples": 1}
+    assert {key: plain[key] for key in told} == told and "data_digest" not in plain
+    assert (plain["given_frames_counted"], plain["reduce"], plain["precision"]) == (False, "mean", "float32")
+    assert not {"version", "step", "dataset", "sequences", "weights_available"} & plain.keys()
+    ema = records.ordinary_protocol({"config": {"training": {"ema": 0.9}}, "validation": KEPT}, "c")
+    assert (ema["weights"], ema["data_digest"]) == ("ema", "d" * 16), "val is validate"
+    assert "data_digest" not in records.ordinary_protocol({"validation": KEPT}, "c", "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "unlike"),
+    [
+        ({}, []),
+        ({"seed": 5, "version": "9", "step": 3, "dataset": "x", "sequences": ["a"]}, []),
+        ({"split": "validate"}, []),
+        ({"split": "test"}, ["split"]),
+        ({"checkpoint": "x"}, ["checkpoint"]),
+        ({"past": 2}, ["past"]),
+        ({"latent": "prior", "samples": 3}, ["latent", "samples"]),
+        ({"batch_norm": "batch"}, ["batch_norm"]),
+        ({"batch_norm": "running"}, []),
+        ({"actions": "of other clips"}, ["actions"]),
+        ({"actions": "own"}, []),
+    ],
+)
+def test_what_an_ordinary_score_has_not(change: dict[str, Any], unlike: list[str]) -> None:
+    wanted = records.ordinary_protocol({}, "c")
+    assert sorted(records.unlike({"protocol": wanted | change}, wanted)) == unlike
+
+
+def test_the_ordinary_score_is_that_on_the_training_s_data_and_of_the_plainest_name(run: RunFolder) -> None:
+    meta = {"config": {"data": {"path": "data/dance"}}}
+
+    def keep(name: str, psnr: float, data: str = "data/dance", digest: str = "x", **more: Any) -> None:
+        protocol = records.ordinary_protocol(meta, "c") | {"data_digest": digest} | more.pop("protocol", {})
+        told = {"psnr_mean": psnr, "data": data, "protocol": protocol, **more}
+        records.write(records.path_in(run, name), told)
+
+    def found(validation: dict[str, Any] | None = None) -> float | None:
+        record = records.ordinary_without_data(run, meta | {"validation": validation or {}}, "c")
+        return None if record is None else record["psnr_mean"]
+
+    assert found() is None
+    keep("val-zero-1to5", 1.0)
+    keep("val-zero-long", 2.0, whole=False)
+    assert found() is None, "of a part of the frames"
+    keep("val-zero-elsewhere", 3.0, "other/data", "d" * 16)
+    assert (found(), found(KEPT)) == (None, 3.0), "the training's data, wherever they lie"
+    keep("val-all", 4.0, whole=True)
+    assert (found(), found(KEPT)) == (4.0, 3.0)
+    keep("val-zero-x", 5.0)
+    assert found() == 4.0, "the shorter name first"
+    keep("aaa-zero", 6.0, protocol={"checkpoint": "another"})
+    assert found() == 4.0
+    keep("val-zero", 7.0, "moved/away")
+    assert (found(), found(KEPT)) == (4.0, 3.0), "val-zero has another place, and comes behind val-all"
+    for name in ("val-all", "val-zero-x", "val-zero-elsewhere"):
+        records.path_in(run, name).unlink()
+    assert (found(), found(KEPT)) == (7.0, None), "by its name where nothing was kept of the data"
+    wanted = records.ordinary_protocol(meta, "c")
+    assert [record["psnr_mean"] for record in records.ordinary(run, wanted)] == [7.0, 1.0, 2.0]
