@@ -304,3 +304,11 @@ def test_a_run_in_a_folder_named_run_is_called_by_the_folder_around_it(tmp_path:
         folder = RunFolder(path)
         durable.write_text(folder.config, settings.to_toml(settings.Config()))
         assert plots.read_run(folder, trained=False).name == name
+
+
+def test_on_a_logarithmic_scale_in_a_terminal_what_is_not_positive_is_left_out() -> None:
+    """The learning rate of a warmup begins at 0: a line from there would run below the scale."""
+    rate = plots.Line("", [0.0, 1.0, 2.0], [0.0, 1e-3, 1e-4])
+    text = terminal.to_text(plots.Chart("t", "epoch", (plots.Panel("learning rate", (rate,), log=True),)), width=60)
+    rows = [line.partition("|")[2] for line in text.splitlines() if "|" in line]
+    assert min(row.index("*") for row in rows if "*" in row) > len(max(rows, key=len)) // 3

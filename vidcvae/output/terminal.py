@@ -47,11 +47,11 @@ def _panel(panel: Panel, low: float, high: float, columns: int) -> list[str]:
     legend = []
     for index, line in enumerate(drawn):
         mark = MARKS[index % len(MARKS)]
-        points = _resampled(line, low, high, columns)
+        points = _resampled(line, low, high, columns, panel.log)
         if line.style == "over":  # the marks of the curve beneath it stand between
             points = points[1::2]
         for x, y in points:
-            if math.isfinite(y) and (y > 0 or not panel.log):
+            if math.isfinite(y):
                 row = round((scale(y) - bottom) / (top - bottom) * (rows - 1))
                 grid[rows - 1 - row][x] = mark
         if line.label:
@@ -69,11 +69,14 @@ def _panel(panel: Panel, low: float, high: float, columns: int) -> list[str]:
     return ["", *([one_line] if len(one_line) <= columns + AXIS else heads), *body, floor]
 
 
-def _resampled(line: Line, low: float, high: float, columns: int) -> list[tuple[int, float]]:
-    """For each column the mean of the points in it, and a straight line across columns without any."""
+def _resampled(line: Line, low: float, high: float, columns: int, log: bool) -> list[tuple[int, float]]:
+    """For each column the mean of the points in it, and a straight line across columns without any.
+
+    NaN where there is no height: on a logarithmic scale at 0 and below too, and on the way there."""
     buckets: dict[int, list[float]] = {}
     for x, y in zip(line.x, line.y, strict=True):
-        buckets.setdefault(round((x - low) / (high - low) * (columns - 1)), []).append(y)
+        height = math.nan if log and y <= 0 else y
+        buckets.setdefault(round((x - low) / (high - low) * (columns - 1)), []).append(height)
     found = sorted((column, sum(ys) / len(ys)) for column, ys in buckets.items())
     if line.style == "marks":
         return found
