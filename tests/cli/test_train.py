@@ -138,8 +138,13 @@ def test_what_may_change_in_a_run_is_taken_and_said(cli: Cli, run: Path, tiny_da
     done = cli("resume", run, "--plain")
     assert done.code == 0, done.err
     said = " ".join(done.err.split())
-    for change in ("training.epochs 2 -> 3", "checkpoint.keep 3 -> 1", f"data.path {tiny_dance} -> elsewhere"):
+    for change in (
+        "training.epochs 2 -> 3",
+        "checkpoint.keep 3 -> 1",
+        f"data.path {tiny_dance} -> {Path('elsewhere').absolute()}",
+    ):
         assert change in said
+    text = text.replace('path = "elsewhere"', f'path = "{Path("elsewhere").absolute()}"')
     assert (run / "config.toml").read_text() == text
     assert checkpoint.read(run / "checkpoints/last.safetensors").meta["config"]["training"]["log_every"] == 2
     assert len(checkpoint.steps(run / "checkpoints")) == 1

@@ -234,3 +234,18 @@ def test_the_temporal_difference_error_is_that_of_the_changes_from_frame_to_fram
     errors = [np.abs((guess[t] - guess[t - 1]) - (frames[t] - frames[t - 1])).mean() for t in range(1, 6)]
     assert scores["temporal_difference_error_mean"] == pytest.approx(np.mean(errors), abs=1e-6)
     assert np.abs(np.array(guess) - frames).mean() != pytest.approx(np.mean(errors), abs=1e-2), "a plain error differs"
+
+
+class Diverged(Average):
+    """Sound frames with z = 0, and a posterior that has run away."""
+
+    def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        mu, _ = super().posterior(frames, condition)
+        return mu, torch.full_like(mu, 1e3)
+
+
+@pytest.mark.parametrize(("every", "made"), [(False, "a kl of inf"), (True, "frames that are not finite numbers")])
+def test_a_score_of_which_any_number_is_not_finite_is_refused(every: bool, made: str) -> None:
+    """A record is JSON, which has no infinity."""
+    with pytest.raises(DataError, match=rf"the weights of x\.safetensors make {made}"):
+        score_split(_loaded(Diverged()), _data(_sequence("val/0", 4, 0)), "val", "zero", every_latent=every)

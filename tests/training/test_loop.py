@@ -10,15 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data import synthetic_push
-from vidcvae.data.clips import VideoData
+from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
 from vidcvae.models.arithmetic import Arithmetic
+
+
+from vidcvae.evaluation.freerun import COLUMNS, Way
 from vidcvae.models.loading import load_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
@@ -286,3 +290,14 @@ def test_a_resumed_run_keeps_what_auto_chose(
     monkeypatch.setattr(timing, "training_arithmetic", lambda *_: other)
     train(broken, config, squares, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
+
+
+def test_a_validation_of_which_any_score_is_not_finite_ends_the_training_in_words() -> None:
+    """Not the one alone by which the best is chosen: the history has no place for a NaN."""
+    config = tiny_config()
+    tables = {way: [torch.ones(3, len(COLUMNS))] for way in (Way("zero"), Way("prior"))}
+    sequence = Sequence("v", np.zeros((4, 3, 16, 16), np.uint8), {})
+    assert validation.scores(tables, [sequence], config, 5)["ssim_prior"] == 1
+    tables[Way("prior")][0][1, COLUMNS.index("ssim")] = torch.nan
+    with pytest.raises(NonFiniteError, match="the validation's ssim_prior became nan at step 5"):
+        validation.scores(tables, [sequence], config, 5)

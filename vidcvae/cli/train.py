@@ -291,7 +291,9 @@ def _resume(
         data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
     if saved and moved_to:
         _check_same_data(folder, data)
-    changed = {key: both for key, both in settings.differences(before, config).items() if key != "data.path"}
+    changed = settings.differences(before, config)
+    if _absolute(before.data.path) == place:  # older runs have it as it was typed
+        changed.pop("data.path", None)
     if changed:
         told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in changed.items())
         longer = "; schedules follow the new length" if "training.epochs" in changed else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,7 +108,7 @@ def score_split(
     for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
     ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
     are compared as floats with the truth / 255, as the course does.
-    Raises ``UsageError`` for an unknown latent and ``DataError`` for a split without truth.
+    Raises ``UsageError`` for an unknown latent, ``DataError`` for a split without truth or weights that have diverged.
     """
     if latent not in LATENTS:
         raise UsageError(
@@ -155,11 +155,6 @@ def score_split(
     names = [s.name for s in sequences]
     drawn = others if shuffle_actions else own
     result = _summary(_mean_of(tables, drawn), names)
-    if not np.isfinite(result["psnr_mean"]):
-        raise DataError(
-            f"the weights of {loaded.path} make frames that are not finite numbers.",
-            f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
-        )
     if samples > 1:
         picks, best = _best_of(tables, drawn)
         result["best"] = {**_beside(best, names), "samples": picks}
@@ -173,6 +168,13 @@ def score_split(
     if by_latent:
         result["by_latent"] = {z: _beside(tables[way], names) for z, way in by_latent.items()}
     found = measure_latents(loaded.model, sequences, config, lengths, device=device)
+    for name, number in _numbers({**result, "kl": found.kl}):
+        if not math.isfinite(number):  # no score, and nothing that JSON could hold
+            made = "frames that are not finite numbers" if name == "psnr_mean" else f"a {name} of {number}"
+            raise DataError(
+                f"the weights of {loaded.path} make {made}.",
+                f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
+            )
     protocol = asdict(
         protocol_of(
             loaded, data, split, latent, frames=frames, samples=samples, shuffle_actions=shuffle_actions, seed=seed
@@ -233,6 +235,15 @@ def protocol_of(
         step=loaded.meta.get("step", 0),
         precision=str(loaded.dtype).removeprefix("torch."),
     )
+
+
+def _numbers(scores: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a tree of scores, with the key that it is nearest to."""
+    if isinstance(scores, float):
+        yield name, scores
+    elif isinstance(scores, dict | list):
+        for key, value in scores.items() if isinstance(scores, dict) else ((name, value) for value in scores):
+            yield from _numbers(value, key)
 
 
 def summaries(tables: dict[Way, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:

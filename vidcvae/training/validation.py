@@ -47,7 +47,7 @@ def measured(
 
 
 def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, step: int) -> dict[str, Any]:
-    """What the history is told. Raises ``NonFiniteError`` if the metric that chooses the best model is not finite."""
+    """What the history is told. Raises ``NonFiniteError`` if a score is not finite."""
     found = summaries(tables, sequences)
     record: dict[str, Any] = {}
     for latent in LATENTS:
@@ -55,13 +55,13 @@ def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, 
         record[f"ssim_{latent}"] = found[latent]["ssim_mean"]
         record[f"psnr_{latent}_per_frame"] = found[latent]["psnr_per_frame"]
     record[baseline(config)] = found["zero"][baseline(config)]
-    score = record[config.validation.metric]
-    if not math.isfinite(score):
-        raise NonFiniteError(
-            f"the validation's {config.validation.metric} became {score} at step {step}; "
-            f"the checkpoints saved before are intact.",
-            f"Try a lower learning rate (--lr {config.optimizer.lr / 3:.2g}).",
-        )
+    for metric in METRICS:
+        if not math.isfinite(record[metric]):
+            raise NonFiniteError(
+                f"the validation's {metric} became {record[metric]} at step {step}; "
+                f"the checkpoints saved before are intact.",
+                f"Try a lower learning rate (--lr {config.optimizer.lr / 3:.2g}).",
+            )
     return record
 
 
