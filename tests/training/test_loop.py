@@ -19,10 +19,8 @@ from vidcvae.config import Config
 from vidcvae.data import synthetic_push
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
-from vidcvae.models.arithmetic import Arithmetic
-
-
 from vidcvae.evaluation.freerun import COLUMNS, Way
+from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
