@@ -50,3 +50,12 @@ def test_train_load_score_and_roll_out(tmp_path: Path) -> None:
     frames = list(vidcvae.rollout(loaded.model, first[None], poses[None]))
     assert len(frames) == 5 and frames[0].shape == (1, 3, 16, 16)
     assert min(f.min() for f in frames) >= 0 and max(f.max() for f in frames) <= 1
+
+
+@pytest.mark.parametrize(
+    "modules", ["vidcvae.cli.runs, vidcvae.storage.upkeep, vidcvae.evaluation.records", "vidcvae.output.plots"]
+)
+def test_what_only_reads_files_imports_no_torch(modules: str) -> None:
+    """``runs list`` and ``plot loss``: PyTorch alone takes a second or more to import."""
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

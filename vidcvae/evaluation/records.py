@@ -13,17 +13,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidcvae import config as settings
 from vidcvae import reading
-from vidcvae.data import clips
 from vidcvae.errors import DataError, typed
-from vidcvae.models.loading import Loaded
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder, find_checkpoint
+
+if TYPE_CHECKING:
+    from vidcvae.data import clips
+    from vidcvae.models.loading import Loaded
 
 Record = dict[str, Any]
 

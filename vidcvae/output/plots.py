@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, assert_never, get_args
+from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve, to_table
 from vidcvae.errors import DataError, typed
-from vidcvae.evaluation.diagnostics import Drift
-from vidcvae.evaluation.latents import ACTIVE
 from vidcvae.output.chart import Chart, Line, Panel
 from vidcvae.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
+
+if TYPE_CHECKING:
+    from vidcvae.evaluation.diagnostics import Drift
 
 Record = dict[str, Any]
 
@@ -245,6 +246,8 @@ def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
 
 def latents_chart(record: Record) -> Chart:
     """PSNR for each way to choose z, KL of every dimension and activity, from a record of ``evaluate --latent all``."""
+    from vidcvae.evaluation.latents import ACTIVE
+
     latents, protocol = record["latents"], record["protocol"]
     curves = {protocol["latent"]: record, **record["by_latent"]}
     psnr = [

@@ -3,6 +3,8 @@
 The file's metadata holds ``vidcvae``, a JSON text with the config, the position in training and a SHA-256 of
 every tensor, and ``digest``, a SHA-256 over that text and the table of tensors. A flipped bit or a missing end
 is caught wherever it is, and the damaged tensor is named.
+
+PyTorch is imported where tensors are: what only looks at headers, such as ``vidcvae runs list``, does without.
 """
 
 from __future__ import annotations
@@ -12,16 +14,16 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from vidcvae import reading
 from vidcvae.errors import DataError, typed
 from vidcvae.storage import durable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "vidcvae-checkpoint-1"
 _KINDS = {
@@ -53,11 +55,13 @@ class Checkpoint:
 
 def to_bytes(tensors: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
     """A checkpoint file's content."""
+    from safetensors.torch import save as serialise
+
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     hashes = {name: hashlib.sha256(_raw(t)).hexdigest() for name, t in plain.items()}
     text = json.dumps({"format": FORMAT, "sha256": hashes, **meta})
     table = {name: (_dtype(t), list(t.shape)) for name, t in plain.items()}
-    return safetensors.torch.save(plain, {"vidcvae": text, "digest": _digest(text, table)})
+    return serialise(plain, {"vidcvae": text, "digest": _digest(text, table)})
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -98,8 +102,10 @@ def read(path: Path) -> Checkpoint:
         begin, end = header[name]["data_offsets"]
         if hashlib.sha256(content[start + begin : start + end]).hexdigest() != expected:
             raise _damaged(path, f"tensor {reading.label(name)} does not match its checksum")
+    from safetensors.torch import load as parse
+
     try:
-        tensors = safetensors.torch.load(content)
+        tensors = parse(content)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: numbers of a kind that torch does not have
         raise _damaged(path, str(error)) from None
     return Checkpoint(path, tensors, meta, meta_strings["digest"])
@@ -224,23 +230,25 @@ def _damaged(path: Path, what: str) -> DataError:
 
 
 def _raw(tensor: Tensor) -> bytes:
+    import torch
+
     return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 _DTYPES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.bfloat16": "BF16",
+    "torch.float16": "F16",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
 }
 
 
 def _dtype(tensor: Tensor) -> str:
-    return _DTYPES[tensor.dtype]
+    return _DTYPES[str(tensor.dtype)]
 
 
 def _digest(text: str, table: dict[str, Any]) -> str:
