@@ -56,7 +56,7 @@ class Arithmetic:
     def told(self) -> str:
         """For --verbose."""
         times = "; ".join(f"{way}: {seconds * 1000:.3g} ms a step" for way, seconds in self.seconds.items())
-        return f"precision: {self.precision}, {self.threads} threads, {self.why}" + (f" ({times})" if times else "")
+        return f"precision: {_way(self.precision, self.threads)}, {self.why}" + (f" ({times})" if times else "")
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint keeps: enough to go on exactly."""
