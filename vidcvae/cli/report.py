@@ -133,13 +133,12 @@ def _scenes(clips: list[tuple[str, Clip]]) -> list[Scene]:
 
 def _read_info(folder: RunFolder) -> dict[str, Any]:
     """run.json, as far as it can be read: older or damaged ones only leave a gap in the page."""
-    from vidcvae import reading
+    from vidcvae.storage.run import read_info
 
     try:
-        info = reading.parse_json(reading.read_bytes(folder.info))
+        return read_info(folder)
     except (OSError, ValueError):
         return {}
-    return info if isinstance(info, dict) else {}
 
 
 def _environment() -> dict[str, str]:

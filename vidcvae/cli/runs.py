@@ -326,11 +326,10 @@ def lock_holder(run: RunFolder) -> str:
 
 
 def _command(run: RunFolder) -> str:
-    from vidcvae import reading
+    from vidcvae.storage.run import read_info
 
     try:
-        words = reading.parse_json(reading.read_bytes(run.info))["command"]
-        return typed(*words[1:])
+        return typed(*read_info(run)["command"][1:])
     except (OSError, ValueError, KeyError, TypeError):
         return "unknown"
 

@@ -169,7 +169,10 @@ def start(
             _resume(run, "last", None, {}, mode, ranks)
         return run
     run = RunFolder(Path(ranks.from_main(lambda: str(create_run(name, path).path))))
-    as_typed, config = config.data.path, settings.with_values(config, {"data": {"path": _absolute(config.data.path)}})
+    as_typed, config = (
+        config.data.path,
+        settings.with_values(config, {"data": {"path": trained.absolute(config.data.path)}}),
+    )
     with _holding(run):
         if ranks.main:
             durable.write_json(
@@ -178,7 +181,7 @@ def start(
                     "command": sys.argv,
                     "torchrun": distributed.job(),
                     "data": as_typed,
-                    "train": _frames(data),
+                    "train": trained.extent(data),
                     "init": str(initial.path.resolve()) if initial else None,
                     "vidcvae": __version__,
                     "torch": torch.__version__,
@@ -197,7 +200,7 @@ def _begun_by_this_job(path: Path | None) -> str:
     """The run that this same command began under this same torchrun, before one of its processes died, or nothing."""
     import sys
 
-    from vidcvae.storage.run import ROOT, RunFolder
+    from vidcvae.storage.run import ROOT, RunFolder, read_info
     from vidcvae.training import distributed
 
     if not distributed.started_by_torchrun():
@@ -205,7 +208,7 @@ def _begun_by_this_job(path: Path | None) -> str:
     for folder in [path] if path else sorted(ROOT.glob("*/"), reverse=True):
         run = RunFolder(folder)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            info = _info(run)
+            info = read_info(run)
             if distributed.is_of_this_job(info["torchrun"]) and info["command"] == sys.argv and run.config.is_file():
                 return str(folder)
     return ""
@@ -277,7 +280,7 @@ def _resume(
             f"{typed('train', '--config', folder.config, '--init', saved.path)}",
         )
     given = {key: value for key, value in options.items() if value is not None}
-    place = _absolute(moved_to or find_data(folder.path, folder, config.data.path))
+    place = trained.absolute(moved_to or find_data(folder.path, folder, config.data.path))
     config = settings.with_values(config, {"training": given, "data": {"path": place}})
     ranks = ranks or distributed.join(config)
     ui.tell_failures()
@@ -290,9 +293,9 @@ def _resume(
     with ui.progress("reading the data", quiet=mode == "json") as advance:
         data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
     if saved and moved_to:
-        _check_same_data(folder, data)
+        trained.check_same_data(folder, data)
     changed = settings.differences(before, config)
-    if _absolute(before.data.path) == place:  # older runs have it as it was typed
+    if trained.absolute(before.data.path) == place:  # older runs have it as it was typed
         changed.pop("data.path", None)
     if changed:
         told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in changed.items())
@@ -310,29 +313,6 @@ def _resume(
         ui.note(f"To go on: {typed('resume', folder.path, *option)}")
         return
     _train(folder, config, data, mode, saved, None if saved else _initial_weights(folder), ranks)
-
-
-def _absolute(path: str) -> str:
-    """Where a dataset lies, wherever a command is typed; synthetic ones lie nowhere."""
-    return path if path.startswith("synthetic:") else str(Path(path).absolute())
-
-
-def _frames(data: VideoData) -> list[int]:
-    """Sequences and frames that are trained on."""
-    train = data.split("train")
-    return [len(train), sum(map(len, train))]
-
-
-def _check_same_data(run: RunFolder, data: VideoData) -> None:
-    """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
-    before = now = _frames(data)
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        before = _info(run)["train"]  # which older runs do not tell
-    if before != now:
-        raise DataError(
-            f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
-            f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
-        )
 
 
 def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
@@ -354,19 +334,13 @@ def _find_saved(run: RunFolder, resume_from: str) -> Checkpoint | None:
     return saved
 
 
-def _info(run: RunFolder) -> dict[str, Any]:
-    """What the run's run.json tells; raises ``OSError``, ``ValueError`` or ``TypeError``."""
-    from vidcvae import reading
-
-    return dict(reading.parse_json(reading.read_bytes(run.info)))
-
-
 def _initial_weights(run: RunFolder) -> dict[str, Any] | None:
     """The weights that ``train --init`` was given."""
     from vidcvae.models.loading import load_model
+    from vidcvae.storage.run import read_info
 
     try:
-        init = _info(run)["init"]
+        init = read_info(run)["init"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{run.info} does not tell from what weights the run began: {error}.", "Start another one: vidcvae train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,12 @@ import typer
 
 from vidcvae import schema
 from vidcvae.cli import choice, completion, ui
-from vidcvae.errors import UsageError, an
+from vidcvae.errors import DataError, UsageError, an, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
+    from vidcvae.storage.run import RunFolder
 
 Run = Annotated[
     Path | None,
@@ -119,3 +121,28 @@ def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
     ui.detail(f"data: {path}, decoded images are kept in {cache or 'memory'}")
     with ui.progress("reading the data", quiet) as advance:
         return open_dataset(path, loaded.config.data.size, cache, advance)
+
+
+def absolute(path: str) -> str:
+    """Where a dataset lies, wherever a command is typed; synthetic ones lie nowhere."""
+    return path if path.startswith("synthetic:") else str(Path(path).absolute())
+
+
+def extent(data: VideoData) -> list[int]:
+    """Sequences and frames that are trained on."""
+    train = data.split("train")
+    return [len(train), sum(map(len, train))]
+
+
+def check_same_data(run: RunFolder, data: VideoData) -> None:
+    """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
+    from vidcvae.storage.run import read_info
+
+    before = now = extent(data)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        before = read_info(run)["train"]  # which older runs do not tell
+    if before != now:
+        raise DataError(
+            f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
+            f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
+        )

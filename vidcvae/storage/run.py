@@ -12,6 +12,7 @@ import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vidcvae import __version__, reading
 from vidcvae.errors import DataError, UsageError, did_you_mean, typed
@@ -91,11 +92,17 @@ def _is_free(folder: Path) -> bool:
 
 def was_made(folder: Path) -> bool:
     """Whether ``create_run`` made it: its run.json says so."""
-    try:
-        info = reading.parse_json(reading.read_bytes(RunFolder(folder).info, MAX_INFO_BYTES))
-    except (OSError, ValueError):
-        return False
-    return isinstance(info, dict) and isinstance(info.get("vidcvae"), str)
+    with contextlib.suppress(OSError, ValueError):
+        return isinstance(read_info(RunFolder(folder)).get("vidcvae"), str)
+    return False
+
+
+def read_info(run: RunFolder) -> dict[str, Any]:
+    """What run.json tells; raises ``OSError``, or ``ValueError`` if it is no table."""
+    info = reading.parse_json(reading.read_bytes(run.info, MAX_INFO_BYTES))
+    if not isinstance(info, dict):
+        raise ValueError("it is no table of names and values")
+    return info
 
 
 def is_run(folder: Path) -> bool:
@@ -146,8 +153,8 @@ def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             places.insert(0, str(reading.read_toml(run.config)["data"]["path"]))
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            as_typed = str(reading.parse_json(reading.read_bytes(run.info))["data"])
-            places += [as_typed, str(run.path.absolute().parent.parent / as_typed)]
+            as_typed = str(read_info(run)["data"])
+            places += [str(above.absolute() / as_typed) for above in (Path(), run.path.absolute().parent.parent)]
     for place in places:
         with contextlib.suppress(OSError):
             if place.startswith("synthetic:") or Path(place).exists():
