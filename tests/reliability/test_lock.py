@@ -48,7 +48,7 @@ def test_the_second_writer_is_refused_and_told_who_holds_it(cli: Cli, forks: For
 def test_a_folder_of_a_training_that_died_at_once_can_be_used_again(cli: Cli, tiny_dance: Path) -> None:
     Path("r").mkdir()
     Path("r/.lock").write_text('{"pid": 1')  # torn
-    Path("r/run.json").write_text("{}")
+    Path("r/run.json").write_text('{"vidcvae": "0.1"}')  # as create_run makes it, before anything else
     Path("r/.config.toml.vidcvae-4194303-1.tmp").write_text("half")
     assert cli("train", tiny_dance, *TINY, "--run", "r", "--epochs", 1).code == 0
     assert cli("train", tiny_dance, *TINY, "--run", "r", "--epochs", 1).code == 2
