@@ -162,4 +162,6 @@ def test_a_step_takes_the_rate_that_it_is_given_and_nothing_after_a_loss_that_is
 
 def test_what_a_mask_says_of_all_clips() -> None:
     mask = torch.tensor([[1.0, 1, 0, 0, 0.5, 1], [1, 0, 0, 1, 0.5, 0.5]])
-    assert draw(torch.zeros(2, 6), mask).pattern == ("truth", "mixed", "own", "mixed", "mixed", "mixed")
+    draws = draw(torch.zeros(2, 6), mask, keep=torch.ones(2), level=mask)
+    assert draws.pattern == ("truth", "mixed", "own", "mixed", "mixed", "mixed")
+    assert draws.keep is not None and draws.keep.tolist() == [1, 1] and draws.level is mask and draws.noise is None
