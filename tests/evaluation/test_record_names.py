@@ -26,6 +26,7 @@ PROTOCOL: dict[str, Any] = {
     "weights": "raw",
     "weights_available": "raw",
     "batch_norm": "none",
+    "precision": "float32",
     "data_digest": "0123456789abcdef",
     "checkpoint": "c",
 }
@@ -72,6 +73,7 @@ def loaded(run: RunFolder | None, name: str = "best.safetensors", **meta: Any) -
         ({"weights": "ema", "weights_available": "raw, ema"}, "val-zero"),
         ({"batch_norm": "batch"}, "val-zero-batch-stats"),
         ({"batch_norm": "running"}, "val-zero"),
+        ({"precision": "bfloat16"}, "val-zero-bfloat16"),
     ],
 )
 def test_a_name_says_what_is_out_of_the_ordinary(run: RunFolder, change: dict[str, Any], name: str) -> None:
