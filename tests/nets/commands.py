@@ -117,7 +117,7 @@ def train(p: Preset) -> Iterator[Step]:
 
 def resume(p: Preset) -> Iterator[Step]:
     yield step(f"resume {p.run} --plain")  # it is finished, and says so
-    yield step(f"resume {p.run} --epochs 3 --max-minutes 9 --device cpu --resume-from last --plain")
+    yield step(f"resume {p.run} --epochs 3 --max-minutes 9 --device cpu --data data --resume-from last --plain")
     yield step(f"resume {p.run} --epochs 4 --resume-from best --json", says="lines")
     yield step(f"checkpoint show {p.run}/checkpoints/last.safetensors --json", says="json")
 
@@ -165,19 +165,25 @@ def generate(p: Preset) -> Iterator[Step]:
     pushing = f"--past-frames given/past --actions {tables}/actions.csv --positions {tables}/endeffector_positions.csv"
     height, width = SIZES[p.config.model.condition]
     own = f"--trajectory {tables}" if p.pushing else dance
-    gif = {"frames": p.frames, "size": (width, height)}
+    larger = 128 // height  # small frames are enlarged in what is looked at, and as they are in PNGs
+    gif = {"frames": p.frames, "size": (larger * width, larger * height)}
     yield step(f"generate {p.run} {own} -o a.gif", makes={"a.gif": gif})
+    exact = {"frames": p.frames, "size": (width, height)}
     words = "--latent prior --samples 2 --side-by-side --upscale 2 --fps 12 -o b.mp4"
     if p.pushing:
         made: dict[str, dict[str, Any]] = {"b.mp4": {"frames": p.config.training.past + 3}, "b.png": {"frames": 1}}
         yield step(f"generate {p.run} {pushing} --future 3 {words}", *everywhere("generate"), makes=made)
     else:
         made = {"b.mp4": {"frames": p.frames}, "b.png": {"frames": 1}, "b-poses.png": {"frames": 1}}
-        fit = "--fit-poses --target-poses data/train/train_label"
+        fit = "--fit-poses --fill --target-poses data/train/train_label"
         yield step(f"generate {p.run} {dance} {fit} {words}", *everywhere("generate"), makes=made)
-    yield step(f"generate {p.run} {own} --latents given/noise.safetensors -o c", makes={"c": gif})
+    yield step(f"generate {p.run} {own} --latents given/noise.safetensors -o c", makes={"c": exact})
     yield step(f"generate {p.run} {own} --batch-stats -o d.gif", code=_batch_stats(p))
-    foreign = f"{dance} --fit-poses --target-poses data" if p.pushing else f"--trajectory {tables} {pushing} --future 3"
+    foreign = (
+        f"{dance} --fill --fit-poses --target-poses data"
+        if p.pushing
+        else f"--trajectory {tables} {pushing} --future 3"
+    )
     yield step(f"generate {p.run} {own} {foreign} -o e.gif", code=2)  # options of the other kind of model
 
 
@@ -258,6 +264,12 @@ def runs_prune(p: Preset) -> Iterator[Step]:
     yield step(f"evaluate {p.run} --frames 4")
 
 
+def runs_rm(p: Preset) -> Iterator[Step]:
+    yield step(f"runs rm {p.run}", code=2, makes={f"{p.run}/config.toml": {}})  # there is nobody to ask
+    yield step(f"runs rm {p.run} --yes")
+    yield step(f"runs show {p.run}", code=4)  # it is gone
+
+
 def checkpoint_show(p: Preset) -> Iterator[Step]:
     yield step(f"checkpoint show {p.run}")
     yield step(f"checkpoint show {p.run}/checkpoints/best.safetensors --json", says="json")
@@ -308,6 +320,7 @@ COMMANDS: dict[str, Callable[[Preset], Iterator[Step]]] = {
     "runs list": runs_list,
     "runs show": runs_show,
     "runs prune": runs_prune,
+    "runs rm": runs_rm,
     "checkpoint show": checkpoint_show,
     "checkpoint verify": checkpoint_verify,
     "config show": config_show,
