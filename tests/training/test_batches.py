@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vidcvae import config as settings
+from vidcvae import schema
 from vidcvae.config import Config
 from vidcvae.data.clips import Place, Sequence, VideoData
 from vidcvae.errors import VidcvaeError
@@ -106,6 +107,17 @@ def test_what_a_step_needs_is_estimated_from_below(name: str) -> None:
     activations = sum(kept.values())
     assert terms
     assert 0.5 * activations < host_memory.needed(config) < 2 * activations
+
+
+@pytest.mark.parametrize("embedding", [0, 3])
+@pytest.mark.parametrize("conditions", schema.choices(schema.SvgConditions))
+def test_what_a_step_needs_is_estimated_whatever_conditions_robot_pushing_has(conditions: str, embedding: int) -> None:
+    """A few numbers beside frames of 64x64: they change it by next to nothing."""
+    usual, config = (
+        settings.with_values(small_config("svg-fp"), {"model": model})
+        for model in ({}, {"conditions": conditions, "condition_embedding": embedding})
+    )
+    assert host_memory.needed(config) == pytest.approx(host_memory.needed(usual), rel=0.01)
 
 
 def test_a_batch_that_the_host_cannot_hold_is_refused_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:

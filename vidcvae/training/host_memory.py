@@ -15,6 +15,7 @@ from vidcvae.config import Config, Svg
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.models.arithmetic import has_bf16
+from vidcvae.models.svg import condition_size
 from vidcvae.training.step import clip_terms, draw
 
 MEASURED = 2  # clips, the fewest that every model takes
@@ -58,11 +59,15 @@ def needed(config: Config, world: int = 1) -> int:
     """
     train, size = config.training, config.data.size
     length = min(train.clip_length, train.past + 3)
-    pose = config.model.condition == "pose"
+    kind = config.model.condition
     with torch.device("meta"):
         model = build_model(config).train()
         frames = torch.empty(MEASURED, length, 3, *size)
-        condition = frames if pose else torch.empty(MEASURED, length, 7)
+        if kind == "pose":
+            rows: Tensor | None = frames
+        else:
+            width = condition_size(kind)
+            rows = torch.empty(MEASURED, length, width) if width else None
         eps = torch.empty(MEASURED, length - 1, *model.latent_shape(*size))
     mask = torch.zeros(MEASURED, length - 1)
     mask[:, : train.past] = 1
@@ -77,11 +82,11 @@ def needed(config: Config, world: int = 1) -> int:
     plain = replace(config, kl=replace(config.kl, free_bits=0.0))
     alive = []  # or another tensor would be taken for one that is gone
     with torch.autograd.graph.saved_tensors_hooks(lambda x: alive.append(x) or keep(x), lambda x: x):  # type: ignore[func-returns-value]
-        clip_terms(model, frames, condition, draw(eps, mask), plain)
+        clip_terms(model, frames, rows, draw(eps, mask), plain)
     halved = train.precision == "bf16" or (train.precision == "auto" and has_bf16())
     share = 0.5 if halved else 1.0
     kept_per_step = share * sum(kept.values()) / MEASURED / (length - 1)
-    images = train.clip_length * 3 * size[0] * size[1] * (2 if pose else 1)
+    images = train.clip_length * 3 * size[0] * size[1] * (2 if kind == "pose" else 1)
     clips = train.batch_size / world
     at_once = clips / train.accumulate
     return int(clips * images + at_once * (train.clip_length - 1) * kept_per_step)
