@@ -25,7 +25,7 @@ LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.l
 def must_suffice(config: Config, world: int) -> None:
     """Raise ``VidcvaeError`` with what fits, where a step surely needs more memory than this machine has left."""
     free, wanted = available(), needed(config, world)
-    if free is None or wanted <= free:
+    if wanted <= free:
         return
     train = config.training
     least = world * train.accumulate * (2 if isinstance(config.model, Svg) else 1)
@@ -41,14 +41,12 @@ def must_suffice(config: Config, world: int) -> None:
     )
 
 
-def available() -> int | None:
-    """Bytes that programs may still take, swap included; None where the system does not tell."""
-    try:
-        table = dict(line.split(":") for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
-        free = sum(int(table[key].split()[0]) * 1024 for key in ("MemAvailable", "SwapFree"))
-        limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
-    except (OSError, ValueError, KeyError):
-        return None
+def available() -> int:
+    """Bytes that programs may still take, swap included."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available + psutil.swap_memory().free
+    limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
     return min([free, *(int(limit) for limit in limits if limit.isdigit())])
 
 

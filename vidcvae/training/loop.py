@@ -7,7 +7,6 @@ CPU always, on a GPU with ``training.deterministic``.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -135,7 +134,6 @@ class _Training:
             self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else 0)
         self.validated: dict[str, Any] = (self.resume.meta.get("validation") if self.resume else None) or {}
         self.pace = Pace(config, self.length, self.progress.step, self.progress.minutes)
-        self.window_began = self.pace.began
 
     # --- 2. the loop -------------------------------------------------------------------------------
 
@@ -308,7 +306,7 @@ class _Training:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
         self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(step - 1), **found})
-        self.window_began = time.monotonic()  # the next clips/s are those of training alone
+        self.pace.begin_window()  # the next clips/s are those of training alone
         return best
 
     def _save(self, best: bool = False) -> None:
@@ -394,18 +392,7 @@ class _Training:
     def _log(self, kind: str, meter: Meter) -> None:
         if not self.ranks.main:
             return
-        now = time.monotonic()
-        record = {
-            "kind": kind,
-            "step": self.progress.step,
-            "epoch": self.length.epoch(self.progress.step - 1),
-            **meter.means(),
-            "minutes": self.pace.minutes(),
-        }
-        if kind == "step":
-            record["clips_per_second"] = meter.count * self.config.training.batch_size / (now - self.window_began)
-            self.window_began = now
-        self._record(record)
+        self._record(self.pace.record(kind, self.progress.step, meter))
 
     def _record(self, record: dict[str, Any]) -> None:
         if self.ranks.main:

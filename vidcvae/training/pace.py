@@ -12,6 +12,7 @@ from torch import Tensor
 from vidcvae.config import Config
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
+from vidcvae.training.state import Meter
 
 LOSSES_EVERY = 1.0  # seconds between two progress events with losses, since reading those waits for a GPU
 SPEED_STEPS, SPEED_SECONDS = 3, 5.0  # the speed is known after so many steps, or after one that took so long
@@ -27,6 +28,7 @@ class Pace:
         self._losses_at = 0.0
         self._from: tuple[int, float] | None = None  # the end of the first step, which may have compiled something
         self._told = not config.training.max_minutes
+        self._window_began = self.began
 
     def minutes(self) -> float:
         """Minutes of training in all, over all resumes, without the validation that comes after the time is over."""
@@ -40,6 +42,20 @@ class Pace:
             yield
         finally:
             self.last_validation += (time.monotonic() - before) / 60
+
+    def begin_window(self) -> None:
+        """From here on the clips of the next ``record`` of steps are counted."""
+        self._window_began = time.monotonic()
+
+    def record(self, kind: str, step: int, meter: Meter) -> dict[str, Any]:
+        """A line of the history, of kind "step" or "epoch": the means of ``meter`` after ``step`` steps."""
+        record = {"kind": kind, "step": step, "epoch": self.length.epoch(step - 1), **meter.means()}
+        record["minutes"] = self.minutes()
+        if kind == "step":
+            seconds = time.monotonic() - self._window_began
+            record["clips_per_second"] = meter.count * self.config.training.batch_size / seconds
+            self.begin_window()
+        return record
 
     def after_step(self, step: int, numbers: Mapping[str, Tensor | float]) -> dict[str, Any]:
         """A progress event: how far training is, and now and then the losses of the last step."""
