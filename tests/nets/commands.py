@@ -1,7 +1,8 @@
 """What is typed once a preset is trained: every command that concerns a run, with each of its options.
 
 A command or option that the frozen command line has and this file neither gives nor excuses fails the net
-(``unexercised``). Everything is typed in a folder that holds
+(``unexercised``). The first line of each command is typed for every preset; the others, for the sake of time, for one
+preset of each model. Everything is typed in a folder that holds
 
     data/                 the dataset, in the course's layout
     long/                 another one, whose val has two clips of 16 frames to predict, as FVD wants; no test split
@@ -44,6 +45,12 @@ class Preset:
     @property
     def config(self) -> settings.Config:
         return settings.resolve(settings.read_preset(self.name))
+
+    @property
+    def in_full(self) -> bool:
+        """Whether it stands for its model: the first one of it is typed with every option."""
+        model = self.config.model.name
+        return self.name == next(name for name in PRESETS if Preset(name).config.model.name == model)
 
     @property
     def run(self) -> str:
@@ -108,7 +115,7 @@ def train(p: Preset) -> Iterator[Step]:
     words = (
         f"train data --preset {p.name} --config given/settings.toml --model {p.config.model.name} --init {p.run} "
         f"--size {p.size} --epochs 1 --max-minutes 9 --batch-size 3 --clip-length 8 --lr 0.0005 --partial 0.9 --seed 5 "
-        "--device cpu --fast-train --set data.fast_train_fraction=0.5 --set training.steps_per_epoch=0"
+        "--device cpu --precision bf16 --fast-train --set data.fast_train_fraction=0.5 --set training.steps_per_epoch=0"
     )
     yield step(f"{words} --dry-run")
     made = {"runs/new/config.toml": {}, "runs/new/run.json": {}, "runs/new/checkpoints/last.safetensors": {}}
@@ -213,11 +220,11 @@ def _plot(name: str, *suffixes: str) -> Callable[[Preset], Iterator[Step]]:
     """loss, psnr, lr and kl take the same options; a figure takes half a second, so not each is drawn in each form."""
 
     def steps(p: Preset) -> Iterator[Step]:
+        if "png" in suffixes:
+            yield step(f"plot {name} {p.run}", makes={f"{name}.png": {"frames": 1}})
         yield step(f"plot {name} {p.run} --terminal")
         for suffix in suffixes:
-            if suffix == "png":
-                yield step(f"plot {name} {p.run}", makes={f"{name}.png": {"frames": 1}})
-            else:
+            if suffix != "png":
                 yield step(f"plot {name} {p.run} runs/{TWIN} -o a.{suffix} --terminal", makes={f"a.{suffix}": {}})
 
     return steps
@@ -297,6 +304,11 @@ def config_init(p: Preset) -> Iterator[Step]:
 
 def root(p: Preset) -> Iterator[Step]:
     yield step("--version")
+
+
+def steps_of(p: Preset, command: str) -> list[Step]:
+    steps = [*COMMANDS[command](p)]
+    return steps if p.in_full else steps[:1]
 
 
 COMMANDS: dict[str, Callable[[Preset], Iterator[Step]]] = {

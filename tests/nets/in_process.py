@@ -36,6 +36,7 @@ def vidcvae(*arguments: str, within: Path) -> Result:
 
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(within):
         patch.setattr(sys, "argv", ["vidcvae", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO())  # there is nobody to ask
         patch.setattr(app, "_log", log)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
