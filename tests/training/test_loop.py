@@ -299,3 +299,15 @@ def test_a_validation_of_which_any_score_is_not_finite_ends_the_training_in_word
     tables[Way("prior")][0][1, COLUMNS.index("ssim")] = torch.nan
     with pytest.raises(NonFiniteError, match="the validation's ssim_prior became nan at step 5"):
         validation.scores(tables, [sequence], config, 5)
+
+
+def test_a_time_that_is_over_before_the_first_step_leaves_a_run_that_can_go_on(
+    tmp_path: Path, squares: VideoData
+) -> None:
+    config = tiny_config(training={"epochs": 1, "max_minutes": 1e-9})
+    run = new_run(tmp_path / "run", config)
+    assert train(run, config, squares).steps == 0
+    (score,) = [line for line in read_history(run.history) if line["kind"] == "validation"]
+    assert (score["step"], score["epoch"]) == (0, 0)
+    longer = settings.with_values(config, {"training": {"max_minutes": 0.0}})
+    assert train(run, longer, squares, resume=last(run)).steps > 0

@@ -305,7 +305,7 @@ class _Training:
         if best:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
-        self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(step - 1), **found})
+        self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(max(step - 1, 0)), **found})
         self.pace.begin_window()  # the next clips/s are those of training alone
         return best
 
