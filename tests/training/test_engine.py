@@ -18,6 +18,7 @@ from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, UsageError
 from vidcvae.models import build_model, graphs
+from vidcvae.models.arithmetic import PRECISIONS
 from vidcvae.models.graphs import EAGER_CALLS, Graphed
 from vidcvae.models.rollout import rollout
 from vidcvae.training import engine as engine_module
@@ -27,7 +28,7 @@ from vidcvae.training.distributed import ALONE
 from vidcvae.training.engine import Engine
 from vidcvae.training.loop import train
 from vidcvae.training.state import TrainingState, new_state
-from vidcvae.training.step import Draws, Weights, compute_dtype, draw, forcing_mask, training_step
+from vidcvae.training.step import Draws, Weights, draw, forcing_mask, training_step
 
 from .conftest import MASKS, data_of, loop_step, small_config, tiny_config
 from .test_loop import KillAt, fingerprint, last, new_run
@@ -313,7 +314,7 @@ def test_deterministic_is_on_for_the_training_alone(tmp_path: Path, squares: Vid
 @pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
 def test_a_deterministic_graph_replays_eager_steps_bit_for_bit(name: str, precision: str) -> None:
     config = settings.with_values(small_config(name), {"teacher_forcing": {"draw": "batch"}})
-    off, dtype = settings.with_values(config, {"training": {"cuda_graph": "off"}}), compute_dtype(precision, "cuda")
+    off, dtype = settings.with_values(config, {"training": {"cuda_graph": "off"}}), PRECISIONS[precision]
     with engine_module.deterministic(True):
         eager, graphed = make(config, "cuda"), make(config, "cuda")
         plain, engine = Engine(eager, off, dtype), Engine(graphed, config, dtype)
