@@ -93,11 +93,11 @@ class Plain:
         self.ends: Ends
 
     def __call__(self, event: Event) -> None:
-        now = time.monotonic()
         match event["kind"]:
             case "start":
                 self.ends = Ends(event)
                 ui.note(_start(event))
+                self.spoken = time.monotonic()
             case "warning":
                 ui.warn(event["text"])
             case "note":
@@ -106,20 +106,23 @@ class Plain:
                 ui.detail(event["text"])
             case "progress":
                 self.ends.now_at(event)
-                if now - self.spoken < PLAIN_SECONDS or "total" not in event:
-                    return
-                ui.note(_step(event, self.ends))
+                if "total" in event and self._is_time():
+                    ui.note(_step(event, self.ends))
             case "validating":
-                if now - self.spoken < PLAIN_SECONDS:
-                    return
-                ui.note(f"validating: frame {event['done']} of {event['total']}")
+                if self._is_time():
+                    ui.note(f"validating: frame {event['done']} of {event['total']}")
             case "validation":
                 ui.note(_validation(event))
             case "checkpoint" if event["best"]:
                 ui.note(f"new best: {event['path']}")
-            case _:
-                return
+
+    def _is_time(self) -> bool:
+        """Whether the last line of this kind is long enough ago; short epochs' scores must not keep steps from view."""
+        now = time.monotonic()
+        if now - self.spoken < PLAIN_SECONDS:
+            return False
         self.spoken = now
+        return True
 
 
 class LiveView:
