@@ -57,6 +57,7 @@ __all__ = [
     "builtin_data",
     "continued",
     "differences",
+    "preset_comment",
     "preset_names",
     "read_override",
     "read_preset",
@@ -324,7 +325,16 @@ def read_preset(name: str) -> Table:
             f"there is no preset {name!r}.{did_you_mean(name, preset_names())}",
             f"The presets are {', '.join(preset_names())}.",
         )
-    return tomllib.loads((resources.files("vidcvae") / "presets" / f"{name}.toml").read_text("utf-8"))
+    return tomllib.loads(_preset_text(name))
+
+
+def preset_comment(name: str) -> str:
+    """What a built-in preset is for: the first line of its file."""
+    return _preset_text(name).partition("\n")[0].removeprefix("# ")
+
+
+def _preset_text(name: str) -> str:
+    return (resources.files("vidcvae") / "presets" / f"{name}.toml").read_text("utf-8")
 
 
 def read_toml(path: Path) -> Table:

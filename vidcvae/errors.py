@@ -68,11 +68,16 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s'[: number != 1]}"
 
 
+OTHER_WORDS = {"gpu": "cuda"}  # what people say, and what it is called here; letter by letter, gpu is near to cpu
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or the empty string."""
     if len(wrong) > 200:  # difflib would look at each letter of it
         return ""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    names = list(known)
+    meant = OTHER_WORDS.get(wrong.lower())
+    near = [meant] if meant in names else difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

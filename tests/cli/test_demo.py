@@ -30,12 +30,13 @@ def check(folder: Path) -> dict[str, float]:
 
 
 def test_a_demo_of_seconds_makes_everything(cli: Cli) -> None:
-    done = cli("demo", "d", "--max-minutes", 0.02, "--plain")
+    done = cli("demo", "-o", "d", "--max-minutes", 0.02, "--json")
     assert done.code == 0, done.err
     assert len(check(Path("d"))["psnr_per_frame"]) == VAL - 1  # type: ignore[arg-type]
-    assert "d/dance.gif" in done.out
+    told = json.loads(done.out)
+    assert told["output"] == "d" and told["psnr_mean"] == check(Path("d"))["psnr_mean"]
     again = cli("demo", "d")
-    assert again.code == 2 and "already holds something" in again.err
+    assert again.code == 2 and "d is not an empty folder" in again.err
 
 
 @pytest.mark.slow

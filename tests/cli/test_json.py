@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from vidcvae.cli.app import app
 
 LINES = ("train", "resume")  # one document a line, an event each
 QUIET = tuple(word for word in TINY if word != "--plain")
+SETTINGS = tuple(word for pair in itertools.pairwise(TINY) if pair[0] == "--set" for word in pair)
 MOVING = ("--set", "kl.cycles=10", "--set", "kl.ratio=1.0")  # beta does not reach its stop: a warning
 CASES: dict[str, list[tuple[object, ...]]] = {
     "train": [
@@ -27,14 +29,36 @@ CASES: dict[str, list[tuple[object, ...]]] = {
     "resume": [("copy", "--epochs", 2), ("copy",)],
     "evaluate": [("RUN",), (), ("RUN", "--latent", "all", "--elbo", "--importance-samples", 1, "-o", "score.json")],
     "compare": [("RUN", "RUN", "--csv", "table.csv"), ("RUN", "--evaluate")],
-    "bench": [("generate", "--model", "anchor-cvae", "--batch", 1, "--frames", 2, "--repeats", 1, "--size", "16x16")],
+    "bench": [
+        ("generate", "--model", "anchor-cvae", "--batch-size", 1, "--frames", 2, "--repeats", 1, "--size", "16x16"),
+    ],
     "doctor": [()],
     "dataset inspect": [("DATA", "--preview", "sheet.png")],
     "plot drift": [("RUN",), ("RUN", "-o", "drift.png"), ("RUN", "--terminal"), ("RUN", "--age-test")],
     "checkpoint show": [("RUN",)],
     "config show": [(), ("RUN",), ("--preset", "course")],
     "config explain": [(), ("kl",), ("kl.ratio",)],
+    "generate": [("RUN", "--first-frame", "DATA/test/test_img/0/0.png", "--poses", "DATA/val/val_label")],
+    "export": [("RUN", "-o", "export.csv", "--split", "val", "--latent", "prior-mean")],
+    "report": [("RUN", "-o", "page.html", "--no-videos")],
+    "sweep": [("DATA", *SETTINGS, "--vary", "optimizer.lr=1e-3,1e-4", "--dry-run")],
+    "ablate": [("DATA", "--steps", 4, "--dry-run")],
+    "dataset pack": [("DATA", "-o", "packed")],
+    "dataset synth dance": [("-o", "synth", "--frames", 8, "--val", 4, "--test", 1, "--size", "16x16")],
+    "dataset synth push": [("-o", "push", "--clips", 2, "--val", 1, "--test", 1, "--frames", 3)],
+    "plot loss": [("RUN",), ("RUN", "-o", "loss.png")],
+    "plot psnr": [("RUN",)],
+    "plot lr": [("RUN", "--terminal")],
+    "plot kl": [("RUN",)],
+    "plot schedule": [("--preset", "course")],
+    "plot latents": [("RUN", "-o", "latents.png")],
+    "checkpoint verify": [("RUN",)],
+    "config check": [("--preset", "course")],
+    "config init": [("-o", "new.toml")],
+    "presets": [()],
     "runs list": [(), ("RUN",)],
+    "runs prune": [(), ("copy", "--yes")],
+    "runs rm": [("gone", "--yes")],
     "runs show": [(), ("RUN",)],
 }
 
@@ -46,8 +70,14 @@ def _with_json(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield " ".join(path)
 
 
+NEEDS_MORE = {  # time, a clip and its joints, TFRecords, the course's checkpoint: their own tests read what they tell
+    *("demo", "dataset import video", "dataset import frames", "dataset import gif", "dataset import bair"),
+    "checkpoint import",
+}
+
+
 def test_every_command_with_json_is_in_the_table() -> None:
-    assert sorted(_with_json(typer.main.get_command(app))) == sorted(CASES)
+    assert sorted(_with_json(typer.main.get_command(app))) == sorted([*CASES, *NEEDS_MORE])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_dance: Path) -> Path:
     folder = tmp_path_factory.mktemp("json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("runs/one", "copy"):
+        for name in ("runs/one", "copy", "gone"):
             words = ["train", tiny_dance, *TINY, "--epochs", 1, "--run", name]
             patch.setattr(sys, "argv", ["vidcvae", *map(str, words)])
             with pytest.raises(SystemExit, match="0"):
@@ -82,7 +112,7 @@ def test_standard_output_is_json_and_nothing_else(
 ) -> None:
     monkeypatch.chdir(folder)
     places = {"DATA": str(tiny_dance), "RUN": "runs/one"}
-    words = [places.get(str(word), str(word)) for word in arguments]
+    words = [re.sub(r"^DATA(?=$|/)|^RUN$", lambda found: places[found[0]], str(word)) for word in arguments]
     monkeypatch.setattr(sys, "argv", ["vidcvae", *command.split(), *words, "--json"])
     capfd.readouterr()
     try:
@@ -96,7 +126,7 @@ def test_standard_output_is_json_and_nothing_else(
             assert "warning: beta never reaches" in said.err or '"kind": "warning"' in said.out
     else:
         assert isinstance(json.loads(said.out), dict)
-    if "--dry-run" in arguments:
+    if "--dry-run" in arguments and command == "train":
         (plan,) = map(json.loads, said.out.splitlines())
         assert (plan["kind"], plan["config"]["data"]["size"], plan["steps"] > 0) == ("plan", [16, 16], True)
     for word, kept in itertools.pairwise(words):  # what was to be written is there

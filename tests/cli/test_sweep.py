@@ -14,11 +14,13 @@ from statistics import fmean, stdev
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.cli import ablate, sweep, train, trials
+from vidcvae.cli import ablate, sweep, trials
+from vidcvae.cli.training_view import Screen
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
+from vidcvae.workflow import training
 
 from .conftest import Cli
 
@@ -54,7 +56,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
         for trial in planned:
             if not trials.is_finished(trial):
-                train.start(trial.config, name="", path=trial.path, mode="plain")
+                screen = Screen("plain")
+                training.start(
+                    training.prepare(trial.config, screen, path=trial.path), screen, name="", path=trial.path
+                )
         return {}
 
     monkeypatch.setattr(trials, "run_all", run_all)
@@ -229,7 +234,7 @@ def test_a_sweep_with_seeds_trains_what_it_says_and_refuses_another_plan(
     assert cli(*arguments, "--epochs", 1).code == 0
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     other = cli(*arguments, "--epochs", 2)
-    assert other.code == 2 and "training.epochs was 1 and is 2" in other.err and "--into DIR" in other.err
+    assert other.code == 2 and "training.epochs was 1 and is 2" in other.err and "-o FOLDER" in other.err
     more = cli("sweep", tiny_dance, "--config", "tiny.toml", "--vary", "kl.type=cyclical", "--epochs", 1)
     assert more.code == 2 and "type-cyclical is new" in more.err
     Path("full").mkdir()
@@ -277,7 +282,7 @@ def test_an_ablation_leaves_out_each_remedy_that_is_used(cli: Cli, tiny_dance: P
     }
     assert len({line[2] for line in lines}) == 1, "equal steps"
     neither = cli("ablate", tiny_dance)
-    assert neither.code == 2 and "--minutes or --steps" in neither.err
+    assert neither.code == 2 and "--max-minutes or --steps" in neither.err
 
 
 def test_equal_steps_are_those_that_were_asked_for(cli: Cli, tiny_dance: Path) -> None:

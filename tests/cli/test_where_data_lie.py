@@ -37,7 +37,8 @@ def test_what_to_type_next_can_be_pasted_though_names_have_spaces(cli: Cli, tiny
     typed = next_commands(done) + next_commands(cli("runs", "show", "my runs/a b"))
     assert [words[0] for words in typed[:3]] == ["evaluate", "plot", "generate"]
     assert [words for words in typed if words[0] in ("plot", "resume")] == [
-        ["plot", "loss", "my runs/a b"], ["plot", "loss", "my runs/a b"], ["resume", "my runs/a b", "--epochs", "11"],
+        ["plot", "loss", "my runs/a b"], ["plot", "loss", "my runs/a b"],
+        ["resume", "my runs/a b", "--more-epochs", "10"],
     ]  # fmt: skip
     for words in (typed[0], typed[2]):
         assert cli(*words).code == 0, words
@@ -146,4 +147,4 @@ def test_a_dataset_that_was_moved(cli: Cli, tiny_dance: Path) -> None:
 def test_a_dataset_that_is_missing_is_not_to_be_drawn_under_its_name(cli: Cli) -> None:
     refused = cli("train", "squats", *TINY)
     assert refused.code == 4 and "there is no dataset squats" in refused.err
-    assert "vidcvae dataset synth dance my-dance" in refused.err
+    assert "vidcvae dataset synth dance -o my-dance" in refused.err

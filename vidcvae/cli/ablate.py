@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import configuration, scored, sweep, trials, ui
+from vidcvae.cli import command, configuration, scored, sweep, trials, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ DIGITS = {"psnr_mean": 2, "psnr_first_50": 2, "psnr_last_50": 2, "lost_to_age": 
 
 
 def ablate(
-    dataset: sweep.Dataset,
+    dataset: command.Dataset,
     preset: configuration.Preset = "anchor-cpu",
     config: configuration.File = None,
     set_: configuration.Set = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Time for the training, each run.")] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", help="End each training after this many minutes in total."),
+        command.Also("--minutes"),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Equal steps in place of equal minutes.")] = None,
     also: Annotated[
         list[str] | None,
@@ -56,20 +60,27 @@ def ablate(
     ] = None,
     seeds: sweep.Seeds = 1,
     jobs: sweep.Jobs = 1,
-    into: sweep.Into = None,
+    output: sweep.Output = None,
+    device: sweep.Device = None,
+    seed: sweep.Seed = None,
     dry_run: sweep.DryRun = False,
+    json: command.Json = False,
 ) -> None:
     """Train with each remedy against drift left out in turn, and print what each is worth.
 
     The same command again goes on where it stopped. The table is of each run's last checkpoint, which nothing was
     chosen by, and is kept as ablation.json and ablation.md.
+
+    Examples:
+      vidcvae ablate my-dance --max-minutes 5
+      vidcvae ablate my-dance --steps 800 --seeds 3 --jobs 2
     """
-    if (minutes is None) == (steps is None):
-        raise UsageError("an ablation compares equal budgets: --minutes or --steps.", "Give one of the two.")
-    folder = into or Path("runs") / trials.folder_name(f"ablate-{preset or 'defaults'}")
-    common = trials.Common(dataset, preset, config, tuple(set_ or []))
+    if (max_minutes is None) == (steps is None):
+        raise UsageError("an ablation compares equal budgets: --max-minutes or --steps.", "Give one of the two.")
+    folder = output or Path("runs") / trials.folder_name(f"ablate-{preset or 'defaults'}")
+    common = trials.Common(dataset, preset, config, (*(set_ or []), *sweep.computing(device, seed)))
     base = common.resolve()
-    common = replace(common, settings=(*common.settings, *_budget(base, minutes, steps)))
+    common = replace(common, settings=(*common.settings, *_budget(base, max_minutes, steps)))
     variants = [
         trials.Variant(FULL),
         *(trials.Variant(trials.folder_name(f"without {remedy}"), off) for remedy, off in _used(base).items()),
@@ -78,9 +89,11 @@ def ablate(
 
     def tell(done: list[trials.Trial]) -> None:
         if done:
-            _tell(folder, _rows(done))
+            _tell(folder, _rows(done, quiet=json), json)
+        elif json:
+            ui.emit({"output": str(folder), "rows": []})
 
-    trials.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell)
+    trials.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell, json=json)
 
 
 def _budget(base: Config, minutes: float | None, steps: int | None) -> list[str]:
@@ -131,13 +144,13 @@ def _used(base: Config) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _rows(done: list[trials.Trial]) -> list[dict[str, Any]]:
+def _rows(done: list[trials.Trial], quiet: bool) -> list[dict[str, Any]]:
     """For each variant the means over its seeds, their spread, and the test against the full model."""
     from vidcvae.evaluation.compare import welch
 
     scores: dict[str, list[dict[str, Any]]] = {}
-    for trial, (_, record) in zip(done, trials.score(done, "last"), strict=True):
-        age = _age_test(trial)
+    for trial, (_, record) in zip(done, trials.score(done, "last", quiet=quiet), strict=True):
+        age = _age_test(trial, quiet)
         own = {
             "psnr_mean": record["psnr_mean"],
             "psnr_first_50": record.get("psnr_first_50"),
@@ -166,14 +179,14 @@ def _rows(done: list[trials.Trial]) -> list[dict[str, Any]]:
     return rows
 
 
-def _age_test(trial: trials.Trial) -> dict[str, Any] | None:
+def _age_test(trial: trials.Trial, quiet: bool) -> dict[str, Any] | None:
     """What the last frames lose to the age of a run; kept beside the score. None for a video too short to tell."""
     from vidcvae.evaluation import diagnostics
 
-    loaded, data = scored.load(trial.path, "last")
+    loaded, data = scored.load(trial.path, "last", quiet=quiet)
 
     def measure() -> dict[str, Any]:
-        with ui.progress(f"age test of {trial.path.name}") as advance:
+        with ui.progress(f"age test of {trial.path.name}", quiet) as advance:
             device = next(loaded.model.parameters()).device
             return diagnostics.age_test(loaded, data, device=device, progress=advance).to_json()
 
@@ -184,7 +197,7 @@ def _age_test(trial: trials.Trial) -> dict[str, Any] | None:
         return None
 
 
-def _tell(folder: Path, rows: list[dict[str, Any]]) -> None:
+def _tell(folder: Path, rows: list[dict[str, Any]], json: bool) -> None:
     from vidcvae.storage import durable
 
     seeds = max(len(row["runs"]) for row in rows)
@@ -197,7 +210,6 @@ def _tell(folder: Path, rows: list[dict[str, Any]]) -> None:
             cells[1] += f" ± {row['spread']:.2f}"
         p = [_cell(row.get("p_value"), 3)] if seeds > 1 else []
         body.append([*cells, f"{row['against_full']:+.2f}" if "against_full" in row else "", *p])
-    ui.table("", head, body)
     note = (
         f"Free run of val from its first frame, z = 0, last checkpoint; {seeds} seed{'s' if seeds > 1 else ''}"
         + (": means, and the standard deviation of the PSNR" if seeds > 1 else "")
@@ -205,6 +217,10 @@ def _tell(folder: Path, rows: list[dict[str, Any]]) -> None:
     )
     durable.write_text(folder / "ablation.md", f"{ui.markdown(head, body)}\n\n{note}\n")
     durable.write_json(folder / "ablation.json", {"command": ui.command(), "rows": rows})
+    if json:
+        ui.emit({"output": str(folder), "rows": rows})
+        return
+    ui.table("", head, body)
     ui.say(f"{note}\n{folder / 'ablation.md'}, {folder / 'ablation.json'}")
 
 

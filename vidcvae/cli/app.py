@@ -18,6 +18,7 @@ from vidcvae.cli import (
     ablate,
     bench,
     checkpoint,
+    command,
     compare,
     configuration,
     dataset,
@@ -27,15 +28,17 @@ from vidcvae.cli import (
     export,
     generate,
     plot,
+    presets,
     report,
+    resume,
     runs,
     sweep,
     train,
     ui,
 )
-from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, Stopped, UsageError, VidcvaeError
+from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, Stopped, VidcvaeError
 
-app = typer.Typer(
+app = command.App(
     name="vidcvae",
     help="Train conditional VAEs for video, roll them out, and score them honestly.",
     no_args_is_help=True,
@@ -55,18 +58,17 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say also what was decided, and why.")] = False,
+    quiet: command.Quiet = False,
+    verbose: command.Verbose = False,
 ) -> None:
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose exclude each other.", "Choose one of them.")
-    ui.speak("quiet" if quiet else "verbose" if verbose else "normal")
+    ui.speak("normal")
+    ui.choose_loudness(quiet=quiet, verbose=verbose)
 
 
 app.command("demo")(demo.demo)
 app.add_typer(dataset.app, name="dataset")
 app.command("train")(train.train)
-app.command("resume")(train.resume)
+app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
@@ -78,6 +80,7 @@ app.command("report")(report.report)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("bench")(bench.bench)
 app.add_typer(configuration.app, name="config")
+app.command("presets")(presets.presets)
 app.add_typer(runs.app, name="runs")
 app.command("doctor")(doctor.doctor)
 

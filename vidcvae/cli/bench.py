@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vidcvae.cli import choice, trained, ui
+from vidcvae.cli import choice, command, trained, ui
 from vidcvae.errors import UsageError
 from vidcvae.schema import ModelName
 
@@ -17,13 +17,23 @@ Against = Literal["plain"]
 def bench(
     what: Annotated[What, choice.argument(What, "WHAT", help="What is measured.")],
     model: Annotated[ModelName, choice.option(ModelName, "--model", help="Which model.")] = "pose-cvae",
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Clips in a step, or videos side by side.", show_default=False)
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Clips in a step, or videos side by side.",
+            show_default="the preset's; generate: 5",
+        ),
+        command.Also("--batch"),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option("--frames", min=2, help="Frames of a clip, or of a video.", show_default=False)
+        int | None,
+        typer.Option("--frames", min=2, help=f"{trained.FRAMES}.", show_default="the preset's; generate: 64"),
     ] = None,
-    size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="Frame size.", show_default=False)] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Frame height and width.", show_default="the preset's")
+    ] = None,
     precision: trained.Precision = "float32",
     compile_: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the engine's small operations.")
@@ -36,9 +46,15 @@ def bench(
         bool, typer.Option("--latency", help="generate: how long each step takes alone, as live use needs it.")
     ] = False,
     device: trained.Device = "auto",
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    json: command.Json = False,
 ) -> None:
-    """Measure training or generation against the plain loop, in turns in one run, on made-up clips."""
+    """Measure training or generation against the plain loop, in turns in one run, on made-up clips.
+
+    Examples:
+      vidcvae bench train --model anchor-cvae
+      vidcvae bench generate --latency
+    """
     if latency and what != "generate":
         raise UsageError(f"--latency is of the steps of generate, not of {what}.", "vidcvae bench generate --latency")
     from dataclasses import asdict
@@ -48,11 +64,11 @@ def bench(
     from vidcvae.training import bench as measuring
 
     made = what == "generate"
-    common: dict[str, Any] = {"precision": precision, "compile": compile_}
+    common: dict[str, Any] = {"precision": precision, "compile": compile_, "seed": seed}
     if latency:
-        return _latency(model, size, common, batch or 1, frames or 64, pick_device(device), repeats, json)
-    if batch or made:
-        common["batch_size"] = batch or 5
+        return _latency(model, size, common, batch_size or 1, frames or 64, pick_device(device), repeats, json)
+    if batch_size or made:
+        common["batch_size"] = batch_size or 5
     if frames or made:
         common["clip_length"] = frames or 64
     # statistics as the plain loop takes them, so that both compute the same

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import completion, ui
+from vidcvae.cli import command, completion, trained, ui
 from vidcvae.errors import typed
 
-app = typer.Typer(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
+app = command.App(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
 
 File = Annotated[
     Path,
@@ -20,16 +20,26 @@ File = Annotated[
 
 @app.command("import")
 def import_(
-    course: Annotated[Path, typer.Argument(help="A checkpoint that the course's trainer saved.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write.", show_default=False)],
+    course: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint that the course's trainer saved.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=f"The checkpoint to write. {command.REPLACED}", show_default=False)
+    ],
+    json: command.Json = False,
 ) -> None:
-    """Import the weights of a course checkpoint. It is read as data: no code in it is ever run."""
+    """Import the weights of a course checkpoint. It is read as data: no code in it is ever run.
+
+    Examples:
+      vidcvae checkpoint import course.ckpt -o course.safetensors
+    """
     from vidcvae import __version__
     from vidcvae import config as settings
     from vidcvae.models.loading import build_filled
     from vidcvae.storage import checkpoint
     from vidcvae.storage.course_import import read_course_checkpoint
 
+    trained.check_file(output)
     found = read_course_checkpoint(course)
     config = settings.with_values(settings.resolve(settings.read_preset("course")), {"model": vars(found.model)})
     model = build_filled(config, found.weights, course)
@@ -42,7 +52,11 @@ def import_(
         "imported_from": course.name,
     }
     checkpoint.save(output, {f"model.{name}": t for name, t in model.state_dict().items()}, meta)
-    ui.say(f"{output}: pose-cvae, {sum(p.numel() for p in model.parameters()):,} parameters, epoch {found.epoch}")
+    parameters = sum(p.numel() for p in model.parameters())
+    if json:
+        ui.emit({"output": str(output), "model": "pose-cvae", "parameters": parameters, "epoch": found.epoch})
+    else:
+        ui.say(f"{output}: pose-cvae, {parameters:,} parameters, epoch {found.epoch}")
     ui.note(
         "The course's code normalises each image by its own statistics at test time; to repeat its numbers: "
         f"{typed('generate', output, '--batch-stats', '...')}"
@@ -52,9 +66,13 @@ def import_(
 @app.command()
 def show(
     file: File,
-    json: Annotated[bool, typer.Option("--json", help="The same as one JSON document.")] = False,
+    json: command.Json = False,
 ) -> None:
-    """Print a checkpoint's config, position, scores and sizes."""
+    """Print a checkpoint's config, position, scores and sizes.
+
+    Examples:
+      vidcvae checkpoint show runs/course-001
+    """
     from vidcvae import config as settings
     from vidcvae.storage import checkpoint
     from vidcvae.storage.run import find_checkpoint
@@ -85,9 +103,17 @@ def show(
 
 
 @app.command()
-def verify(file: File) -> None:
-    """Check a checkpoint: its checksums, and that its model can be built and filled."""
+def verify(file: File, json: command.Json = False) -> None:
+    """Check a checkpoint: its checksums, and that its model can be built and filled.
+
+    Examples:
+      vidcvae checkpoint verify runs/course-001
+    """
     from vidcvae.models.loading import load_model
 
     loaded = load_model(file)
+    if json:
+        found = {"model": loaded.config.model.name, "step": loaded.meta["step"], "digest": loaded.digest}
+        ui.emit({"path": str(loaded.path), "ok": True, **found})
+        return
     ui.say(f"{loaded.path}: good ({loaded.config.model.name}, step {loaded.meta['step']}, digest {loaded.digest[:16]})")

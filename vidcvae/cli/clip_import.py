@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import choice, ui
+from vidcvae.cli import choice, command, trained, ui
 from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ of validation.
 """
 
 
-def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], about: str) -> Callable[..., None]:
-    def command(
+def _importer(
+    kind: str, what: str, example: str, pictures: Callable[[Path, float | None], "Pictures"], about: str
+) -> Callable[..., None]:
+    def run(
         source: Annotated[Path, typer.Argument(metavar=what, help="What to import.", show_default=False)],
-        out: Annotated[
+        output: Annotated[
             Path,
-            typer.Option("-o", "--output", help="The folder to make; it must be new or empty.", show_default=False),
+            typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False),
         ],
         keypoints: Annotated[
             Path | None, typer.Option("--keypoints", help="The joints in each frame.", show_default=False)
@@ -60,7 +62,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
                 help="With --estimate: how many to look for; 1 follows one person, steadier and three times as fast.",
             ),
         ] = 4,
-        size: Annotated[str, typer.Option("--size", metavar="HxW", help="Frame height and width.")] = DEFAULT_SIZE,
+        size: Annotated[str, typer.Option("--size", help="Frame height and width.")] = DEFAULT_SIZE,
         fit: Annotated[
             str,
             choice.option(FITS, "--fit", help="All of the picture, between black bars; its middle; or distorted."),
@@ -82,6 +84,7 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
         ] = 0,
         style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
         packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
+        json: command.Json = False,
     ) -> None:
         from vidcvae.cli import dataset
         from vidcvae.data import keypoints as keypoint_files
@@ -98,35 +101,40 @@ def _importer(what: str, pictures: Callable[[Path, float | None], "Pictures"], a
                 f"{both}.", "Give --keypoints FILE (COCO JSON, OpenPose folder, MediaPipe), or --estimate."
             )
         frame_size = dataset.read_size(size) or (0, 0)
-        dataset.demand_new(out)
+        trained.check_new_folder(output)
         settings = video_import.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
         with video_estimate.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
             clip = pictures(source, fps)
             found = keypoint_files.read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
-            with ui.progress("reading") as advance:
+            with ui.progress("reading", quiet=json) as advance:
                 made = video_import.import_clip(clip, found, settings, estimator, advance)
         if packed:
-            packed_form.write(made.data, out)
+            packed_form.write(made.data, output)
         else:
-            with ui.progress("writing") as advance:
-                pose_folder.write_folder(made.data, out, advance)
+            with ui.progress("writing", quiet=json) as advance:
+                pose_folder.write_folder(made.data, output, advance)
+        tell = ui.note if json else ui.say
         if found:
-            ui.say(f"{found.path}: {found.form}")
-        dataset.tell_counts(out, made.data)
+            tell(f"{found.path}: {found.form}")
+        dataset.tell_counts(output, made.data, json, notes=made.notes)
         for note in made.notes:
-            ui.say(note)
+            tell(note)
         if estimate and people > 1 and made.most == 1:
-            ui.say("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
+            tell("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
         if made.broken:
-            raise DataError(made.broken, f"What was read before is in {out}.")
+            raise DataError(made.broken, f"What was read before is in {output}.")
         read_as_made = ("--size", size) if size != DEFAULT_SIZE else ()  # not squeezed into another
         ui.next_step(
-            typed("dataset", "inspect", out, *read_as_made, "--preview", "sheet.png"),
-            typed("train", out, *read_as_made),
+            typed("dataset", "inspect", output, *read_as_made, "--preview", "sheet.png"),
+            typed("train", output, *read_as_made),
         )
 
-    command.__doc__ = f"{about}\n\n{' '.join(_ABOUT.split())}"
-    return command
+    how = f"vidcvae dataset import {kind}"
+    examples = (
+        f"Examples:\n  {how} {example} --estimate -o my-dance\n  {how} {example} --keypoints joints.json -o my-dance"
+    )
+    run.__doc__ = f"{about}\n\n{_ABOUT.strip()}\n\n{examples}"
+    return run
 
 
 def _video(path: Path, fps: float | None) -> "Pictures":
@@ -148,7 +156,13 @@ def _gif(path: Path, fps: float | None) -> "Pictures":
 
 
 COMMANDS = {
-    "video": _importer("CLIP", _video, "A video of somebody dancing: frames beside skeletons, to train on."),
-    "frames": _importer("DIR", _frames, "A folder of numbered images, --fps of them a second (25 if left out)."),
-    "gif": _importer("FILE", _gif, "A GIF of somebody dancing; what is transparent is painted white."),
+    "video": _importer(
+        "video", "CLIP", "clip.mp4", _video, "A video of somebody dancing: frames beside skeletons, to train on."
+    ),
+    "frames": _importer(
+        "frames", "FOLDER", "pictures", _frames, "A folder of numbered images, --fps of them a second (25 if left out)."
+    ),
+    "gif": _importer(
+        "gif", "FILE", "dance.gif", _gif, "A GIF of somebody dancing; what is transparent is painted white."
+    ),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from vidcvae.cli import choice, completion, evaluate, trained, ui
+from vidcvae.cli import choice, command, completion, evaluate, trained, ui
 from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
             help="Run folders, or score records in JSON files.",
             show_default=False,
             autocompletion=completion.runs,
@@ -48,15 +47,20 @@ def compare(
         bool, typer.Option("--evaluate", help="Score the runs that have no record, or one of an older checkpoint.")
     ] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare scores that were taken in different ways.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The table as one JSON document.")] = False,
+    json: command.Json = False,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write the table into this CSV file.", show_default=False)
+        Path | None,
+        typer.Option("--csv", help=f"Write the table into this CSV file. {command.REPLACED}", show_default=False),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
 ) -> None:
     """Put the scores of several runs in one table; runs that differ by their seed only are one row.
 
     Scores compare only if they were taken by the same protocol; the p-value is Welch's t-test against the best row.
+
+    Examples:
+      vidcvae compare runs/course-001 runs/anchor-001
+      vidcvae compare runs/kl/* --evaluate --csv kl.csv
     """
     if json and markdown:
         raise UsageError("--json and --markdown exclude each other.", "Choose one of them.")

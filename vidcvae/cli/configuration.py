@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, completion, ui
+from vidcvae.cli import choice, command, completion, ui
+from vidcvae.config import Config as Defaults
 from vidcvae.config import preset_names
 from vidcvae.errors import UsageError, counted, did_you_mean, typed
 from vidcvae.schema import ModelName, choices
@@ -16,13 +17,14 @@ from vidcvae.schema import ModelName, choices
 if TYPE_CHECKING:
     from vidcvae.config import Config
 
-app = typer.Typer(help="Show, check, start and explain the settings of a training.", no_args_is_help=True)
+app = command.App(help="Show, check, start and explain the settings of a training.", no_args_is_help=True)
 
 PROJECT_FILE = Path("vidcvae.toml")
 WIDTH = 110  # of a comment in a starter file
 
+PRESET_TEXT = "Built-in settings (see vidcvae presets)."
 Preset = Annotated[
-    str | None, choice.option(preset_names(), "--preset", help="Built-in settings.", autocompletion=completion.presets)
+    str | None, choice.option(preset_names(), "--preset", help=PRESET_TEXT, autocompletion=completion.presets)
 ]
 Model = Annotated[ModelName | None, choice.option(ModelName, "--model", help="Which model.")]
 File = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]
@@ -35,7 +37,15 @@ Set = Annotated[
         autocompletion=completion.overrides,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="The same as one JSON document.")]
+
+
+def usual(key: str) -> str:
+    """What a setting is where neither a preset nor anything typed says otherwise, as --help tells it."""
+    section, _, name = key.partition(".")
+    value = getattr(getattr(Defaults(), section), name)
+    if isinstance(value, tuple):
+        value = "x".join(map(str, value))
+    return f"{value:g}, or the preset's" if isinstance(value, float) else f"{value}, or the preset's"
 
 
 def gather(
@@ -73,9 +83,14 @@ def show(
     preset: Preset = None,
     config: File = None,
     set_: Set = None,
-    json: Json = False,
+    json: command.Json = False,
 ) -> None:
-    """Print every setting as it stands after preset, files and --set."""
+    """Print every setting as it stands after preset, files and --set.
+
+    Examples:
+      vidcvae config show --preset anchor-cpu
+      vidcvae config show runs/course-001
+    """
     from vidcvae import config as settings
 
     resolved = _of_run(run) if run else gather(preset, config, set_)
@@ -104,43 +119,70 @@ def check(
     ] = None,
     preset: Preset = None,
     set_: Set = None,
+    json: command.Json = False,
 ) -> None:
-    """Check settings without training: all problems at once, and what is probably not meant."""
+    """Check settings without training: all problems at once, and what is probably not meant.
+
+    Examples:
+      vidcvae config check
+      vidcvae config check my.toml --preset course
+    """
     from vidcvae.training import schedules
 
     resolved = gather(preset, file, set_)
     train = resolved.training
     length = schedules.Length(train.epochs, train.steps_per_epoch or 100)  # how many steps an epoch has is not known
-    for text in schedules.warnings(resolved, length):
-        ui.warn(text)
+    doubts = [*schedules.warnings(resolved, length)]
     path = resolved.data.path
     if path and not path.startswith("synthetic:") and not Path(path).exists():
-        ui.warn(f"data.path is {path}, and nothing is there.")
+        doubts.append(f"data.path is {path}, and nothing is there.")
+    for text in doubts:
+        ui.warn(text)
     sources = [text for text in (preset, PROJECT_FILE if PROJECT_FILE.exists() else None, file) if text]
     named = ", ".join(map(str, sources)) or "the defaults"
-    ui.say(f"good: {named} ({resolved.model.name}, {counted(train.epochs, 'epoch')})")
+    if json:
+        ui.emit({"ok": True, "sources": list(map(str, sources)), "model": resolved.model.name, "warnings": doubts})
+    else:
+        ui.say(f"good: {named} ({resolved.model.name}, {counted(train.epochs, 'epoch')})")
 
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write; it must be new.")] = PROJECT_FILE,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help=f"The file to write. {command.REPLACED}",
+            show_default=f"{PROJECT_FILE}, unless it is there",
+        ),
+        command.Also("PATH"),
+    ] = None,
     preset: Preset = None,
     model: Model = None,
+    json: command.Json = False,
 ) -> None:
     """Write a starter file: every setting with its meaning, as a comment, and what the preset sets as it stands.
 
     `vidcvae train` takes vidcvae.toml of the current folder by itself, before --config, options and --set.
+
+    Examples:
+      vidcvae config init --preset anchor-cpu
+      vidcvae config init -o my.toml --model svg-lp
     """
     from vidcvae import config as settings
     from vidcvae.storage import durable
 
-    if path.exists():
-        raise UsageError(
-            f"{path} exists already; it is not overwritten.", f"Check it: {typed('config', 'check', path)}"
-        )
+    path = output or PROJECT_FILE
+    if path.is_dir() or (output is None and path.exists()):
+        what = "is a folder" if path.is_dir() else "exists already; it is not overwritten"
+        raise UsageError(f"{path} {what}.", f"Name the file to write or replace: {typed('config', 'init', '-o', path)}")
     resolved = settings.resolve_with_preset(preset, [{"model": {"name": model}}] if model else [])
     durable.write_text(path, starter(resolved, f"vidcvae config init{f' --preset {preset}' if preset else ''}"))
-    ui.say(str(path))
+    if json:
+        ui.emit({"output": str(path)})
+    else:
+        ui.say(str(path))
     ui.note(f"Edit it, then: {typed('config', 'check', path)}")
 
 
@@ -203,9 +245,14 @@ def explain(
             autocompletion=completion.keys,
         ),
     ] = None,
-    json: Json = False,
+    json: command.Json = False,
 ) -> None:
-    """What a setting means: unit, range, default, choices, the paper's symbol, and the presets that change it."""
+    """What a setting means: unit, range, default, choices, the paper's symbol, and the presets that change it.
+
+    Examples:
+      vidcvae config explain kl
+      vidcvae config explain kl.ratio
+    """
     known = _known()
     if key is None:
         sections: dict[str, list[str]] = {}

@@ -7,26 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, clip_import, ui
+from vidcvae.cli import choice, clip_import, command, trained, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from vidcvae.data.tfrecord import Problem
 
-app = typer.Typer(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
-synth = typer.Typer(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
-import_ = typer.Typer(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
+app = command.App(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
+synth = command.App(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
+import_ = command.App(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
 app.add_typer(import_, name="import")
-for name, command in clip_import.COMMANDS.items():
-    import_.command(name)(command)
+for name, importer in clip_import.COMMANDS.items():
+    import_.command(name)(importer)
 
-Root = Annotated[Path, typer.Argument(help="The dataset: a folder of images, or a packed one.", show_default=False)]
-Out = Annotated[Path, typer.Argument(help="The folder to make; it must be new or empty.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same data.")]
+Dataset = Annotated[
+    Path,
+    typer.Argument(help="Dataset folder, or packed dataset.", show_default=False),
+    command.Also("--data", "The dataset; the same as DATASET."),
+]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False),
+    command.Also("OUT"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data.")]
 Size = Annotated[
     str | None,
-    typer.Option("--size", metavar="HxW", help="Frame height and width; 32x64 for dance, 64x64 for pushing."),
+    typer.Option("--size", help="Frame height and width.", show_default="32x64 for dance, 64x64 for pushing"),
 ]
 
 _SHOWN_FAULTS = 40
@@ -35,21 +43,27 @@ _CAMERAS = ("main", "aux1")
 
 @app.command()
 def inspect(
-    root: Root,
-    json: Annotated[bool, typer.Option("--json", help="Everything as one JSON document.")] = False,
+    dataset: Dataset,
+    json: command.Json = False,
     preview: Annotated[
-        Path | None, typer.Option("--preview", metavar="OUT.png", help="Write a contact sheet of frames and poses.")
+        Path | None,
+        typer.Option("--preview", metavar="FILE", help="Write a contact sheet of frames and poses, a PNG."),
     ] = None,
     size: Size = None,
 ) -> None:
-    """Count, check and measure a dataset. Damaged or missing files are named, and end with exit code 4."""
+    """Count, check and measure a dataset. Damaged or missing files are named, and end with exit code 4.
+
+    Examples:
+      vidcvae dataset inspect my-dance
+      vidcvae dataset inspect my-dance --preview sheet.png
+    """
     from vidcvae.data import images, inspection
     from vidcvae.storage import durable
 
     if preview:
         durable.check_writable(preview)
     with ui.progress("reading", quiet=json) as advance:
-        found = inspection.inspect(root, read_size(size), advance)
+        found = inspection.inspect(dataset, read_size(size), advance)
     faults = found.report["faults"]
     if preview and not faults:
         durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(found.rows)))
@@ -61,41 +75,56 @@ def inspect(
             ui.say(f"contact sheet: {preview}")
     if faults:
         count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        raise DataError(f"{root} has {count}; the first: {faults[0]}", "Mend or remove the files that are named.")
+        raise DataError(f"{dataset} has {count}; the first: {faults[0]}", "Mend or remove the files that are named.")
 
 
 @app.command()
 def pack(
-    root: Root,
-    out: Out,
+    dataset: Dataset,
+    output: Output,
     size: Size = None,
     shard_size: Annotated[
         int, typer.Option("--shard-size", min=1, help="MiB after which a new file is begun, at the next sequence.")
     ] = 1024,
+    json: command.Json = False,
 ) -> None:
-    """Decode every image once, into one memory-mapped file with checksums. Every command takes either form."""
+    """Decode every image once, into one memory-mapped file with checksums. Every command takes either form.
+
+    Examples:
+      vidcvae dataset pack my-dance -o my-dance-packed
+    """
     from vidcvae.data import DEFAULT_SIZES, layout, open_stream, packed
 
-    with ui.progress("packing") as advance:
-        wanted = read_size(size) or DEFAULT_SIZES.get(layout(root), (0, 0))
-        packed.write(open_stream(root, wanted, advance), out, shard_size << 20)
-    data = packed.open_packed(out)
-    tell_counts(out, data)
+    with ui.progress("packing", quiet=json) as advance:
+        wanted = read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
+        packed.write(open_stream(dataset, wanted, advance), output, shard_size << 20)
+    tell_counts(output, packed.open_packed(output), json)
 
 
 @import_.command("bair")
 def import_bair(
-    src: Annotated[
-        Path, typer.Argument(help="The folder softmotion30_44k, or the one that holds it.", show_default=False)
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="The folder softmotion30_44k, or the one that holds it.", show_default=False
+        ),
     ],
-    out: Annotated[
-        Path, typer.Argument(help="The folder to make: new, empty, or an interrupted import.", show_default=False)
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The folder to make: new, empty, or of an interrupted import.", show_default=False
+        ),
+        command.Also("OUT"),
     ],
     camera: Annotated[str, choice.option(_CAMERAS, "--camera", help="Which camera.")] = "main",
+    json: command.Json = False,
 ) -> None:
     """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
 
     Records that cannot be read are named with file and offset and left out; then the exit code is 4.
+
+    Examples:
+      vidcvae dataset import bair softmotion30_44k -o bair
     """
     from vidcvae.data import bair, packed
 
@@ -106,61 +135,66 @@ def import_bair(
         lost += 1
         ui.warn(str(problem))
 
-    with ui.progress("importing (MiB)") as advance:
-        bair.import_bair(src, out, camera, advance, tell)
-    tell_counts(out, packed.open_packed(out))
+    with ui.progress("importing (MiB)", quiet=json) as advance:
+        bair.import_bair(source, output, camera, advance, tell)
+    tell_counts(output, packed.open_packed(output), json)
     if lost:
-        count = f"{lost} parts of {src} could" if lost > 1 else f"a part of {src} could"
-        raise DataError(f"{count} not be read; everything else is in {out}.", "Fetch the files named above again.")
+        count = f"{lost} parts of {source} could" if lost > 1 else f"a part of {source} could"
+        raise DataError(f"{count} not be read; everything else is in {output}.", "Fetch the files named above again.")
 
 
 @synth.command("dance")
 def synth_dance(
-    out: Out,
-    frames: Annotated[int, typer.Option(min=2, help="Training frames.")] = 1600,
-    val: Annotated[int, typer.Option(min=2, help="Validation frames, and poses of a test sequence.")] = 400,
-    test: Annotated[int, typer.Option(min=0, help="Test sequences.")] = 2,
+    output: Output,
+    frames: Annotated[int, typer.Option("--frames", min=2, help=f"{trained.FRAMES}: of the training video.")] = 1600,
+    val: Annotated[
+        int, typer.Option("--val", min=2, help="The same of the validation video and of each test sequence.")
+    ] = 400,
+    test: Annotated[int, typer.Option("--test", min=0, help="Test sequences.")] = 2,
     seed: Seed = 0,
-    size: Size = None,
+    size: Annotated[str, typer.Option("--size", help="Frame height and width.")] = "32x64",
+    json: command.Json = False,
 ) -> None:
-    """A drawn dancer and its skeleton: walking, turning, waving and bending in a room."""
+    """A drawn dancer and its skeleton: walking, turning, waving and bending in a room.
+
+    Examples:
+      vidcvae dataset synth dance -o my-dance
+      vidcvae dataset synth dance -o small --frames 200 --val 50
+    """
     from vidcvae.data import DEFAULT_SIZES, pose_folder, synthetic
 
-    demand_new(out)
-    with ui.progress("drawing") as advance:
+    trained.check_new_folder(output)
+    with ui.progress("drawing", quiet=json) as advance:
         data = synthetic.dance(frames, val, test, seed, read_size(size) or DEFAULT_SIZES["dance"], advance)
-    with ui.progress("writing") as advance:
-        pose_folder.write_folder(data, out, advance)
-    tell_counts(out, data)
+    with ui.progress("writing", quiet=json) as advance:
+        pose_folder.write_folder(data, output, advance)
+    tell_counts(output, data, json)
 
 
 @synth.command("push")
 def synth_push(
-    out: Out,
-    clips: Annotated[int, typer.Option(min=1, help="Training clips.")] = 256,
-    val: Annotated[int, typer.Option(min=0, help="Validation clips.")] = 32,
-    test: Annotated[int, typer.Option(min=0, help="Test clips.")] = 32,
-    frames: Annotated[int, typer.Option(min=3, help="Frames of a clip.")] = 30,
+    output: Output,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Training clips.")] = 256,
+    val: Annotated[int, typer.Option("--val", min=0, help="Validation clips.")] = 32,
+    test: Annotated[int, typer.Option("--test", min=0, help="Test clips.")] = 32,
+    frames: Annotated[int, typer.Option("--frames", min=3, help=f"{trained.FRAMES}: of each clip.")] = 30,
     seed: Seed = 0,
+    json: command.Json = False,
 ) -> None:
-    """A robot arm that pushes things over a table, 64x64, with its actions and positions."""
+    """A robot arm that pushes things over a table, 64x64, with its actions and positions.
+
+    Examples:
+      vidcvae dataset synth push -o my-push
+      vidcvae dataset synth push -o small --clips 20 --val 4 --test 4
+    """
     from vidcvae.data import synthetic_push
 
-    demand_new(out)
-    with ui.progress("drawing") as advance:
+    trained.check_new_folder(output)
+    with ui.progress("drawing", quiet=json) as advance:
         data = synthetic_push.push(clips, val, test, frames, seed, advance)
-    with ui.progress("writing") as advance:
-        synthetic_push.write_folder(data, out, advance)
-    tell_counts(out, data)
-
-
-def demand_new(out: Path) -> None:
-    """Before the work, not after it, refuse a folder that is not empty or cannot be written."""
-    from vidcvae.storage import durable
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
-    durable.check_writable(out)
+    with ui.progress("writing", quiet=json) as advance:
+        synthetic_push.write_folder(data, output, advance)
+    tell_counts(output, data, json)
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:
@@ -177,12 +211,19 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
-def tell_counts(out: Path, data: Any) -> None:
+def tell_counts(output: Path, data: Any, json: bool, **more: Any) -> None:
+    """What a dataset that was made holds; ``more`` is for programs."""
+    if json:
+        counts = {
+            split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()
+        }
+        ui.emit({"output": str(output), "splits": counts, **more})
+        return
     parts = [
         f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
         for split, found in data.splits.items()
     ]
-    ui.say(f"{out}: {'; '.join(parts)}")
+    ui.say(f"{output}: {'; '.join(parts)}")
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from vidcvae import __version__
-from vidcvae.cli import ui
+from vidcvae.cli import command, ui
 from vidcvae.errors import EXIT_FAILURE, typed
 from vidcvae.machine import processor
 
@@ -44,10 +44,12 @@ class Finding:
     mend: str = ""
 
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
-) -> None:
-    """Look at Python, PyTorch, processor, memory, disk and data here. Exit code 1 if something needed is broken."""
+def doctor(json: command.Json = False) -> None:
+    """Look at Python, PyTorch, processor, memory, disk and data here. Exit code 1 if something needed is broken.
+
+    Examples:
+      vidcvae doctor
+    """
     findings = list(examine())
     broken = any(finding.state == "broken" for finding in findings)
     if json:
@@ -256,4 +258,4 @@ def _data() -> Iterator[Finding]:
         yield Finding("data", ", ".join(found))
     else:
         says = "no dataset lies in this folder; without one, train takes a synthetic dance."
-        yield Finding("data", "none here", "good", says, "vidcvae dataset synth dance my-dance")
+        yield Finding("data", "none here", "good", says, "vidcvae dataset synth dance -o my-dance")

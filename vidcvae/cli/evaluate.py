@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vidcvae.cli import choice, trained, ui
+from vidcvae.cli import choice, command, trained, ui
 from vidcvae.errors import DataError, UsageError
 from vidcvae.schema import Latent
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Latents = Literal[Latent, "all"]
 ALL = "all"
-Split = Annotated[str, typer.Option("--split", help="Which split of the dataset.")]
 COLLAPSED_NATS = 0.01  # KL of a dimension of z and a frame, below which it is the prior for all purposes
 MOST_STEPS, MOST_SEQUENCES = 30, 12  # of more predicted frames or sequences only the means are told
 
@@ -25,19 +24,19 @@ MOST_STEPS, MOST_SEQUENCES = 30, 12  # of more predicted frames or sequences onl
 def evaluate(
     run: trained.Run = None,
     data: trained.Data = None,
-    split: Split = "val",
+    split: trained.Split = "val",
     past: Annotated[
         int | None, typer.Option("--past", min=1, help="Frames that are given.", show_default="as in training")
     ] = None,
     future: Annotated[
-        int | None, typer.Option("--future", min=1, help="Frames to predict.", show_default="the whole sequence")
+        int | None, typer.Option("--future", min=1, help=trained.FUTURE, show_default="the whole sequence")
     ] = None,
     latent: Annotated[
         Latents | None,
         choice.option(
             Latents,
             "--latent",
-            help="How z is chosen (the posterior is shown the truth).",
+            help=trained.LATENT,
             show_default="zero; prior for --samples",
         ),
     ] = None,
@@ -49,9 +48,7 @@ def evaluate(
         bool, typer.Option("--shuffle-actions", help="Give every clip the actions of another one.")
     ] = False,
     seed: trained.Seed = 0,
-    frames: Annotated[
-        int, typer.Option("--frames", min=0, help="Length of the free run, given frames included; 0 is all.")
-    ] = 0,
+    frames: Annotated[int, typer.Option("--frames", min=0, help=f"{trained.FRAMES}; 0 is all of it.")] = 0,
     elbo: Annotated[
         bool, typer.Option("--elbo", help="ELBO and importance-weighted bound, in bits per dimension.")
     ] = False,
@@ -83,17 +80,24 @@ def evaluate(
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
     precision: trained.Precision = "float32",
-    json: Annotated[bool, typer.Option("--json", help="The score record as one JSON document.")] = False,
+    json: command.Json = False,
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="The score record's JSON file.", show_default="RUN/scores/SPLIT-LATENT.json"
+            "-o",
+            "--output",
+            help=f"The score record's JSON file. {command.REPLACED}",
+            show_default="RUN/scores/SPLIT-LATENT.json",
         ),
     ] = None,
 ) -> None:
     """Score a free run from the first frames of each sequence against the truth.
 
     A model that follows actions is also scored with the actions of other clips: the gap says whether it listens.
+
+    Examples:
+      vidcvae evaluate runs/course-001
+      vidcvae evaluate runs/course-001 --split test --latent all
     """
     latent = latent or ("prior" if samples > 1 else "zero")
     if frames and future:

@@ -8,44 +8,55 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import choice, trained, ui
-from vidcvae.errors import UsageError
-from vidcvae.schema import DrawnLatent
+from vidcvae.cli import choice, command, trained, ui
+from vidcvae.schema import Latent
 
 
 def export(
     run: trained.Run = None,
     data: trained.Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The CSV file.")] = Path("submission.csv"),
+    output: Annotated[Path, typer.Option("-o", "--output", help=f"The CSV file. {command.REPLACED}")] = Path(
+        "submission.csv"
+    ),
     gifs: Annotated[
-        Path | None, typer.Option("--gifs", help="Also write the video of each sequence as a GIF into this folder.")
+        Path | None,
+        typer.Option(
+            "--gifs", help=f"Also write the video of each sequence as a GIF into this folder. {command.NEW_FOLDER}"
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Which split of the dataset.")] = "test",
+    split: trained.Split = "test",
     latent: Annotated[
-        DrawnLatent,
-        choice.option(DrawnLatent, "--latent", help="z = 0, or drawn from the prior as in the course."),
+        Latent,
+        choice.option(Latent, "--latent", help=trained.LATENT),
     ] = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
     precision: trained.Precision = "float32",
+    json: command.Json = False,
 ) -> None:
-    """Write the course's Kaggle file: every frame of every test sequence, the given first one included."""
+    """Write the course's Kaggle file: every frame of every test sequence, the given first one included.
+
+    Examples:
+      vidcvae export runs/course-001
+      vidcvae export runs/course-001 -o best.csv --gifs videos
+    """
+    trained.refuse_posterior(latent, "what is exported is made without them")
     trained.check_file(output)
-    if gifs and gifs.is_file():
-        raise UsageError(f"{gifs} is a file, but --gifs names a folder.", "Choose another name.")
+    if gifs:
+        trained.check_new_folder(gifs)
     from vidcvae.output import generation, media, submission
 
     loaded = trained.load(run, device, batch_stats, weights)
-    dataset = trained.open_data(loaded, data, quiet=False)
+    dataset = trained.open_data(loaded, data, quiet=json)
     sequences = dataset.split(split)
     names = [re.sub(r"[^\w.-]+", "-", s.name) for s in sequences]  # a name from a file must not lead out of the folder
     targets = [gifs / f"{name}.gif" for name in names] if gifs else []
     for target in targets:
         media.check_target(target, dataset.fps)
     loaded = trained.computing(loaded, precision, len(sequences))
-    with ui.progress("free run") as advance:
+    with ui.progress("free run", quiet=json) as advance:
         videos = generation.export_frames(
             loaded,
             sequences,
@@ -60,6 +71,12 @@ def export(
                 add(frame)
     for target, video in zip(targets, videos, strict=False):
         media.save(target, video, dataset.fps)
+    if json:
+        rows = sum(map(len, videos))
+        ui.emit(
+            {"output": str(output), "rows": rows, "sequences": names, "latent": latent, "gifs": [*map(str, targets)]}
+        )
+        return
     ui.say(f"{output}: {sum(map(len, videos))} rows of {len(videos)} sequences ({', '.join(names)}), z: {latent}")
     for target in targets:
         ui.say(str(target))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import choice, trained, ui
+from vidcvae.cli import choice, command, trained, ui
 from vidcvae.errors import DataError, UsageError, an
-from vidcvae.schema import DrawnLatent
+from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 32
 MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
-MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
 
 
 def generate(
@@ -51,17 +50,24 @@ def generate(
     ] = None,
     future: Annotated[
         int | None,
-        typer.Option("--future", min=1, help="Pushing: frames to make.", show_default="as many as there are actions"),
+        typer.Option(
+            "--future", min=1, help=f"Pushing: {trained.FUTURE.lower()}", show_default="as many as there are actions"
+        ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="A name in .gif or .mp4, or a folder for lossless PNGs.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A name in .gif or .mp4, replaced if it is there; or a folder for lossless PNGs, new or empty.",
+        ),
     ] = Path("generated.gif"),
     latent: Annotated[
-        DrawnLatent | None,
+        Latent | None,
         choice.option(
-            DrawnLatent,
+            Latent,
             "--latent",
-            help="z = 0, or drawn from the prior.",
+            help=trained.LATENT,
             show_default="zero; prior for --samples",
         ),
     ] = None,
@@ -111,6 +117,7 @@ def generate(
         float | None, typer.Option("--fps", help="Frames a second of a GIF or MP4.", show_default="the dataset's own")
     ] = None,
     device: trained.Device = "auto",
+    json: command.Json = False,
 ) -> None:
     """Make a video: a dance from its first frame and all its poses, robot pushing from past frames and actions.
 
@@ -120,6 +127,10 @@ def generate(
     --fit-poses measures the figures in the drawn poses: the box around each, its lower edge being the feet. It goes
     wrong where arms are up, or somebody lies, most of the time, and where the picture cuts figures off; a skeleton is
     warped as a picture, so proportions stay those of the other person. Look at the preview: OUTPUT-poses.png.
+
+    Examples:
+      vidcvae generate --first-frame frame.png --poses poses -o dance.gif
+      vidcvae generate runs/svg-lp-001 --trajectory clips/0 --samples 5
     """
     from vidcvae.output import generation, media, pictures
 
@@ -135,6 +146,7 @@ def generate(
         "--fit-poses": fit_poses or None,
         "--target-poses": target_poses,
     }
+    trained.refuse_posterior(latent, "generate makes them")
     chosen = _latent(latent, latents, samples)
     pushing = bool(trajectory or past_frames)
     side_by_side = side_by_side or (pushing and samples > 1)
@@ -148,7 +160,7 @@ def generate(
     if first_frame and poses:
         given = _read_dance(loaded, first_frame, poses, fill)
         if preview:
-            given = _fit_poses(loaded, given, target_poses, preview)
+            given = _fit_poses(loaded, given, target_poses, preview, ui.note if json else ui.say)
     else:
         loaded, given = _read_push(loaded, trajectory, past_frames, actions, positions, future or 0)
 
@@ -157,19 +169,24 @@ def generate(
     loaded = trained.computing(loaded, precision, samples)
     count = given.length
     noise = _noise(loaded, chosen, latents, seed, samples, count)
-    with contextlib.ExitStack() as files, ui.progress("generating") as advance:
+    with contextlib.ExitStack() as files, ui.progress("generating", quiet=json) as advance:
         add = [files.enter_context(media.recording(target, fps)) for target in targets]
         if strip and pushing:
             videos = generation.compare(loaded, given, chosen, noise, samples, advance)
-            _write_comparison(add[0], strip, videos, upscale or 0)
+            generation.write_comparison(add[0], strip, videos, upscale or 0)
         else:
             past, condition = given.batch(samples)
             made = generation.videos(loaded, past, condition, count, chosen, noise)
             if strip:
-                _write_panels(add[0], strip, given, made, upscale or 0, advance)
+                generation.write_panels(add[0], strip, given, made, upscale or 0, advance)
             else:
                 whole = 1 if media.is_folder(output) else pictures.fitting_scale(loaded.config.data.size[0])
                 _write_each(add, count, made, upscale or whole, advance)
+    if json:
+        pictures_ = [str(path) for path in (strip, preview) if path]
+        z = "replayed" if latents else chosen
+        ui.emit({"output": [*map(str, targets)], "pictures": pictures_, "frames": count, "fps": fps, "latent": z})
+        return
     for target in targets:
         rate = "" if media.is_folder(target) else f" at {fps:g} a second"
         ui.say(f"{target}: {count} frames{rate}, z: {'replayed' if latents else chosen}")
@@ -241,7 +258,7 @@ def _read_dance(loaded: Loaded, first_frame: Path, poses: Path, fill: bool) -> G
     return generation.Given(first[None], pose_images, len(pose_images))
 
 
-def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path) -> Given:
+def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path, tell: Callable[[str], None]) -> Given:
     """The poses scaled and shifted to the first frame's figure, and a picture of them before and after."""
     from vidcvae.data import images, retarget
     from vidcvae.output import generation, media, pictures
@@ -264,14 +281,14 @@ def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path)
         hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
         raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None
     fitted = retarget.fit_poses(poses, wanted, own)
-    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
+    times = media.spread(len(poses), generation.MOST_DANCE_COLUMNS)
     laid = [pictures.laid_over(first, fitted.poses[t]) for t in times]
     picture = pictures.strip(
         [list(poses[times]), list(fitted.poses[times]), laid], ["before", "after", "on frame 0"], times
     )
     durable.write_bytes(preview, images.encode_png(picture))
     low, high = fitted.scale.min(), fitted.scale.max()
-    ui.say(f"{preview}: the poses before and after; scaled by {low:.2f}" + (f" to {high:.2f}" if high > low else ""))
+    tell(f"{preview}: the poses before and after; scaled by {low:.2f}" + (f" to {high:.2f}" if high > low else ""))
     if fitted.outside:
         ui.warn(f"{fitted.outside} of {len(poses)} figures leave the picture.")
     return generation.Given(given.past, fitted.poses, given.length)
@@ -300,13 +317,14 @@ def _read_push(
     return with_past(loaded, len(given.past)), given
 
 
-def _latent(latent: DrawnLatent | None, latents: Path | None, samples: int) -> DrawnLatent:
+def _latent(latent: Latent | None, latents: Path | None, samples: int) -> Latent:
     """How z is chosen; raises ``UsageError`` where the options contradict each other."""
-    if latents and (latent == "zero" or samples > 1):
-        other = "--samples" if samples > 1 else "--latent zero"
+    fixed = latent in ("zero", "prior-mean")
+    if latents and (fixed or samples > 1):
+        other = "--samples" if samples > 1 else f"--latent {latent}"
         raise UsageError(f"--latents replays one noise, which {other} contradicts.", f"Leave out {other} or --latents.")
-    if samples > 1 and latent == "zero":
-        raise UsageError(f"with --latent zero all {samples} samples would be the same.", "Use --latent prior.")
+    if samples > 1 and fixed:
+        raise UsageError(f"with --latent {latent} all {samples} samples would be the same.", "Use --latent prior.")
     return latent or ("prior" if latents or samples > 1 else "zero")
 
 
@@ -329,7 +347,7 @@ def _check_targets(videos: list[Path], pictures: list[Path], fps: float) -> None
         trained.check_file(picture)
 
 
-def _noise(loaded: Loaded, latent: DrawnLatent, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
+def _noise(loaded: Loaded, latent: Latent, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
     from vidcvae.output import generation
 
     device = str(next(loaded.model.parameters()).device)
@@ -348,47 +366,3 @@ def _write_each(
         for put, frame in zip(add, frames, strict=True):
             put(pictures.enlarge(frame, scale))
         advance(t + 1, count)
-
-
-def _write_panels(
-    add: Callable[[np.ndarray], None],
-    strip: Path,
-    given: Given,
-    made: Iterator[np.ndarray],
-    scale: int,
-    advance: ui.Advance,
-) -> None:
-    """Pose and samples side by side into a video, and some time steps of it into a PNG."""
-    from vidcvae.data import images
-    from vidcvae.output import media, pictures
-    from vidcvae.storage import durable
-
-    poses = given.condition
-    assert poses is not None  # only a dance is shown like this
-    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
-    kept: list[list[np.ndarray]] = []
-    for t, frames in enumerate(made):
-        titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
-        row = [poses[t], *frames]
-        add(pictures.panel(row, titles, scale))
-        if t in times:
-            kept.append([frame.copy() for frame in row])
-        advance(t + 1, len(poses))
-    picture = pictures.strip(list(zip(*kept, strict=True)), titles, times, scale)
-    durable.write_bytes(strip, images.encode_png(picture))
-
-
-def _write_comparison(
-    add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray], scale: int
-) -> None:
-    """Every time step side by side into a video, and all of them, evenly spread where they are many, into a PNG."""
-    from vidcvae.data import images
-    from vidcvae.output import media, pictures
-    from vidcvae.storage import durable
-
-    rows, titles = list(videos.values()), list(videos)
-    for frames in zip(*rows, strict=True):
-        add(pictures.panel(frames, titles, scale))
-    times = media.spread(len(rows[0]), MOST_COLUMNS)
-    picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times, scale)
-    durable.write_bytes(strip, images.encode_png(picture))

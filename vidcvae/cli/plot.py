@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, configuration, evaluate, scored, trained, ui
+from vidcvae.cli import choice, command, configuration, evaluate, scored, trained, ui
 from vidcvae.errors import DataError, UsageError
 from vidcvae.schema import Latent
 
@@ -17,45 +17,71 @@ if TYPE_CHECKING:
     from vidcvae.output.plots import Run
     from vidcvae.storage.run import RunFolder
 
-app = typer.Typer(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
+app = command.App(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
 
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="A name in .png, .svg or .pdf.", show_default="the command's name in .png"),
+    typer.Option(
+        "-o",
+        "--output",
+        help=f"A name in .png, .svg or .pdf. {command.REPLACED}",
+        show_default="the command's name in .png",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="The numbers as one JSON document on standard output; draws if told to.")
 ]
 Terminal = Annotated[bool, typer.Option("--terminal", help="Draw in the terminal instead, as text.")]
 
 
 @app.command()
-def loss(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
-    """Training loss, with beta and teacher forcing beneath it."""
+def loss(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
+    """Training loss, with beta and teacher forcing beneath it.
+
+    Examples:
+      vidcvae plot loss
+      vidcvae plot loss runs/course-001 runs/course-002 -o loss.svg
+    """
     from vidcvae.output import plots
 
-    _draw(plots.loss_chart(_read(runs, output)), output, terminal, "loss")
+    _show(plots.loss_chart(_read(runs, output)), output, terminal, json, "loss")
 
 
 @app.command()
-def psnr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
-    """PSNR of every frame of the validation's free run, at the best epoch."""
+def psnr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
+    """PSNR of every frame of the validation's free run, at the best epoch.
+
+    Examples:
+      vidcvae plot psnr runs/course-001
+      vidcvae plot psnr --terminal
+    """
     from vidcvae.output import plots
 
-    _draw(plots.psnr_chart(_read(runs, output)), output, terminal, "psnr")
+    _show(plots.psnr_chart(_read(runs, output)), output, terminal, json, "psnr")
 
 
 @app.command()
-def lr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
-    """The learning rate that a run had."""
+def lr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
+    """The learning rate that a run had.
+
+    Examples:
+      vidcvae plot lr runs/course-001
+    """
     from vidcvae.output import plots
 
-    _draw(plots.lr_chart(_read(runs, output)), output, terminal, "lr")
+    _show(plots.lr_chart(_read(runs, output)), output, terminal, json, "lr")
 
 
 @app.command()
-def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False) -> None:
-    """KL, reconstruction error, beta and teacher forcing on one page."""
+def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
+    """KL, reconstruction error, beta and teacher forcing on one page.
+
+    Examples:
+      vidcvae plot kl runs/course-001 -o kl.pdf
+    """
     from vidcvae.output import plots
 
-    _draw(plots.kl_chart(_read(runs, output)), output, terminal, "kl")
+    _show(plots.kl_chart(_read(runs, output)), output, terminal, json, "kl")
 
 
 @app.command()
@@ -65,8 +91,14 @@ def schedule(
     preset: configuration.Preset = None,
     output: Output = None,
     terminal: Terminal = False,
+    json: Json = False,
 ) -> None:
-    """Beta, teacher-forcing ratio and learning rate as they will be; needs no training."""
+    """Beta, teacher-forcing ratio and learning rate as they will be; needs no training.
+
+    Examples:
+      vidcvae plot schedule --preset course
+      vidcvae plot schedule --config my.toml --terminal
+    """
     from vidcvae import config as settings
     from vidcvae.output import plots
     from vidcvae.training import schedules
@@ -82,32 +114,35 @@ def schedule(
     for run in planned:
         for text in schedules.warnings(run.config, run.length()):
             ui.warn(f"{run.name}: {text}" if len(planned) > 1 else text)
-    _draw(plots.schedule_chart(planned), output, terminal, "schedule")
+    _show(plots.schedule_chart(planned), output, terminal, json, "schedule")
 
 
 @app.command()
 def drift(
     runs: trained.Runs = None,
     data: trained.Data = None,
-    split: evaluate.Split = "val",
+    split: trained.Split = "val",
     every: Annotated[
         int, typer.Option("--every", min=0, help="Frames between restarts; 0 is 30, or a tenth of shorter videos.")
     ] = 0,
     age_test: Annotated[
         bool, typer.Option("--age-test", help="Only tell the age test (frames 580-629 of 630), and draw nothing.")
     ] = False,
-    latent: Annotated[
-        Latent, choice.option(Latent, "--latent", help="How z is chosen (the posterior is shown the truth).")
-    ] = "zero",
+    latent: Annotated[Latent, choice.option(Latent, "--latent", help=trained.LATENT)] = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
-    json: Annotated[bool, typer.Option("--json", help="The numbers as one JSON document; draws if told to.")] = False,
+    json: Json = False,
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
-    """Does a run get worse with age? PSNR of the free run beside that of fresh restarts, and their gap."""
+    """Does a run get worse with age? PSNR of the free run beside that of fresh restarts, and their gap.
+
+    Examples:
+      vidcvae plot drift runs/course-001
+      vidcvae plot drift runs/course-001 --age-test
+    """
     from vidcvae.evaluation import diagnostics
     from vidcvae.output import figures, plots
 
@@ -147,7 +182,7 @@ def drift(
 def latents(
     run: trained.Run = None,
     data: trained.Data = None,
-    split: evaluate.Split = "val",
+    split: trained.Split = "val",
     frame: Annotated[
         int | None,
         typer.Option("--frame", min=1, help="Frame of which samples are drawn.", show_default="the middle one"),
@@ -156,12 +191,17 @@ def latents(
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
+    json: Json = False,
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
     """What z does: PSNR for each way to choose it, KL and activity of its dimensions, and samples of one frame.
 
     The samples are a picture beside the figure, NAME-samples.png. A record of evaluate --latent all is used, or made.
+
+    Examples:
+      vidcvae plot latents runs/course-001
+      vidcvae plot latents runs/course-001 --split train --frame 100
     """
     from vidcvae.data.images import encode_png
     from vidcvae.output import figures, plots, samples
@@ -170,18 +210,21 @@ def latents(
     if output:
         figures.check_target(output)
     loaded = trained.load(run, device, batch_stats, weights)
-    dataset = trained.open_data(loaded, data, quiet=False)
+    dataset = trained.open_data(loaded, data, quiet=json)
     sequence = dataset.split(split)[0]
     picture = samples.samples_picture(loaded, sequence, frame or len(sequence) // 2, seed=seed)
     kept = [] if seed else scored.kept(loaded, dataset, split)
     record = next((found for found in kept if "latents" in found), None)
     if record is None:
-        record = evaluate.score(loaded, dataset, split, "all", seed=seed)
+        record = evaluate.score(loaded, dataset, split, "all", quiet=json, seed=seed)
         evaluate.keep(loaded, record)
     target = output or Path("latents.png")
-    durable.write_bytes(target.with_name(f"{target.stem}-samples.png"), encode_png(picture))
-    _draw(plots.latents_chart(record), output, terminal, "latents")
-    ui.say(str(target.with_name(f"{target.stem}-samples.png")))
+    beside = target.with_name(f"{target.stem}-samples.png")
+    if output or not json:
+        durable.write_bytes(beside, encode_png(picture))
+    _show(plots.latents_chart(record), output, terminal, json, "latents")
+    if output or not json:
+        (ui.note if json else ui.say)(str(beside))
 
 
 def _read(runs: list[Path] | None, output: Path | None) -> list[Run]:
@@ -208,6 +251,14 @@ def _folders(runs: list[Path] | None) -> list[RunFolder]:
             raise DataError(f"{path} lies outside its run, so there is no history to draw.", "Give the run's folder.")
         found.append(folder)
     return found
+
+
+def _show(chart: Chart, output: Path | None, terminal: bool, json: bool, name: str) -> None:
+    """The figure as a file or in the terminal; with --json its numbers, and the figure only if it was asked for."""
+    if json:
+        ui.emit(chart.to_json())
+    if output or terminal or not json:
+        _draw(chart, output, terminal, name, tell=ui.note if json else ui.say)
 
 
 def _draw(chart: Chart, output: Path | None, terminal: bool, name: str, tell: Callable[[str], None] = ui.say) -> None:

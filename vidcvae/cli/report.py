@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import scored, trained, ui
+from vidcvae import schema
+from vidcvae.cli import choice, command, scored, trained, ui
 from vidcvae.errors import UsageError, VidcvaeError
 
 if TYPE_CHECKING:
@@ -23,15 +24,27 @@ if TYPE_CHECKING:
 
 def report(
     runs: trained.Runs = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A name in .html.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help=f"A name in .html. {command.REPLACED}")] = Path(
+        "report.html"
+    ),
     data: trained.Data = None,
-    split: Annotated[str, typer.Option("--split", help="Which split is scored and shown.")] = "val",
+    split: trained.Split = "val",
     drift: Annotated[bool, typer.Option("--drift", help="Also measure what the age of a run costs.")] = False,
     videos: Annotated[bool, typer.Option("--videos/--no-videos", help="Make the videos; they take the time.")] = True,
+    device: Annotated[
+        schema.Device | None,
+        choice.option(schema.Device, "--device", help="Where to compute.", show_default="as each run was trained"),
+    ] = None,
+    json: command.Json = False,
 ) -> None:
     """Runs side by side on one page: scores, videos frame by frame, losses, schedules, settings and their origin.
 
     The page is one file that asks nothing of the network. Scores that are missing are taken, and kept with their runs.
+    All of them are of z = 0, for which nothing is drawn, so that there is no --seed.
+
+    Examples:
+      vidcvae report
+      vidcvae report runs/course-001 runs/anchor-001 -o compared.html
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{output} is no name of a web page.", "Choose one that ends in .html: -o report.html")
@@ -44,12 +57,16 @@ def report(
     from vidcvae.storage.run import find_run
 
     folders = list(dict.fromkeys(map(find_run, runs))) if runs else [find_run(None)]
-    found = [_gather(folder, data, split, drift, videos) for folder in folders]
+    found = [_gather(folder, data, split, drift, videos, device, json) for folder in folders]
     labels = plots.labels([entry.run for entry, _ in found])
     scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, found, strict=True) if clip])
     entries = tuple(entry for entry, _ in found)
     made = page.Report(entries, tuple(scenes), _environment(), ui.command(), date.today().isoformat())
     durable.write_text(output, page.render(made))
+    if json:
+        told = [{"run": str(entry.run.name), "psnr_mean": (entry.record or {}).get("psnr_mean")} for entry in entries]
+        ui.emit({"output": str(output), "runs": told})
+        return
     ui.say(f"{output}: {len(entries)} run{'s' if len(entries) > 1 else ''}, {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -64,7 +81,15 @@ class Clip:
     psnr: list[float]
 
 
-def _gather(folder: RunFolder, given: str | None, split: str, drift: bool, videos: bool) -> tuple[Entry, Clip | None]:
+def _gather(
+    folder: RunFolder,
+    given: str | None,
+    split: str,
+    drift: bool,
+    videos: bool,
+    where: schema.Device | None,
+    quiet: bool,
+) -> tuple[Entry, Clip | None]:
     """All that the page tells of a run; what cannot be had is told as a note, unless it was asked for by name."""
     from vidcvae.evaluation import diagnostics
     from vidcvae.output import generation, plots
@@ -73,8 +98,8 @@ def _gather(folder: RunFolder, given: str | None, split: str, drift: bool, video
     run, name = plots.read_run(folder, trained=False), folder.path.name
     info = _read_info(folder)
     try:
-        loaded, data = scored.load(folder.path, data=given)
-        record = scored.record_of(loaded, data, f"scoring {name}", split)
+        loaded, data = scored.load(folder.path, data=given, device=where, quiet=quiet)
+        record = scored.record_of(loaded, data, f"scoring {name}", split, quiet)
     except VidcvaeError as error:
         if given:
             raise
@@ -84,14 +109,14 @@ def _gather(folder: RunFolder, given: str | None, split: str, drift: bool, video
     device = str(next(loaded.model.parameters()).device)
 
     def measure() -> dict[str, Any]:
-        with ui.progress(f"drift of {name}") as advance:
+        with ui.progress(f"drift of {name}", quiet) as advance:
             return diagnostics.drift(loaded, data, split, device=device, progress=advance).to_json()
 
     aged = scored.measured(loaded, data, f"{split}-drift", measure if drift else None)
     clip = None
     if videos:
         sequence = data.split(split)[0]
-        with ui.progress(f"video of {name}") as advance:
+        with ui.progress(f"video of {name}", quiet) as advance:
             (frames,) = generation.export_frames(
                 loaded, [sequence], latent="zero", seed=0, device=device, progress=advance
             )

@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from vidcvae.models.loading import Loaded
 
 
-def load(run: Path, which: str = "best", data: str | None = None) -> tuple[Loaded, VideoData]:
-    """A run's checkpoint on the device it was trained on, and ``data``, or else what it was trained on."""
+def load(
+    run: Path, which: str = "best", data: str | None = None, *, device: str | None = None, quiet: bool = False
+) -> tuple[Loaded, VideoData]:
+    """A run's checkpoint on ``device``, or the one it was trained on, and ``data``, or else what it was trained on."""
     from vidcvae.data import open_dataset
     from vidcvae.models.loading import load_model, pick_device
 
     loaded = load_model(run, which=which)
-    loaded.model.to(pick_device(loaded.config.training.device))
+    loaded.model.to(pick_device(device or loaded.config.training.device))
     cache = loaded.run.cache if loaded.run else None
-    with ui.progress("reading the data") as advance:
+    with ui.progress("reading the data", quiet) as advance:
         return loaded, open_dataset(data or trained.data_of(loaded), loaded.config.data.size, cache, advance)
 
 
-def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val") -> Record:
+def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val", quiet: bool = False) -> Record:
     """The ordinary score of this checkpoint on these data: as it lies with the run, else taken now and put there."""
     from vidcvae.evaluation import records
 
@@ -36,7 +38,7 @@ def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val") -
         selection = records.selection_of(loaded.path, loaded.run, loaded.meta, found[0]["protocol"])
         return {**found[0], "selection": selection}  # as this file was chosen; the record may be of another name of it
     ui.note(title)
-    record = evaluate.score(loaded, data, split)
+    record = evaluate.score(loaded, data, split, quiet=quiet)
     evaluate.keep(loaded, record)
     return record
 

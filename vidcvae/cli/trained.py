@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +10,11 @@ import typer
 
 from vidcvae import schema
 from vidcvae.cli import choice, completion, ui
-from vidcvae.errors import DataError, UsageError, an, typed
+from vidcvae.errors import UsageError, an
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
-    from vidcvae.storage.run import RunFolder
 
 Run = Annotated[
     Path | None,
@@ -29,7 +27,6 @@ Run = Annotated[
 Runs = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[RUN]...",
         help="Run folders; the newest run if left out.",
         show_default=False,
         autocompletion=completion.runs,
@@ -42,6 +39,17 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise that
 Device = Annotated[schema.Device, choice.option(schema.Device, "--device", help="Where to compute.")]
 PRECISION = "Arithmetic of the networks; auto: the faster on this machine, as measured."
 Precision = Annotated[schema.Precision, choice.option(schema.Precision, "--precision", help=PRECISION)]
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="Which split of the dataset: train, val (or validate) or test.",
+        autocompletion=lambda: ["train", "val", "validate", "test"],
+    ),
+]
+LATENT = "How z is chosen: the prior's mean is 0 unless it is learned; the posterior is shown the truth."
+FUTURE = "Frames to make after the given ones."
+FRAMES = "Length in frames, the given ones included"
 BatchStats = Annotated[
     bool, typer.Option("--batch-stats", help="Normalise each image by its own statistics, as the course's code does.")
 ]
@@ -62,6 +70,23 @@ Weights = Annotated[
         schema.Weights, "--weights", help="As trained, their moving average, or auto: the average where there is one."
     ),
 ]
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise ``VidcvaeError``, before any work, unless ``path`` can become a folder, or is an empty one."""
+    from vidcvae.storage import durable
+
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is not an empty folder.", "Choose a folder that is new or empty.")
+    durable.check_writable(path)
+
+
+def refuse_posterior(latent: str | None, why: str) -> None:
+    """Raise ``UsageError`` where z cannot be drawn from the posterior, because nobody knows the truth."""
+    if latent == "posterior":
+        raise UsageError(
+            f"--latent posterior is shown the true frames, and {why}.", "Choose zero, prior-mean or prior."
+        )
 
 
 def load(run: Path | None, device: schema.Device, batch_stats: bool, weights: schema.Weights) -> Loaded:
@@ -121,28 +146,3 @@ def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
     ui.detail(f"data: {path}, decoded images are kept in {cache or 'memory'}")
     with ui.progress("reading the data", quiet) as advance:
         return open_dataset(path, loaded.config.data.size, cache, advance)
-
-
-def absolute(path: str) -> str:
-    """Where a dataset lies, wherever a command is typed; synthetic ones lie nowhere."""
-    return path if path.startswith("synthetic:") else str(Path(path).absolute())
-
-
-def extent(data: VideoData) -> list[int]:
-    """Sequences and frames that are trained on."""
-    train = data.split("train")
-    return [len(train), sum(map(len, train))]
-
-
-def check_same_data(run: RunFolder, data: VideoData) -> None:
-    """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
-    from vidcvae.storage.run import read_info
-
-    before = now = extent(data)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        before = read_info(run)["train"]  # which older runs do not tell
-    if before != now:
-        raise DataError(
-            f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
-            f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
-        )

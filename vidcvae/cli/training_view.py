@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from vidcvae.cli import ui
-from vidcvae.errors import counted, typed
+from vidcvae.errors import UsageError, counted, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -36,6 +36,43 @@ def watching(mode: str) -> Iterator[Report]:
         view = LiveView()
         with view.live:
             yield view
+
+
+class Screen:
+    """The one who is told of a training (``workflow.training.Audience``): the screen, or a program that reads JSON."""
+
+    def __init__(self, mode: str, events: bool = True) -> None:
+        self.mode, self.events = mode, events
+
+    @classmethod
+    def asked_for(cls, *, json: bool, plain: bool, events: bool = True) -> Screen:
+        """What --json and --plain ask for; without ``events``, a program is told of the end only, by the command."""
+        if json and plain:
+            raise UsageError("--json and --plain exclude each other.", "Choose one of them.")
+        return cls("json" if json else "plain" if plain else "auto", events)
+
+    def note(self, text: str) -> None:
+        ui.note(text)
+
+    def detail(self, text: str) -> None:
+        ui.detail(text)
+
+    def warn(self, text: str) -> None:
+        ui.warn(text)
+
+    def tell_failures(self) -> None:
+        ui.tell_failures()
+
+    def progress(self, title: str) -> contextlib.AbstractContextManager[ui.Advance]:
+        return ui.progress(title, quiet=self.mode == "json")
+
+    def watching(self) -> contextlib.AbstractContextManager[Report]:
+        return watching(self.mode) if self.events or self.mode != "json" else contextlib.nullcontext(lambda event: None)
+
+    def trained(self, outcome: Outcome, data: VideoData) -> None:
+        if self.mode != "json":
+            tell_outcome(outcome)
+            ui.next_step(*next_commands(outcome.run, data))
 
 
 def _json(event: Event) -> None:

@@ -89,13 +89,14 @@ def carry_out(
     jobs: int,
     dry_run: bool,
     tell: Callable[[list[Trial]], None],
+    json: bool = False,
 ) -> None:
     """Plan, check and run a study, and ``tell`` of the runs that are done. A dry run ends after the checks.
 
     Raises ``VidcvaeError`` that lists the runs that failed, once the others are told of.
     """
     trials = plan(folder, common, variants, seeds)
-    prepare(folder, trials, dry_run)
+    prepare(folder, trials, dry_run, json)
     if dry_run:
         return
     problems = run_all(trials, jobs)
@@ -161,7 +162,7 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:LONGEST_NAME]
 
 
-def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> None:
+def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False, json: bool = False) -> None:
     """Check the trials' data and the plan that ``folder`` may hold, then write the plan; a dry run tells it instead.
 
     Raises ``UsageError`` if the folder holds another study or anything else.
@@ -175,23 +176,25 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False) -> Non
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
-    rows: list[tuple[object, ...]] = []
+    planned: list[dict[str, Any]] = []
     for trial in trials:
         config = trial.config
         device = loading.pick_device(config.training.device)
         key = (config.data.path, config.data.size)
         if key not in opened:  # kept beside the runs, it is there for all of them
-            with ui.progress("reading the data") as advance:
+            with ui.progress("reading the data", quiet=json) as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
         length = batches.run_length(config, opened[key])
         if device == "cpu":
             host_memory.must_suffice(config, 1)
-        rows.append(
-            (trial.path, length.epochs, length.steps, *([f"{m:g}"] if (m := config.training.max_minutes) else ["-"]))
-        )
+        minutes = config.training.max_minutes or None
+        planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
         for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
             ui.warn(f"{trial.path.name}: {text}")
-    if dry_run:
+    if dry_run and json:
+        ui.emit({"output": str(folder), "planned": planned})
+    elif dry_run:
+        rows = [["-" if value is None else value for value in run.values()] for run in planned]
         ui.table("", ("run", "epochs", "steps", "minutes"), rows)
         ui.say(f"{len(trials)} runs; nothing was written")
     elif not (folder / PLAN).exists():
@@ -206,14 +209,14 @@ def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
     path = folder / PLAN
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(p.name not in OWN for p in folder.iterdir())):
-            raise UsageError(f"{folder} already holds something else.", "Choose another folder: --into DIR")
+            raise UsageError(f"{folder} already holds something else.", "Choose another folder: -o FOLDER")
         return
     try:
         saved = reading.parse_json(reading.read_bytes(path))
         command, tables = str(saved["command"]), dict(saved["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no plan of a sweep ({error}).", "Choose another folder: --into DIR") from None
-    hint = f"Its command was: {command}\n  For another one choose another folder: --into DIR"
+        raise DataError(f"{path} is no plan of a sweep ({error}).", "Choose another folder: -o FOLDER") from None
+    hint = f"Its command was: {command}\n  For another one choose another folder: -o FOLDER"
     now = {trial.path.name: trial.config for trial in trials}
     for name in [*now, *tables]:
         if name not in tables or name not in now:
@@ -376,13 +379,16 @@ class Child:
         return reason
 
 
-def score(trials: Sequence[Trial], which: str = "best") -> list[tuple[str, Record]]:
+def score(trials: Sequence[Trial], which: str = "best", quiet: bool = False) -> list[tuple[str, Record]]:
     """The name and the score record of each trial."""
     found = []
     for number, trial in enumerate(trials, 1):
-        loaded, data = scored.load(trial.path, which)
+        loaded, data = scored.load(trial.path, which, quiet=quiet)
         found.append(
-            (trial.path.name, scored.record_of(loaded, data, f"scoring {number}/{len(trials)} {trial.path.name}"))
+            (
+                trial.path.name,
+                scored.record_of(loaded, data, f"scoring {number}/{len(trials)} {trial.path.name}", quiet=quiet),
+            )
         )
     return found
 

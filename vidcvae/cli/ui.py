@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vidcvae.errors import typed
+from vidcvae.errors import UsageError, typed
 
 # Under torchrun every rank runs the same command: rank 0 speaks for all of them
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
@@ -52,6 +52,14 @@ def speak(loudness: str) -> None:
     """How much this program says: "quiet", "normal" or "verbose". Results, warnings and errors are always said."""
     global _loudness  # noqa: PLW0603 - one voice for the whole program
     _loudness = loudness
+
+
+def choose_loudness(*, quiet: bool, verbose: bool) -> None:
+    """What --quiet and --verbose ask for, before the command or after it. Raises ``UsageError`` for both."""
+    if (quiet or _loudness == "quiet") and (verbose or _loudness == "verbose"):
+        raise UsageError("--quiet and --verbose exclude each other.", "Choose one of them.")
+    if quiet or verbose:
+        speak("quiet" if quiet else "verbose")
 
 
 def is_quiet() -> bool:

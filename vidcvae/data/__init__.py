@@ -53,7 +53,7 @@ def _layout(path: Path) -> str:
         near = [folder.name for folder in path.parent.glob("*/") if _is_dataset(folder)]
         raise DataError(
             f"there is no dataset {path}.{did_you_mean(path.name, near)}",
-            "Make one to try: vidcvae dataset synth dance my-dance",
+            "Make one to try: vidcvae dataset synth dance -o my-dance",
         )
     if path.is_dir() and _is_dataset(path.parent):
         raise DataError(f"{path} is a part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,6 +55,22 @@ class Chart:
     title: str
     xlabel: str
     panels: tuple[Panel, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What is drawn, in numbers; one that is not finite is null."""
+
+        def numbers(values: Sequence[float]) -> list[float | None]:
+            return [float(value) if np.isfinite(value) else None for value in values]
+
+        panels = [
+            {
+                "ylabel": panel.ylabel,
+                "xlabel": panel.xlabel or self.xlabel,
+                "lines": [{"label": line.label, "x": numbers(line.x), "y": numbers(line.y)} for line in panel.lines],
+            }
+            for panel in self.panels
+        ]
+        return {"title": self.title, "panels": panels}
 
 
 def _told_apart(lines: tuple[Line, ...], log: bool) -> Iterator[Line]:

@@ -14,16 +14,19 @@ import safetensors
 import torch
 from torch import Tensor
 
-from vidcvae.data import clips, trajectories
+from vidcvae.data import clips, images, trajectories
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import metrics
 from vidcvae.evaluation.freerun import batches, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
+from vidcvae.output import media, pictures
 from vidcvae.output.media import on_disk, to_bytes
 from vidcvae.schema import Latent
+from vidcvae.storage import durable
 
 Progress = Callable[[int, int], None]
+MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
 
 
 @dataclass(frozen=True)
@@ -201,3 +204,37 @@ def export_frames(
         done += len(picks) * length
         found |= dict(zip(picks, made, strict=True))
     return [found[i] for i in range(len(sequences))]
+
+
+def write_panels(
+    add: Callable[[np.ndarray], None],
+    strip: Path,
+    given: Given,
+    made: Iterator[np.ndarray],
+    scale: int,
+    advance: Progress,
+) -> None:
+    """Pose and samples side by side into a video, and some time steps of it into a PNG."""
+    poses = given.condition
+    assert poses is not None  # only a dance is shown like this
+    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
+    kept: list[list[np.ndarray]] = []
+    for t, frames in enumerate(made):
+        titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
+        row = [poses[t], *frames]
+        add(pictures.panel(row, titles, scale))
+        if t in times:
+            kept.append([frame.copy() for frame in row])
+        advance(t + 1, len(poses))
+    picture = pictures.strip(list(zip(*kept, strict=True)), titles, times, scale)
+    durable.write_bytes(strip, images.encode_png(picture))
+
+
+def write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray], scale: int) -> None:
+    """Every time step side by side into a video, and all of them, evenly spread where they are many, into a PNG."""
+    rows, titles = list(videos.values()), list(videos)
+    for frames in zip(*rows, strict=True):
+        add(pictures.panel(frames, titles, scale))
+    times = media.spread(len(rows[0]), MOST_COLUMNS)
+    picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times, scale)
+    durable.write_bytes(strip, images.encode_png(picture))

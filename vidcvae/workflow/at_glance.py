@@ -1,0 +1,128 @@
+"""Runs at a glance: which there are, how far each came, and what it takes on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcvae.errors import DataError, VidcvaeError
+
+if TYPE_CHECKING:
+    from vidcvae.config import Config
+    from vidcvae.storage.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A run at a glance. state: "running", "finished", "resumable", "no checkpoint" or "damaged"; size in bytes."""
+
+    path: str
+    state: str
+    model: str = "-"
+    data: str = "-"
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    minutes: float = 0.0
+    best_psnr: float | None = None
+    size: int = 0
+    problem: str = ""
+
+
+def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
+    """The runs that the arguments mean, the newest last; a folder of runs stands for all in it.
+
+    Unless ``started``, folders that ``create_run`` made and no training began in are among them. Raises ``DataError``
+    for a name that is neither.
+    """
+    from vidcvae.storage.run import ROOT, RunFolder, find_run, is_run, runs_in, was_made
+
+    found: list[Path] = []
+    for place in given or [ROOT]:
+        if is_run(place) or (not started and was_made(place)):
+            found.append(place)
+        elif inside := runs_in(place, started):
+            found += inside
+        elif given:
+            found.append(find_run(place).path)
+        else:
+            raise DataError(f"there is no run yet under {ROOT}.", "Train one: vidcvae train")
+
+    def age(path: Path) -> int:
+        run = RunFolder(path)
+        return (run.config if run.config.exists() else run.info).stat().st_mtime_ns
+
+    return [RunFolder(path) for path in sorted(set(found), key=age)]
+
+
+def overview(run: RunFolder) -> Overview:
+    """What there is to know of a run without loading it; a damaged file is told, not raised."""
+    from vidcvae.storage import checkpoint
+    from vidcvae.storage.history import read_history
+
+    size = disk_use([run.path])
+    path = str(run.path)
+    try:
+        config = config_of(run)
+        history = read_history(run.history) if run.history.exists() else []
+        at = position(run.checkpoints / checkpoint.LAST)
+    except VidcvaeError as error:
+        return Overview(path, "damaged", size=size, problem=" ".join(error.message.split()))
+    scores = [record["psnr_zero"] for record in history if record.get("kind") == "validation"]
+    epoch, progress = int(at.get("epoch", 0)), at.get("progress") or {}
+    minutes = float(progress.get("minutes", 0.0))
+    limit = config.training.max_minutes
+    if lock_holder(run):
+        state = "running"
+    elif not at:
+        state = "no checkpoint"
+    elif epoch >= config.training.epochs or (limit and minutes >= limit):
+        state = "finished"
+    else:
+        state = "resumable"
+    return Overview(
+        path=path,
+        state=state,
+        model=config.model.name,
+        data=config.data.path,
+        epoch=epoch,
+        epochs=config.training.epochs,
+        step=int(at.get("step", 0)),
+        minutes=minutes,
+        best_psnr=max(scores, default=None),
+        size=size,
+    )
+
+
+def config_of(run: RunFolder) -> Config:
+    from vidcvae import config as settings
+
+    return settings.resolve(settings.read_toml(run.config))
+
+
+def minimum(config: Config) -> dict[str, dict[str, Any]]:
+    """What a model cannot do without: SVG's frame size and batch."""
+    return {"data": {"size": [64, 64]}} if config.model.name.startswith("svg") else {}
+
+
+def position(path: Path) -> dict[str, Any]:
+    """What a checkpoint's header says, without reading its tensors; empty if there is none."""
+    from vidcvae.storage import checkpoint
+
+    return checkpoint.read_header(path)[0] if path.exists() else {}
+
+
+def lock_holder(run: RunFolder) -> str:
+    """Who trains in a run just now, in words; empty if nobody does."""
+    from vidcvae.storage import lock
+
+    return lock.holder(run.path)
+
+
+def disk_use(places: Sequence[Path]) -> int:
+    """Bytes below the paths; a file with several names counts once."""
+    files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file()]
+    stats = [file.stat() for file in files]
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
