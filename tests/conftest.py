@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+os.environ.pop("COLUMNS", None)  # tables are as wide as the tests say, not as somebody's terminal
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 import traceback
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 
 from vidcvae.__main__ import main
 from vidcvae.cli import app
 
+_command_tree = functools.cache(typer.main.get_command)  # made anew each time, it takes a third of a short command
 FAULT = "fault of vidcvae"  # what the command line says of an error that is nobody's but its own
 
 
@@ -38,6 +41,7 @@ def vidcvae(*arguments: str, within: Path) -> Result:
         patch.setattr(sys, "argv", ["vidcvae", *arguments])
         patch.setattr(sys, "stdin", io.StringIO())  # there is nobody to ask
         patch.setattr(app, "_log", log)
+        patch.setattr(typer.main, "get_command", _command_tree)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 main()

@@ -5,6 +5,8 @@ Each command line ends as it should, without a fault of vidcvae, and each file t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import warnings
@@ -20,9 +22,11 @@ from tests.nets import commands
 from tests.nets.commands import COMMANDS, FRAMES, PRESETS, SIZES, TWIN, Preset, Step
 from tests.nets.in_process import explained, vidcvae
 from tests.nets.opened import opened, strict_json
-from vidcvae.cli import train, trials
+from vidcvae.cli import trials
+from vidcvae.cli.training_view import Screen
 from vidcvae.data import pose_folder, synthetic, synthetic_push
 from vidcvae.models import build_model
+from vidcvae.workflow import training
 
 
 class Distance(nn.Module):
@@ -114,7 +118,10 @@ def _studies_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
         for trial in planned:
             if not trials.is_finished(trial):
-                train.start(trial.config, name="", path=trial.path, mode="plain")
+                screen = Screen.asked_for(plain=True, json=False)
+                with contextlib.redirect_stdout(io.StringIO()):  # of a process of its own
+                    prepared = training.prepare(trial.config, screen, path=trial.path)
+                    training.start(prepared, screen, name="", path=trial.path)
         return {}
 
     monkeypatch.setattr(trials, "run_all", run_all)

