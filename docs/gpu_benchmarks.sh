@@ -16,13 +16,13 @@ python -m pytest -m gpu -ra --tb=short --timeout 600 2>&1 | tee "$out/tests.txt"
 for p in float32 auto; do
     bench train --precision $p --repeats 9
     bench train --model svg-fp --precision $p --repeats 9
-    bench train --model anchor-cvae --batch 8 --frames 4 --precision $p --repeats 9
+    bench train --model anchor-cvae --batch-size 8 --frames 4 --precision $p --repeats 9
     bench generate --frames 630 --precision $p --repeats 3
     bench generate --model anchor-cvae --frames 630 --precision $p --repeats 3
 done
 for n in 8 16 32; do
-    bench train --precision auto --batch $n
-    bench train --precision auto --batch $n --compile
+    bench train --precision auto --batch-size $n
+    bench train --precision auto --batch-size $n --compile
 done
 for size in 64x128 128x256; do bench train --precision auto --frames 8 --size $size; done
 

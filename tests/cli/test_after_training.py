@@ -366,7 +366,7 @@ FRAME = "data/test/test_img/0/0.png"
         (("evaluate", "nowhere"), 4, "nowhere is not a run folder"),
         (("export", "--split", "tset"), 4, "Did you mean 'test'"),
         (("export", "-o", "TMP/full"), 2, "full is a folder"),
-        (("export", "--gifs", "TMP/cut.png"), 2, "cut.png is a file"),
+        (("export", "--gifs", "TMP/cut.png"), 2, "cut.png is not an empty folder"),
         (("plot", "loss", "runs/tiny-01"), 4, "Did you mean 'tiny-001'"),
         (("plot", "kl", "-o", "TMP/a.jpg"), 2, "a.jpg is no kind of figure"),
         (("plot", "schedule", "--config", "nowhere.toml"), 2, "there is no config file nowhere.toml"),

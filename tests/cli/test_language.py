@@ -215,4 +215,4 @@ def test_the_import_of_a_clip_tells_programs_what_it_made(cli: Cli, workplace: P
     made = cli("dataset", "import", "frames", "pictures", "--keypoints", "joints.json", "-o", "mine", "--json")
     assert made.code == 0, made.err
     told = json.loads(made.out)
-    assert told["output"] == "mine" and {"train", "val", "test"} <= told["splits"].keys() and "joints.json" in made.err
+    assert told["output"] == "mine" and told["splits"]["train"]["frames"] > 0 and "joints.json" in made.err

@@ -38,7 +38,7 @@ def test_train_then_resume_for_longer(cli: Cli, run: Path) -> None:
     assert {"config.toml", "run.json", "history.jsonl", "checkpoints"} == {p.name for p in run.iterdir()}
     assert json.loads((run / "run.json").read_text())["command"][1] == "train"
     again = cli("resume")
-    assert again.code == 0 and "is finished" in again.err and "--epochs N" in again.err
+    assert again.code == 0 and "is finished" in again.err and "--more-epochs 10" in again.err
     more = cli("resume", run, "--epochs", 3, "--plain")
     assert more.code == 0, more.err
     assert "training.epochs 2 -> 3" in more.err

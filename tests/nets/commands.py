@@ -114,8 +114,9 @@ def train_first(p: Preset) -> Step:
 def train(p: Preset) -> Iterator[Step]:
     words = (
         f"train --data data --preset {p.name} --config given/settings.toml --model {p.config.model.name} "
-        f"--init {p.run} --size {p.size} --epochs 1 --max-minutes 9 --batch-size 3 --clip-length 8 --lr 0.0005 --partial 0.9 --seed 5 "
-        "--device cpu --precision bf16 --fast-train --set data.fast_train_fraction=0.5 --set training.steps_per_epoch=0"
+        f"--init {p.run} --size {p.size} --epochs 1 --max-minutes 9 --batch-size 3 --clip-length 8 --lr 0.0005 "
+        "--partial 0.9 --seed 5 --device cpu --precision bf16 --fast-train --set data.fast_train_fraction=0.5 "
+        "--set training.steps_per_epoch=0"
     )
     yield step(f"{words} --learning-rate 0.0005 --dry-run")
     made = {"runs/new/config.toml": {}, "runs/new/run.json": {}, "runs/new/checkpoints/last.safetensors": {}}

@@ -115,7 +115,7 @@ def open_dataset(
             raise DataError(
                 f"{path} was packed at {there}, but {wanted} is asked for.",
                 f"Take it as it is (--set data.size={there}), or pack the original data anew: "
-                f"vidcvae dataset pack ROOT OUT --size {wanted}",
+                f"vidcvae dataset pack DATASET -o FOLDER --size {wanted}",
             )
         return data
     stream = open_stream(path, size, progress)

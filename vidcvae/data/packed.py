@@ -31,7 +31,7 @@ _ALIGNMENT = 64
 _DATA_FILE = re.compile(r"data-\d{5}\.bin", re.ASCII)
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
 _KINDS = ("dance", "push")
-_REPACK = "Pack the original data again: vidcvae dataset pack ROOT OUT"
+_REPACK = "Pack the original data again: vidcvae dataset pack DATASET -o FOLDER"
 
 
 def is_packed(path: Path) -> bool:

@@ -97,7 +97,7 @@ def list_clips(root: Path) -> list[Clip]:
     if not is_trajectory_folder(root):
         raise DataError(
             f"{root} has no folder train/traj_A_to_B, validate/traj_A_to_B or test/traj_A_to_B.",
-            "Make such a dataset: vidcvae dataset synth push OUT",
+            "Make such a dataset: vidcvae dataset synth push -o FOLDER",
         )
     return [_list_clip(split, folder) for split in SPLITS for folder in _clip_folders(root / split)]
 
