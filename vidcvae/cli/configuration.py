@@ -174,9 +174,9 @@ def init(
     from vidcvae.storage import durable
 
     path = output or PROJECT_FILE
-    if path.is_dir() or (output is None and path.exists()):
+    if path.exists():  # unlike a result, it is somebody's own work
         what = "is a folder" if path.is_dir() else "exists already; it is not overwritten"
-        raise UsageError(f"{path} {what}.", f"Name the file to write or replace: {typed('config', 'init', '-o', path)}")
+        raise UsageError(f"{path} {what}.", f"Name a new file: {typed('config', 'init', '-o', 'FILE.toml')}")
     resolved = settings.resolve_with_preset(preset, [{"model": {"name": model}}] if model else [])
     durable.write_text(path, starter(resolved, f"vidcvae config init{f' --preset {preset}' if preset else ''}"))
     if json:
