@@ -38,7 +38,7 @@ def test_the_second_writer_is_refused_and_told_who_holds_it(cli: Cli, forks: For
 
     assert lock.holder(Path("r")) == "", "the kernel has dropped the lock; the file is still there"
     assert json.loads(Path("r/.lock").read_text())["pid"] == pid
-    over = cli("resume", "r", "--max-minutes", 0.0001, "--plain")
+    over = cli("resume", "r", "--more-minutes", 0.01, "--plain")
     assert over.code == 0, over.err
     assert f"process {pid} on" in over.err and "taking over" in over.err
     assert Path("r/history.jsonl").stat().st_ino == history
