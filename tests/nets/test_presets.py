@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tests.nets import commands
+from tests.nets import commands, surface
 from tests.nets.commands import COMMANDS, FRAMES, PRESETS, SIZES, TWIN, Preset, Step
 from tests.nets.in_process import explained, vidcvae
 from tests.nets.opened import opened, strict_json
@@ -166,11 +166,11 @@ def test_every_command_takes_every_preset(
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if Preset(name).in_full])
 def test_every_command_and_option_is_tried_or_excused(name: str) -> None:
-    assert commands.unexercised(Preset(name)) == [], "give it in tests/nets/commands.py, or say there why not"
+    assert surface.unexercised(Preset(name)) == [], "give it in tests/nets/commands.py, or say in surface.py why not"
 
 
 def test_the_net_notices_a_new_command_and_a_new_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(commands.SURFACE, "evaluate", [*commands.SURFACE["evaluate"], "--new"])
     monkeypatch.setitem(commands.SURFACE, "invent", ["RUN"])
-    monkeypatch.setitem(commands.EXCUSED, "gone", "was there once")
-    assert commands.unexercised(Preset(PRESETS[0])) == ["evaluate --new", "invent", "needless excuse: gone"]
+    monkeypatch.setitem(surface.EXCUSED, "gone", "was there once")
+    assert surface.unexercised(Preset(PRESETS[0])) == ["evaluate --new", "invent", "needless excuse: gone"]

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ from vidcvae.data import synthetic_push
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
 from vidcvae.evaluation.freerun import COLUMNS, Way
+from vidcvae.models import arithmetic
 from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
-from vidcvae.training import timing, validation
+from vidcvae.training import pace, timing, validation
 from vidcvae.training.loop import train
 
 from .conftest import tiny_config
@@ -207,18 +208,24 @@ def test_a_time_budget_ends_the_run_with_everything_saved(tmp_path: Path, square
 def test_the_validation_that_ends_a_run_takes_nothing_from_its_time_budget(
     tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = validation.measured
+    """By a clock of our own: a step takes 20 seconds, the validation two minutes, and the budget is one minute."""
+    clock, measured = SimpleNamespace(now=0.0), validation.measured
 
     def slow(*args: Any) -> Any:
-        time.sleep(1.2)
+        clock.now += 120
         return measured(*args)
 
+    def report(event: dict[str, Any]) -> None:
+        clock.now += 20 * (event["kind"] == "progress")
+
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(validation, "measured", slow)
-    config = tiny_config(training={"epochs": 100000, "max_minutes": 0.01}, validation={"every": 100000})
+    config = tiny_config(training={"epochs": 100000, "max_minutes": 1.0}, validation={"every": 100000})
     run = new_run(tmp_path / "run", config)
-    outcome = train(run, config, squares)
-    assert 0.01 <= outcome.minutes < 0.02 <= outcome.validation_minutes
-    assert last(run).meta["progress"]["minutes"] == pytest.approx(outcome.minutes, abs=0.005)
+    outcome = train(run, config, squares, report=report)
+    assert outcome.steps == 3
+    assert (outcome.minutes, outcome.validation_minutes) == (pytest.approx(1.0), pytest.approx(2.0))
+    assert last(run).meta["progress"]["minutes"] == pytest.approx(1.0)
 
 
 def test_every_step_is_told_and_losses_within_seconds(tmp_path: Path, squares: VideoData) -> None:
@@ -288,6 +295,25 @@ def test_a_resumed_run_keeps_what_auto_chose(
     monkeypatch.setattr(timing, "training_arithmetic", lambda *_: other)
     train(broken, config, squares, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_an_older_run_with_auto_goes_on_in_what_auto_was_then(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str
+) -> None:
+    """Its checkpoints do not say: it was bfloat16 where the hardware has it, however fast that is."""
+    other = Arithmetic("float32" if has_bf16 else "bf16", 1, "measured now")
+    monkeypatch.setattr(timing, "training_arithmetic", lambda *_: other)
+    monkeypatch.setattr(arithmetic, "has_bf16", lambda: has_bf16)
+    config = tiny_config(training={"precision": "auto", "epochs": 2}, validation={"every": 0})
+    run = new_run(tmp_path / "run", config)
+    with pytest.raises(Stopped):
+        train(run, config, squares, report=KillAt("checkpoint", 1))
+    saved = last(run)
+    del saved.meta["arithmetic"]
+    events: list[dict[str, Any]] = []
+    train(run, config, squares, resume=saved, report=events.append)
+    assert [event["precision"] for event in events if event["kind"] == "start"] == [precision]
 
 
 def test_a_validation_of_which_any_score_is_not_finite_ends_the_training_in_words() -> None:

@@ -163,7 +163,10 @@ class Plain:
 
 
 class LiveView:
-    """A progress bar with what is left, the newest losses, and the newest scores."""
+    """A progress bar with what is left, the newest losses, and the newest scores.
+
+    Its sentences are broken between words, unlike commands and paths elsewhere, which stay whole to be pasted.
+    """
 
     def __init__(self) -> None:
         self.bar = Progress(
@@ -186,14 +189,14 @@ class LiveView:
         match event["kind"]:
             case "start":
                 self.ends, self.best = Ends(event), event["best"]
-                self.live.console.print(_start(event), markup=False)
+                self.live.console.print(_start(event), markup=False, soft_wrap=False)
                 self._move()
             case "warning":
-                self.live.console.print(f"warning: {event['text']}", markup=False, style="yellow")
+                self.live.console.print(f"warning: {event['text']}", markup=False, soft_wrap=False, style="yellow")
             case "detail":
                 ui.detail(event["text"])
             case "note":
-                self.live.console.print(event["text"], markup=False, style="dim")
+                self.live.console.print(event["text"], markup=False, soft_wrap=False, style="dim")
             case "progress":
                 self.ends.now_at(event)
                 self._move()
@@ -205,7 +208,7 @@ class LiveView:
                 self.score = event["psnr_zero"]
                 self.best = max(self.score, self.best if self.best is not None else self.score)
                 self.bar.update(self.validating, visible=False)
-                self.live.console.print(_validation(event), markup=False)
+                self.live.console.print(_validation(event), markup=False, soft_wrap=False)
 
     def _move(self) -> None:
         left = self.ends.minutes_left

@@ -73,6 +73,12 @@ def restored(saved: Any) -> Arithmetic | None:
     return Arithmetic(saved["precision"], torch.get_num_threads() if _threads_are_set() else threads, "as before")
 
 
+def by_hardware(device: str) -> Arithmetic:
+    """bfloat16 where the hardware has it: on a GPU, and what "auto" was in checkpoints that do not say."""
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else has_bf16()
+    return Arithmetic("bf16" if native else "float32", torch.get_num_threads(), "what the hardware has")
+
+
 def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable[[torch.dtype], Step]) -> Arithmetic:
     """What ``wanted`` ("float32", "bf16" or "auto") means on this machine.
 
@@ -84,8 +90,7 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
     if wanted != "auto":
         return Arithmetic(wanted, most, "as asked for")
     if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Arithmetic("bf16" if native else "float32", most, "as the GPU is made for")
+        return by_hardware(device)
     two = has_bf16()
     free_threads = not _threads_are_set()
     key = _key({**about, "threads": most, "free": free_threads})

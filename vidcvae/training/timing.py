@@ -15,7 +15,7 @@ from torch import Tensor
 from vidcvae import rng
 from vidcvae.config import Config, Svg
 from vidcvae.data.clips import ClipBatch
-from vidcvae.models.arithmetic import Arithmetic, Step, chosen, restored
+from vidcvae.models.arithmetic import Arithmetic, Step, by_hardware, chosen, restored
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.svg import condition_size
 from vidcvae.storage import durable
@@ -37,9 +37,8 @@ def settled(
     What was measured is kept in RUN/precision.json.
     """
     auto = config.training.precision == "auto"
-    before = restored(resume.meta.get("arithmetic")) if resume and auto else None
-    if before:
-        return before
+    if resume and auto:
+        return restored(resume.meta.get("arithmetic")) or by_hardware(device)
     found = Arithmetic(**ranks.from_main(lambda: asdict(training_arithmetic(model, config, device, ranks.world))))
     if auto and ranks.main:
         durable.write_json(run.path / "precision.json", asdict(found))

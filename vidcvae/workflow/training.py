@@ -159,7 +159,7 @@ class Longer:
     def totals(self, run: RunFolder, epochs: int, minutes: float) -> dict[str, Any]:
         """The settings that this means for a run that had so many epochs and minutes.
 
-        Raises ``UsageError`` for a total that the run has used up.
+        Raises ``UsageError`` for a total of minutes that the run has used up.
         """
         if self.epochs is not None and self.more_epochs is not None:
             raise UsageError("--epochs and --more-epochs both say how long the run is.", "Leave one of them out.")
@@ -170,11 +170,6 @@ class Longer:
             found["epochs"] = epochs + self.more_epochs
         if self.more_minutes is not None:
             found["max_minutes"] = round(minutes + self.more_minutes, 2)
-        if self.epochs is not None and self.epochs < epochs:
-            raise UsageError(
-                f"{run.path} has already finished {counted(epochs, 'epoch')}, more than {self.epochs} in total.",
-                f"Go on for 10 more: {typed('resume', run.path, '--more-epochs', 10)}",
-            )
         if self.max_minutes and self.max_minutes <= minutes:
             raise UsageError(
                 f"{run.path} has already trained for {minutes:.1f} minutes, and --max-minutes {self.max_minutes:g} "
@@ -236,9 +231,10 @@ def _resume(
     config = settings.with_values(config, {"training": given, "data": {"path": place}})
     ranks = ranks or distributed.join(config)
     audience.tell_failures()
-    if config.training.epochs < epochs:  # as its config.toml says now
+    if config.training.epochs < epochs:
         raise UsageError(
-            f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than {config.training.epochs}.",
+            f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than the "
+            f"{config.training.epochs} that it is to have in total.",
             f"Go on for 10 more: {typed('resume', folder.path, '--more-epochs', 10)}",
         )
     with audience.progress("reading the data") as advance:
