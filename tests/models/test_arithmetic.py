@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ Steps = Callable[[torch.dtype], Callable[[], None]]
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache of a quiet machine that has bfloat16."""
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's cache of a quiet machine that has bfloat16 and one thread."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(arithmetic, "_nothing_else_runs", lambda: True)
     monkeypatch.setattr(arithmetic, "has_bf16", lambda: True)
-    return tmp_path / "vidcvae" / "speed.json"
+    with arithmetic.threads(1):
+        yield tmp_path / "vidcvae" / "speed.json"
 
 
 def sleeping(float32: float, bf16: float, made: list[torch.dtype] | None = None) -> Steps:
@@ -106,6 +107,30 @@ def test_threads_are_tried_where_the_user_has_not_said_how_many(cache: Path, mon
         assert found.threads == 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_is_kept_says_the_precision_beside_other_programs_but_not_the_threads(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads of a quiet machine would be several times slower than one beside another program."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with arithmetic.threads(2):
+        times = {2: 0.002, 1: 0.004}
+        bf16_faster: Steps = lambda dtype: (  # noqa: E731
+            lambda: time.sleep(times[torch.get_num_threads()] * (1 if dtype == torch.bfloat16 else 2))
+        )
+        assert chosen("auto", "cpu", ABOUT, bf16_faster).saved() == {"precision": "bf16", "threads": 2}
+        kept = cache.read_bytes()
+        monkeypatch.setattr(arithmetic, "_nothing_else_runs", lambda: False)
+        times |= {2: 0.008}
+        made: list[torch.dtype] = []
+        beside = chosen("auto", "cpu", ABOUT, lambda dtype: (made.append(dtype), bf16_faster(dtype))[1])
+        assert beside.saved() == {"precision": "bf16", "threads": 1}
+        assert (made, beside.why) == ([torch.bfloat16], "measured beside other programs")
+        assert cache.read_bytes() == kept
+        monkeypatch.setattr(arithmetic, "_nothing_else_runs", lambda: True)
+        assert chosen("auto", "cpu", ABOUT, bf16_faster).threads == 2
 
 
 @pytest.mark.parametrize("saved", [None, "bf16", {}, {"precision": "int8"}, {"precision": ["bf16"]}])

@@ -70,7 +70,7 @@ def restored(saved: Any) -> Arithmetic | None:
     threads = saved.get("threads")
     if not isinstance(threads, int) or isinstance(threads, bool) or not 0 < threads <= _cores():
         threads = torch.get_num_threads()
-    return Arithmetic(saved["precision"], torch.get_num_threads() if _threads_are_set() else threads, "as before")
+    return Arithmetic(saved["precision"], torch.get_num_threads() if threads_are_set() else threads, "as before")
 
 
 def by_hardware(device: str) -> Arithmetic:
@@ -83,7 +83,8 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
     """What ``wanted`` ("float32", "bf16" or "auto") means on this machine.
 
     ``step_in`` makes a step of a given precision that can be timed; ``about`` is all that its time depends on, so that
-    an answer is remembered under it. Threads are chosen too where the user has not said how many (OMP_NUM_THREADS).
+    an answer is remembered under it. Threads are chosen too where the user has not said how many (OMP_NUM_THREADS);
+    beside other programs their number is measured each time.
     On a GPU auto is bfloat16 where it is native: eager steps do not tell how fast a graph of them is.
     """
     most = torch.get_num_threads()
@@ -91,16 +92,18 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
         return Arithmetic(wanted, most, "as asked for")
     if device == "cuda":
         return by_hardware(device)
-    two = has_bf16()
-    free_threads = not _threads_are_set()
+    free_threads = not threads_are_set()
     key = _key({**about, "threads": most, "free": free_threads})
-    known = remembered().get(key)
-    if known and 0 < known.threads <= most:
+    quiet, known = _nothing_else_runs(), remembered().get(key)
+    if known and not 0 < known.threads <= most:
+        known = None
+    if known and (quiet or not free_threads):
         return known
-    steps = {name: step_in(dtype) for name, dtype in PRECISIONS.items() if name != "bf16" or two}
-    quiet, precision, seconds = _nothing_else_runs(), "float32", {}
+    names = [known.precision] if known else ["float32", "bf16"][: 1 + has_bf16()]
+    steps = {name: step_in(PRECISIONS[name]) for name in names}
+    precision, number, seconds = names[0], most, known.seconds if known else {}
     with threads():
-        if two:
+        if len(steps) > 1:
             # Beside other programs two threads tell nothing; the processor's time in one thread still does
             if not quiet:
                 torch.set_num_threads(1)
@@ -110,12 +113,11 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
             precision = "bf16" if best["bf16"] < MARGIN * best["float32"] else "float32"
             of = "" if quiet else " of processor time"
             seconds = {_way(name, torch.get_num_threads()) + of: value for name, value in best.items()}
-        number = most
         if free_threads and most > 1:
-            found = timed({n: _with_threads(n, steps[precision]) for n in (most, *THREADS) if n <= most})
+            found = timed({n: _with_threads(n, steps[precision]) for n in thread_counts(most)})
             fastest = min(found, key=lambda n: found[n])
             number = fastest if found[fastest] < MARGIN * found[most] else most
-            seconds |= {_way(precision, n): value for n, value in found.items()}
+            seconds = seconds | {_way(precision, n): value for n, value in found.items()}
     busy = not (quiet and _nothing_else_runs())
     result = Arithmetic(precision, number, "measured beside other programs" if busy else "measured now", seconds)
     if not busy:  # what is fastest beside another program is so only as long as that runs
@@ -166,6 +168,11 @@ def timed(ways: Mapping[K, Step], clock: Callable[[], float] = time.perf_counter
     return best
 
 
+def thread_counts(most: int) -> list[int]:
+    """The numbers of threads that are tried, PyTorch's own first."""
+    return [most, *(n for n in THREADS if n < most)]
+
+
 def _with_threads(n: int, step: Step) -> Step:
     def run() -> None:
         torch.set_num_threads(n)
@@ -192,7 +199,7 @@ def has_bf16() -> bool:
     return False
 
 
-def _threads_are_set() -> bool:
+def threads_are_set() -> bool:
     """Whether the user, or torchrun, has said how many threads there are."""
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 

@@ -1,7 +1,7 @@
 """The training loop: what is trained, step after step, each saved so that it can go on.
 
 Everything random is a function of (seed, stream, step), so a resumed run is the uninterrupted one, bit for bit: on a
-CPU always, on a GPU with ``training.deterministic``.
+CPU as long as the number of threads is the same (``threads``), on a GPU with ``training.deterministic``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, typed
 from vidcvae.models import build_model
+from vidcvae.models.arithmetic import threads
 from vidcvae.models.loading import load_weights, pick_device
 from vidcvae.schema import error_name, kl_unit
 from vidcvae.storage import checkpoint, durable
@@ -34,6 +35,7 @@ from vidcvae.training.pace import Pace
 from vidcvae.training.signals import Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
 from vidcvae.training.step import Draws, Weights, forcing_mask
+from vidcvae.training.threads import Threads, may_change
 from vidcvae.training.timing import settled
 
 Report = Callable[[dict[str, Any]], None]
@@ -79,8 +81,7 @@ def train(
 ) -> Outcome:
     """Train until the epochs or the minutes are over, from the start or from a checkpoint of this run.
 
-    ``weights`` are where a fresh run starts from, in place of random ones.
-    ``report`` is told of every event as a dict with a "kind"; the same dicts make up the run's history.
+    ``weights`` are where a fresh run starts from. ``report`` gets every event, a dict with a "kind"; the history too.
     ``ranks`` are the processes that train together (``distributed.join``); rank 0 alone writes and reports.
     Raises ``Stopped`` after a signal, with everything saved, ``NonFiniteError`` before a NaN does any harm, and
     ``VidcvaeError`` where the memory is not enough.
@@ -120,6 +121,7 @@ class _Training:
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.arithmetic = settled(model, config, self.device, self.ranks, self.run, self.resume)
         self.dtype = self.arithmetic.dtype
+        self.threads = Threads(self.arithmetic.threads, may_change(config, self.device, self.ranks.world))
         if config.training.batch_norm_ranks == "sync":
             share_statistics(model, self.ranks)
         self.state = new_state(model, config)
@@ -138,10 +140,8 @@ class _Training:
     # --- 2. the loop -------------------------------------------------------------------------------
 
     def run_to_the_end(self) -> Outcome:
-        threads = torch.get_num_threads()
-        with listening() as self.requests:
+        with listening() as self.requests, threads(self.threads.number):
             try:
-                torch.set_num_threads(self.arithmetic.threads)
                 self._announce()
                 self._begin_alike()
                 while self.progress.epochs < self.config.training.epochs and not self._out_of_time():
@@ -152,7 +152,6 @@ class _Training:
                 raise self._stopped() from None
             finally:
                 self.engine.close()
-                torch.set_num_threads(threads)
                 if self.ranks.main:
                     self.history.close()
         minutes, last = self.pace.minutes(), self.pace.last_validation
@@ -232,7 +231,8 @@ class _Training:
         # 3. the update
         self.state.model.train()
         try:
-            terms, ends = self.engine.step(batch, draws, weights)
+            with self.threads.step(progress.step):
+                terms, ends = self.engine.step(batch, draws, weights)
         except NonFiniteError as error:
             raise self._non_finite(error, places, batch, draws, weights) from None
         if self.state.replay:
@@ -254,6 +254,8 @@ class _Training:
         progress.epoch.add(numbers)
         if self.ranks.main:
             self.report(self.pace.after_step(progress.step, numbers))
+        if self.threads.change:
+            self.report({"kind": "detail", "text": self.threads.change})
         if progress.step % train.log_every == 0:
             self._log("step", progress.window)
             progress.window = Meter()
@@ -312,15 +314,14 @@ class _Training:
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self._check()
-        progress.minutes, progress.saved_step = self.pace.minutes(), progress.step
-        self.asked.save = False
+        progress.minutes, progress.saved_step, self.asked.save = self.pace.minutes(), progress.step, False
         if not self.ranks.main:
             return
         size = self.history.size if self._before_epoch_end is None else self._before_epoch_end
         meta = {
             "version": __version__,
             "config": settings.to_table(self.config),
-            "arithmetic": self.arithmetic.saved(),
+            "arithmetic": self.arithmetic.saved() | {"threads": self.threads.number},
             "step": progress.step,
             "epoch": progress.epochs,
             "scores": progress.scores,
@@ -390,9 +391,8 @@ class _Training:
         self.asked.save |= bool(any_save)
 
     def _log(self, kind: str, meter: Meter) -> None:
-        if not self.ranks.main:
-            return
-        self._record(self.pace.record(kind, self.progress.step, meter))
+        if self.ranks.main:
+            self._record(self.pace.record(kind, self.progress.step, meter))
 
     def _record(self, record: dict[str, Any]) -> None:
         if self.ranks.main:
