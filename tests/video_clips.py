@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidcvae.data import dancer, synthetic
-from vidcvae.data.skeleton import JOINTS
+from vidcvae.own_clips.skeleton import JOINTS
+from vidcvae.scenes import dancer, dancing
 
 
 class Clip(NamedTuple):
@@ -30,14 +30,14 @@ class Clip(NamedTuple):
 
 def make_clip(count: int, size: tuple[int, int], seed: int = 0) -> Clip:
     tracks = dancer.choreography(count, seed)
-    light = synthetic._light(count, size, seed, 0)
-    room = synthetic._room(size, seed)
+    light = dancing._light(count, size, seed, 0)
+    room = dancing._room(size, seed)
     frames, joints = [], np.full((count, 25, 2), np.nan)
     for t in range(count):
         pose = {key: float(track[t]) for key, track in tracks.items()}
         body = dancer.joints(pose)
-        frames.append(synthetic._paint(body, pose, room, light[t], size).transpose(1, 2, 0))
-        for name, point in synthetic._seen(body, pose, size).items():
+        frames.append(dancing._paint(body, pose, room, light[t], size).transpose(1, 2, 0))
+        for name, point in dancing._seen(body, pose, size).items():
             joints[t, JOINTS.index(name)] = point
     return Clip(np.stack(frames), joints)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from vidcvae.__main__ import main
-from vidcvae.data import pose_folder, synthetic
+from vidcvae.data import pose_folder
+from vidcvae.scenes import dancing
 
 
 class Result(NamedTuple):
@@ -50,7 +51,7 @@ TINY = (
 def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic dance in the course's layout, 16x16: 40 training frames, 8 of validation, 1 test."""
     folder = tmp_path_factory.mktemp("data") / "dance"
-    pose_folder.write_folder(synthetic.dance(40, 8, 1, 0, (16, 16)), folder)
+    pose_folder.write_folder(dancing.dance(40, 8, 1, 0, (16, 16)), folder)
     return folder
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from vidcvae import config as settings
 from vidcvae.cli import evaluate, export, generate, plot
-from vidcvae.data import images, open_dataset
+from vidcvae.data import images
 from vidcvae.errors import VidcvaeError
 from vidcvae.evaluation.score import score_split
 from vidcvae.models import build_model
@@ -29,6 +29,7 @@ from vidcvae.output import media
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.course_import import from_course_names
 from vidcvae.storage.run import RunFolder
+from vidcvae.workflow.datasets import open_dataset
 
 H, W, FRAMES = 8, 16, 7
 MODEL = {"frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}

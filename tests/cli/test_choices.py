@@ -10,9 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vidcvae import schema
 from vidcvae.cli.app import app
-from vidcvae.config import preset_names
+from vidcvae.config import preset_names, schema
 from vidcvae.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidcvae.data import open_dataset, skeleton
+from vidcvae.own_clips import skeleton
+from vidcvae.workflow.datasets import open_dataset
 
 from .. import video_clips as clips
 from .conftest import TINY, Cli

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vidcvae.cli import dataset
-from vidcvae.data import synthetic, synthetic_push
 from vidcvae.errors import DataError, UsageError, VidcvaeError
+from vidcvae.scenes import dancing, pushing
 
 runner = CliRunner()
 
@@ -138,7 +138,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_drawing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    for drawing in (synthetic.dance, synthetic_push.push):
+    for drawing in (dancing.dance, pushing.push):
         monkeypatch.setattr(drawing.__module__ + "." + drawing.__name__, lambda *_: pytest.fail("drawn before"))
     with pytest.raises(DataError, match=r"cannot write .*file/out: Not a directory"):
         run("synth", kind, tmp_path / "file/out")

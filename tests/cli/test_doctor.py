@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vidcvae.cli import doctor
-from vidcvae.machine import processor
+from vidcvae.device import processor
 
 from .conftest import Cli
 

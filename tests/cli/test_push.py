@@ -14,11 +14,12 @@ from PIL import Image
 
 from tests.cli.conftest import Cli
 from vidcvae import config as settings
-from vidcvae.data import images, packed, synthetic_push, trajectories
+from vidcvae.data import images, packed, trajectories
 from vidcvae.data.clips import condition_rows
 from vidcvae.models import build_model
 from vidcvae.models.rollout import rollout
 from vidcvae.output import media, pictures
+from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.run import create_run
 
@@ -42,7 +43,7 @@ def _save_model(path: Path, **model: Any) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with clips of 6 frames (``push``), two models, and the first frames of a clip (``given``)."""
     place = tmp_path_factory.mktemp("place")
-    synthetic_push.write_folder(synthetic_push.push(2, 3, 1, FRAMES, 0), place / "push")
+    pushing.write_folder(pushing.push(2, 3, 1, FRAMES, 0), place / "push")
     _save_model(place / "lp.safetensors", name="svg-lp")
     _save_model(place / "actions.safetensors", conditions="actions")
     _save_model(place / "free.safetensors", conditions="none")
@@ -263,6 +264,6 @@ def test_unimported_and_half_imported_data_say_what_to_type(cli: Cli, records: P
 
 
 def test_pack_begins_a_new_file_at_the_shard_size(cli: Cli, tmp_path: Path) -> None:
-    synthetic_push.write_folder(synthetic_push.push(60, 1, 0, 7, 0), tmp_path / "push")  # 5 MiB
+    pushing.write_folder(pushing.push(60, 1, 0, 7, 0), tmp_path / "push")  # 5 MiB
     assert cli("dataset", "pack", tmp_path / "push", tmp_path / "packed", "--shard-size", 2).code == 0
     assert len(list((tmp_path / "packed").glob("data-*.bin"))) == 3

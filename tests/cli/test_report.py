@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.evaluation import diagnostics, score
+from vidcvae.evaluation import drift, score
 from vidcvae.output import plots
 from vidcvae.output import report as page_of
 
@@ -45,7 +45,7 @@ def test_a_report_of_two_runs(cli: Cli, runs: list[str], monkeypatch: pytest.Mon
         raise AssertionError("scored again")
 
     monkeypatch.setattr(score, "score_split", never)
-    monkeypatch.setattr(diagnostics, "drift", never)
+    monkeypatch.setattr(drift, "drift", never)
     assert cli("report", *runs, "--no-videos", "-o", "r.html").code == 0, "scores that are there are taken as they are"
     page = Path("r.html").read_text()
     assert "<canvas" not in page and "Age test" in page, "and so is the drift"

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from vidcvae.data import open_dataset
 from vidcvae.data.packed import open_packed
 from vidcvae.storage import checkpoint, durable, lock
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import create_run
+from vidcvae.workflow.datasets import open_dataset
 
 from .conftest import TINY, Cli
 

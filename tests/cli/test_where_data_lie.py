@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vidcvae.data import pose_folder, synthetic, synthetic_push
+from vidcvae.data import pose_folder
+from vidcvae.scenes import dancing, pushing
 
 from .conftest import TINY, Cli, Result
 
@@ -48,7 +49,7 @@ def test_what_to_type_next_can_be_pasted_though_names_have_spaces(cli: Cli, tiny
 
 
 def test_robot_pushing_says_next_what_can_be_pasted(cli: Cli) -> None:
-    synthetic_push.write_folder(synthetic_push.push(2, 1, 1, 6, 0), Path("a push"))
+    pushing.write_folder(pushing.push(2, 1, 1, 6, 0), Path("a push"))
     small = ("backbone=dcgan64", "frame_dim=4", "latent_dim=2", "hidden_dim=8")
     model = [word for text in small for word in ("--set", f"model.{text}")]
     steps = ("--epochs", 1, "--set", "training.steps_per_epoch=1", "--clip-length", 4, "--batch-size", 2)
@@ -72,7 +73,7 @@ def test_data_without_validation_is_told_before_and_after(cli: Cli, tiny_dance: 
 
 
 def test_a_model_that_is_not_for_the_data_makes_no_run(cli: Cli, tiny_dance: Path) -> None:
-    synthetic_push.write_folder(synthetic_push.push(1, 1, 0, 6, 0), Path("push"))
+    pushing.write_folder(pushing.push(1, 1, 0, 6, 0), Path("push"))
     short = Path("short")
     shutil.copytree(tiny_dance, short)
     for part in ("val_img", "val_label"):
@@ -130,7 +131,7 @@ def test_a_dataset_that_was_moved(cli: Cli, tiny_dance: Path) -> None:
         ), lost.err
         assert "vidcvae resume runs/r --data DATASET" in lost.err
     assert cli("evaluate", "r", "--data", "moved data").code == 0
-    pose_folder.write_folder(synthetic.dance(36, 8, 1, 0, (16, 16)), Path("other"))
+    pose_folder.write_folder(dancing.dance(36, 8, 1, 0, (16, 16)), Path("other"))
     other = cli("resume", "r", "--epochs", 2, "--data", "other")
     assert (
         other.code == 4 and "other is not what runs/r began with: it has 36 training frames in 1 sequences" in other.err

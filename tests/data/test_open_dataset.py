@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidcvae.data import layout, open_dataset, open_stream, packed, pose_folder, synthetic
+from vidcvae.data import packed, pose_folder
+from vidcvae.data.dataset import layout, open_stream
 from vidcvae.errors import DataError
+from vidcvae.scenes import dancing
+from vidcvae.workflow.datasets import open_dataset
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    pose_folder.write_folder(synthetic.dance(12, 4, 1, 0, (16, 32)), tmp_path / "dance")
+    pose_folder.write_folder(dancing.dance(12, 4, 1, 0, (16, 32)), tmp_path / "dance")
     return tmp_path / "dance"
 
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vidcvae.data import open_dataset, packed
+from vidcvae.data import packed
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.errors import DataError, UsageError, VidcvaeError
+from vidcvae.workflow.datasets import open_dataset
 
 
 def make(seed: int = 0) -> VideoData:

@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from vidcvae.config import Data, Svg
-from vidcvae.data import open_dataset, synthetic_push
+from vidcvae.scenes import pushing
+from vidcvae.workflow.datasets import open_dataset
 
 from .conftest import PLACES, Known, Train, Trained, begins, config, dataset
 
@@ -149,7 +150,7 @@ def test_clips_are_moved_by_up_to_so_many_pixels(train: Train) -> None:
 @pytest.mark.setting("data.condition")
 @pytest.mark.parametrize(("condition", "row"), [("source", -1), ("target", 0)])
 def test_the_row_of_actions_into_frame_t_is_its_own_or_the_one_before(train: Train, condition: str, row: int) -> None:
-    data = synthetic_push.push(2, 0, 0, 9, 0)
+    data = pushing.push(2, 0, 0, 9, 0)
     tracks = [np.concatenate([s.tracks["action"], s.tracks["position"]], 1) for s in data.split("train")]
     model = {"name": "svg-fp", "backbone": "dcgan64", "frame_dim": 4, "latent_dim": 2, "hidden_dim": 8}
     chosen = config(

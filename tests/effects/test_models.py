@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from vidcvae.config import AnchorCvae as AnchorConfig
 from vidcvae.config import PoseCvae as PoseConfig
 from vidcvae.config import Svg as SvgConfig
-from vidcvae.data import synthetic_push
 from vidcvae.models import build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.interface import at
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.models.svg import Svg
+from vidcvae.scenes import pushing
 
 from .conftest import Known, Train, config
 
@@ -173,7 +173,7 @@ def test_sizes_of_codes_latents_and_lstms() -> None:
 @pytest.mark.parametrize(("conditions", "size"), [("none", 0), ("actions", 4), ("actions+positions", 7)])
 def test_what_stands_beside_code_and_latent(train: Train, conditions: str, size: int, embedding: int) -> None:
     """Of a training on data that have both; the embedding is linear, and there is none of nothing."""
-    data = synthetic_push.push(1, 0, 0, 4, 0)
+    data = pushing.push(1, 0, 0, 4, 0)
     model = {"name": "svg-fp", **TINY, "conditions": conditions, "condition_embedding": embedding}
     chosen = config(model=model, data={"size": [64, 64]}, training={"past": 2, "epochs": 1})
     (step,) = train(chosen, data, Known()).steps

@@ -15,7 +15,7 @@ import torch
 
 from vidcvae import config as settings
 from vidcvae.data.clips import Sequence, VideoData
-from vidcvae.evaluation import diagnostics
+from vidcvae.evaluation import drift
 from vidcvae.evaluation.score import score_split
 from vidcvae.models.interface import at
 from vidcvae.models.loading import Loaded, load_model
@@ -104,7 +104,7 @@ def test_the_appearance_follows_the_anchor(trained: Loaded, data: VideoData) -> 
 
 
 def test_five_thousand_frames_do_not_collapse(trained: Loaded, data: VideoData) -> None:
-    found = diagnostics.long_run(trained, data, "val", frames=5000)
+    found = drift.long_run(trained, data, "val", frames=5000)
     assert len(found.passes) == 172
     assert found.lost < 0.5
     assert min(found.passes) > found.passes[0] - 0.5

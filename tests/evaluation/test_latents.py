@@ -14,7 +14,7 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, condition_rows
 from vidcvae.evaluation import latents
-from vidcvae.evaluation.freerun import POSTERIOR_ROWS
+from vidcvae.evaluation.free_run import POSTERIOR_ROWS
 from vidcvae.evaluation.latents import bounds, measure_bounds, measure_latents
 from vidcvae.models import build_model
 

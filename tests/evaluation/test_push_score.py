@@ -15,7 +15,7 @@ from vidcvae import config as settings
 from vidcvae.config import Config, Validation
 from vidcvae.data.clips import Sequence, VideoData, condition_rows
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.freerun import Way, measure, other_clips, sample_seed, sequence_noise
+from vidcvae.evaluation.free_run import Way, measure, other_clips, sample_seed, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries, with_past
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel

@@ -19,7 +19,7 @@ from vidcvae import rng
 from vidcvae.config import Config, Data
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.freerun import Way, measure, sequence_noise
+from vidcvae.evaluation.free_run import Way, measure, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries
 from vidcvae.models.loading import Loaded
 from vidcvae.models.pose_cvae import PoseCvae

@@ -24,8 +24,9 @@ from tests.nets.in_process import explained, vidcvae
 from tests.nets.opened import opened, strict_json
 from vidcvae.cli import trials
 from vidcvae.cli.training_view import Screen
-from vidcvae.data import pose_folder, synthetic, synthetic_push
+from vidcvae.data import pose_folder
 from vidcvae.models import build_model
+from vidcvae.scenes import dancing
 from vidcvae.workflow import training
 
 
@@ -47,10 +48,10 @@ class Moments(nn.Module):
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders with ``data`` and ``long`` for a dance and for robot pushing, by what conditions a model of theirs."""
     pose, pushing = (tmp_path_factory.mktemp(f"net-{kind}") for kind in ("dance", "push"))
-    pose_folder.write_folder(synthetic.dance(64, FRAMES["pose"], 2, 0, SIZES["pose"]), pose / "data")
-    pose_folder.write_folder(synthetic.dance(24, 33, 0, 0, SIZES["pose"]), pose / "long")
-    synthetic_push.write_folder(synthetic_push.push(7, 2, 2, FRAMES["actions+positions"], 0), pushing / "data")
-    synthetic_push.write_folder(synthetic_push.push(1, 2, 0, 18, 0), pushing / "long")
+    pose_folder.write_folder(dancing.dance(64, FRAMES["pose"], 2, 0, SIZES["pose"]), pose / "data")
+    pose_folder.write_folder(dancing.dance(24, 33, 0, 0, SIZES["pose"]), pose / "long")
+    pushing.write_folder(pushing.push(7, 2, 2, FRAMES["actions+positions"], 0), pushing / "data")
+    pushing.write_folder(pushing.push(1, 2, 0, 18, 0), pushing / "long")
     return {"pose": pose, "actions+positions": pushing}
 
 

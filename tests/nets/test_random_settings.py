@@ -18,7 +18,8 @@ from tests.nets.drawn import configs, start
 from tests.nets.in_process import explained, vidcvae
 from vidcvae import config as settings
 from vidcvae.config import MODELS, Config
-from vidcvae.data import pose_folder, synthetic, synthetic_push
+from vidcvae.data import pose_folder
+from vidcvae.scenes import dancing, pushing
 
 IN_CI = {"pose-cvae": 6, "anchor-cvae": 8, "svg-fp": 3, "svg-lp": 3}  # frames of 64x64 take their time
 THOROUGH = 300
@@ -37,8 +38,8 @@ COMMANDS = (
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """The least that can be trained, scored and shown: of a dance (False), and of robot pushing (True)."""
     place = tmp_path_factory.mktemp("drawn-data")
-    pose_folder.write_folder(synthetic.dance(24, 8, 1, 0, (16, 16)), place / "dance")
-    synthetic_push.write_folder(synthetic_push.push(6, 1, 1, 7, 0), place / "push")
+    pose_folder.write_folder(dancing.dance(24, 8, 1, 0, (16, 16)), place / "dance")
+    pushing.write_folder(pushing.push(6, 1, 1, 7, 0), place / "push")
     return {False: place / "dance", True: place / "push"}
 
 

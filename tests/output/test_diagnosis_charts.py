@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from vidcvae.evaluation.diagnostics import AgeTest, Drift
+from vidcvae.evaluation.drift import AgeTest, Drift
 from vidcvae.output import figures, plots, terminal
 
 AGE = AgeTest((4, 5), 3, 21.0, 22.5)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vidcvae.data import synthetic
 from vidcvae.errors import DataError, UsageError
 from vidcvae.output import media, pictures
+from vidcvae.scenes import dancing
 
 SIZE = (8, 16)
 
@@ -113,7 +113,7 @@ def test_mp4_is_h264_that_every_player_shows(tmp_path: Path) -> None:
 
 def test_an_mp4_is_near_its_source_and_says_how_its_colours_are_meant(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
-    frames = [pictures.enlarge(f, 4) for f in synthetic.dance(20, 0, 0, 0).splits["train"][0].frames]
+    frames = [pictures.enlarge(f, 4) for f in dancing.dance(20, 0, 0, 0).splits["train"][0].frames]
     media.save(tmp_path / "a.mp4", frames, 30000 / 1001)
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vidcvae import config as settings
-from vidcvae import schema
+from vidcvae.config import schema
 from vidcvae.errors import DataError, UsageError
 from vidcvae.output import figures, plots, terminal
 from vidcvae.storage import durable

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from vidcvae import config as settings
-from vidcvae.evaluation.diagnostics import AgeTest, Drift
+from vidcvae.evaluation.drift import AgeTest, Drift
 from vidcvae.output import player, plots, report
 
 from . import browser

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from vidcvae.data import open_dataset, packed, pose_folder, synthetic
+from vidcvae.data import packed, pose_folder
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError
 from vidcvae.output import submission
+from vidcvae.scenes import dancing
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.history import History, read_history
 from vidcvae.storage.run import RunFolder, create_run
+from vidcvae.workflow.datasets import open_dataset
 
 from .crashes import Scenario, try_every_crash, try_every_fault
 
@@ -266,7 +268,7 @@ def removal_scenario() -> Scenario:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "dance"
-    pose_folder.write_folder(synthetic.dance(6, 2, 1, 0, (16, 16)), folder)
+    pose_folder.write_folder(dancing.dance(6, 2, 1, 0, (16, 16)), folder)
     return folder
 
 

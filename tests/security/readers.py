@@ -24,11 +24,11 @@ from PIL import Image
 from tests import video_clips as clips
 from tests.security.mutate import mend_png, mutate, mutate_json, mutate_toml
 from vidcvae import config as settings
-from vidcvae.data import bair, facts, images, packed, pose_folder, tfrecord, trajectories
+from vidcvae.data import bair, dataset_toml, images, packed, pose_folder, tfrecord, trajectories
 from vidcvae.data.clips import Sequence, VideoData
-from vidcvae.data.skeleton import JOINTS
 from vidcvae.models import build_model
 from vidcvae.models.loading import build_filled, load_model
+from vidcvae.own_clips.skeleton import JOINTS
 from vidcvae.storage import checkpoint, course_import, history
 
 Files = dict[str, bytes]
@@ -329,14 +329,14 @@ def _read_gif(root: Path) -> None:
 
 
 def _read_keypoints(root: Path) -> None:
-    from vidcvae.data import keypoints
+    from vidcvae.own_clips import keypoints
 
     path = next((path for path in root.iterdir() if path.is_file()), root / "k")
     keypoints.read_keypoints(path)
 
 
 def _read_facts(root: Path) -> None:
-    facts.to_toml(facts.read_facts(root))
+    dataset_toml.to_toml(dataset_toml.read_facts(root))
 
 
 def _read_table(root: Path) -> None:

@@ -21,9 +21,9 @@ from tests.security.readers import READERS, SMALL, course_file, course_weights, 
 from tests.security.test_fuzz import write
 from vidcvae import config as settings
 from vidcvae import reading
-from vidcvae.data import open_dataset
 from vidcvae.errors import DataError, UsageError, VidcvaeError
 from vidcvae.storage import course_import
+from vidcvae.workflow.datasets import open_dataset
 
 pytestmark = pytest.mark.reliability
 PACKAGE = Path(settings.__file__).parent

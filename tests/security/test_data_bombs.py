@@ -14,9 +14,10 @@ import pytest
 from tests.security.bombs import GIB, LITTLE, Bombs
 from tests.security.confined import confined
 from tests.security.readers import SIZE, dance, field, picture, record
-from vidcvae.data import bair, facts, images, keypoints, packed, tfrecord, trajectories
+from vidcvae.data import bair, dataset_toml, images, packed, tfrecord, trajectories
 from vidcvae.errors import DataError
 from vidcvae.output import media
+from vidcvae.own_clips import keypoints
 
 pytestmark = pytest.mark.reliability
 BOMBS = Bombs()
@@ -295,12 +296,12 @@ def table_of_one_endless_line(folder: Path) -> Callable[[], object]:
 
 @bomb("it is too large")
 def facts_of_a_terabyte(folder: Path) -> Callable[[], object]:
-    return read_text(folder / "dataset.toml", "fps = 1\n", lambda: facts.read_facts(folder), 2**40)
+    return read_text(folder / "dataset.toml", "fps = 1\n", lambda: dataset_toml.read_facts(folder), 2**40)
 
 
 @bomb("fps must be a number above 0")
 def facts_with_a_number_above_all_floats(folder: Path) -> Callable[[], object]:
-    return read_text(folder / "dataset.toml", f"fps = 1{'0' * 400}\n", lambda: facts.read_facts(folder))
+    return read_text(folder / "dataset.toml", f"fps = 1{'0' * 400}\n", lambda: dataset_toml.read_facts(folder))
 
 
 @bomb("is not readable JSON")

@@ -16,9 +16,10 @@ import pytest
 from tests.cli.conftest import Cli
 from tests.security.readers import READERS, SIZE, checkpoint_file, dance, picture
 from tests.security.test_fuzz import write
-from vidcvae.data import open_dataset, packed, pose_folder, trajectories
+from vidcvae.data import packed, pose_folder, trajectories
 from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.output import figures, plots
+from vidcvae.workflow.datasets import open_dataset
 
 pytestmark = pytest.mark.reliability
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tests.security.readers import checkpoint_file, dance, sealed, small_config, split_checkpoint
 from vidcvae import config, reading
-from vidcvae.data import facts, keypoints, packed, trajectories
+from vidcvae.config.schema import SECTION_CLASSES
+from vidcvae.data import dataset_toml, packed, trajectories
 from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_model
-from vidcvae.schema import SECTION_CLASSES
+from vidcvae.own_clips import keypoints
 from vidcvae.storage import checkpoint, history
 from vidcvae.training import state
 
@@ -72,7 +73,7 @@ def test_facts(tmp_path: Path, table: dict[str, Any]) -> None:
     lines = (f"{key} = {json.dumps(value)}" for key, value in table.items())
     (tmp_path / "dataset.toml").write_text("\n".join(lines), "utf-8")
     with refused:
-        assert facts.read_facts(tmp_path).fps > 0
+        assert dataset_toml.read_facts(tmp_path).fps > 0
 
 
 parts = st.sampled_from(

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from vidcvae import config as settings
-from vidcvae import schema
-from vidcvae.config import Config
+from vidcvae.config import Config, schema
 from vidcvae.data.clips import Place, Sequence, VideoData
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model

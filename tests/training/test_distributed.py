@@ -22,8 +22,9 @@ import torch
 
 from tests.cli.conftest import TINY
 from vidcvae.__main__ import main
-from vidcvae.data import pose_folder, synthetic
+from vidcvae.data import pose_folder
 from vidcvae.errors import UsageError
+from vidcvae.scenes import dancing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.training import distributed
@@ -189,7 +190,7 @@ class Job:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    pose_folder.write_folder(synthetic.dance(40, 8, 1, 0, (16, 16)), tmp_path / "dance")
+    pose_folder.write_folder(dancing.dance(40, 8, 1, 0, (16, 16)), tmp_path / "dance")
     yield tmp_path
 
 

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.resident import Resident
-from vidcvae.evaluation.freerun import sequence_noise
+from vidcvae.evaluation.free_run import sequence_noise
 from vidcvae.models import build_model, graphs, objectives, rollout
 from vidcvae.models.graphs import Graphed, _map
 from vidcvae.models.interface import at, reparameterize

@@ -16,13 +16,13 @@ import torch
 
 from vidcvae import config as settings
 from vidcvae.config import Config
-from vidcvae.data import synthetic_push
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
-from vidcvae.evaluation.freerun import COLUMNS, Way
+from vidcvae.evaluation.free_run import COLUMNS, Way
 from vidcvae.models import arithmetic
 from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
+from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
@@ -95,7 +95,7 @@ def test_resume_is_exact(tmp_path: Path, squares: VideoData, kind: str, count: i
 
 @pytest.mark.parametrize("name", ["svg-fp", "svg-lp"])
 def test_resume_is_exact_for_svg_too(tmp_path: Path, name: str) -> None:
-    data = synthetic_push.push(6, 2, 0, 5, 0)
+    data = pushing.push(6, 2, 0, 5, 0)
     config = settings.resolve_with_preset(
         None,
         [

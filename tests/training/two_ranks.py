@@ -22,10 +22,11 @@ from tests.training.conftest import moving_square, tiny_config
 from vidcvae import config as settings
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data import clips, synthetic_push
+from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError, Stopped, VidcvaeError
 from vidcvae.models import build_model
+from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
@@ -96,7 +97,7 @@ def same_gradients(ranks: Ranks, patch: pytest.MonkeyPatch) -> dict[str, dict[st
 
 
 def difference(config: Config, ranks: Ranks) -> dict[str, float]:
-    data = SQUARES if config.model.condition == "pose" else synthetic_push.push(4, 1, 0, 6, 0)
+    data = SQUARES if config.model.condition == "pose" else pushing.push(4, 1, 0, 6, 0)
     sequences, batch_size, length = data.split("train"), config.training.batch_size, config.training.clip_length
     torch.manual_seed(3)
     model, twin = build_model(config).double().train(), build_model(config).double().train()

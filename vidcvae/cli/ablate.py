@@ -181,14 +181,14 @@ def _rows(done: list[trials.Trial], quiet: bool) -> list[dict[str, Any]]:
 
 def _age_test(trial: trials.Trial, quiet: bool) -> dict[str, Any] | None:
     """What the last frames lose to the age of a run; kept beside the score. None for a video too short to tell."""
-    from vidcvae.evaluation import diagnostics
+    from vidcvae.evaluation import drift
 
     loaded, data = scored.load(trial.path, "last", quiet=quiet)
 
     def measure() -> dict[str, Any]:
         with ui.progress(f"age test of {trial.path.name}", quiet) as advance:
             device = next(loaded.model.parameters()).device
-            return diagnostics.age_test(loaded, data, device=device, progress=advance).to_json()
+            return drift.age_test(loaded, data, device=device, progress=advance).to_json()
 
     try:
         return scored.measured(loaded, data, "val-age-last", measure)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
+from vidcvae.config.schema import ModelName
 from vidcvae.errors import UsageError
-from vidcvae.schema import ModelName
 
 What = Literal["train", "generate"]
 Against = Literal["plain"]

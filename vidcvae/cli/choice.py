@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
+from vidcvae.config.schema import choices
 from vidcvae.errors import UsageError, did_you_mean
-from vidcvae.schema import choices
 
 MOST_LETTERS = 20  # of choices that stand in the column of types; more are told in the help's text, which folds better
 

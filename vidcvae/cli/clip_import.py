@@ -14,7 +14,7 @@ from vidcvae.cli import choice, command, trained, ui
 from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
-    from vidcvae.data.video import Pictures
+    from vidcvae.own_clips.footage import Pictures
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33")
@@ -87,9 +87,10 @@ def _importer(
         json: command.Json = False,
     ) -> None:
         from vidcvae.cli import dataset
-        from vidcvae.data import keypoints as keypoint_files
         from vidcvae.data import packed as packed_form
-        from vidcvae.data import pose_folder, video_estimate, video_import
+        from vidcvae.data import pose_folder
+        from vidcvae.own_clips import estimation, importing
+        from vidcvae.own_clips import keypoints as keypoint_files
 
         if fps is not None and not 0 < fps <= 1000:
             raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
@@ -102,12 +103,12 @@ def _importer(
             )
         frame_size = dataset.read_size(size) or (0, 0)
         trained.check_new_folder(output)
-        settings = video_import.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
-        with video_estimate.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
+        settings = importing.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
+        with estimation.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
             clip = pictures(source, fps)
             found = keypoint_files.read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
             with ui.progress("reading", quiet=json) as advance:
-                made = video_import.import_clip(clip, found, settings, estimator, advance)
+                made = importing.import_clip(clip, found, settings, estimator, advance)
         if packed:
             packed_form.write(made.data, output)
         else:
@@ -138,21 +139,22 @@ def _importer(
 
 
 def _video(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.data import video
+    from vidcvae.own_clips import footage
 
-    return video.open_video(path)
+    return footage.open_video(path)
 
 
 def _frames(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.data import facts, video
+    from vidcvae.data import dataset_toml
+    from vidcvae.own_clips import footage
 
-    return video.open_frames(path, fps or facts.DEFAULT_FPS)
+    return footage.open_frames(path, fps or dataset_toml.DEFAULT_FPS)
 
 
 def _gif(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.data import video
+    from vidcvae.own_clips import footage
 
-    return video.open_gif(path)
+    return footage.open_gif(path)
 
 
 COMMANDS = {

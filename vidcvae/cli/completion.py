@@ -47,7 +47,7 @@ def _settings() -> dict[str, tuple[str, list[str]]]:
     """``{"kl.type": (default, choices)}`` of every setting of every model."""
     from dataclasses import fields
 
-    from vidcvae.schema import MODELS, SECTION_CLASSES, choices
+    from vidcvae.config.schema import MODELS, SECTION_CLASSES, choices
 
     found: dict[str, tuple[str, list[str]]] = {}
     for section, cls in [*SECTION_CLASSES.items(), *(("model", cls) for cls in MODELS.values())]:

@@ -11,8 +11,8 @@ import typer
 from vidcvae.cli import choice, command, completion, ui
 from vidcvae.config import Config as Defaults
 from vidcvae.config import preset_names
+from vidcvae.config.schema import ModelName, choices
 from vidcvae.errors import UsageError, counted, did_you_mean, typed
-from vidcvae.schema import ModelName, choices
 
 if TYPE_CHECKING:
     from vidcvae.config import Config

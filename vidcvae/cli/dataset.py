@@ -57,7 +57,8 @@ def inspect(
       vidcvae dataset inspect my-dance
       vidcvae dataset inspect my-dance --preview sheet.png
     """
-    from vidcvae.data import images, inspection
+    from vidcvae.data import images
+    from vidcvae.output import inspection
     from vidcvae.storage import durable
 
     if preview:
@@ -93,7 +94,8 @@ def pack(
     Examples:
       vidcvae dataset pack my-dance -o my-dance-packed
     """
-    from vidcvae.data import DEFAULT_SIZES, layout, open_stream, packed
+    from vidcvae.data import packed
+    from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
 
     with ui.progress("packing", quiet=json) as advance:
         wanted = read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
@@ -161,11 +163,13 @@ def synth_dance(
       vidcvae dataset synth dance -o my-dance
       vidcvae dataset synth dance -o small --frames 200 --val 50
     """
-    from vidcvae.data import DEFAULT_SIZES, pose_folder, synthetic
+    from vidcvae.data import pose_folder
+    from vidcvae.data.dataset import DEFAULT_SIZES
+    from vidcvae.scenes import dancing
 
     trained.check_new_folder(output)
     with ui.progress("drawing", quiet=json) as advance:
-        data = synthetic.dance(frames, val, test, seed, read_size(size) or DEFAULT_SIZES["dance"], advance)
+        data = dancing.dance(frames, val, test, seed, read_size(size) or DEFAULT_SIZES["dance"], advance)
     with ui.progress("writing", quiet=json) as advance:
         pose_folder.write_folder(data, output, advance)
     tell_counts(output, data, json)
@@ -187,13 +191,13 @@ def synth_push(
       vidcvae dataset synth push -o my-push
       vidcvae dataset synth push -o small --clips 20 --val 4 --test 4
     """
-    from vidcvae.data import synthetic_push
+    from vidcvae.scenes import pushing
 
     trained.check_new_folder(output)
     with ui.progress("drawing", quiet=json) as advance:
-        data = synthetic_push.push(clips, val, test, frames, seed, advance)
+        data = pushing.push(clips, val, test, frames, seed, advance)
     with ui.progress("writing", quiet=json) as advance:
-        synthetic_push.write_folder(data, output, advance)
+        pushing.write_folder(data, output, advance)
     tell_counts(output, data, json)
 
 

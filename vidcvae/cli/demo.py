@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
+from vidcvae.config.schema import Device
 from vidcvae.errors import typed
-from vidcvae.schema import Device
 
 FRAMES, VAL = 1200, 150
 
@@ -37,10 +37,11 @@ def demo(
     """
     from vidcvae import config as settings
     from vidcvae.cli.training_view import Screen
-    from vidcvae.data import pose_folder, synthetic
+    from vidcvae.data import pose_folder
     from vidcvae.evaluation.score import score_split
     from vidcvae.models.loading import load_model
     from vidcvae.output import figures, generation, media, pictures, plots
+    from vidcvae.scenes import dancing
     from vidcvae.storage import durable
     from vidcvae.workflow import training
 
@@ -53,7 +54,7 @@ def demo(
     config = settings.resolve(settings.read_preset("demo"), layers)
 
     ui.note(f"1. drawing {FRAMES + VAL} frames of a dancer and its skeleton")
-    data = synthetic.dance(FRAMES, VAL, 1, seed, config.data.size)
+    data = dancing.dance(FRAMES, VAL, 1, seed, config.data.size)
     pose_folder.write_folder(data, output / "data")
 
     ui.note(f"2. training {config.model.name} for {max_minutes:g} minutes")

@@ -19,8 +19,8 @@ import typer
 
 from vidcvae import __version__
 from vidcvae.cli import command, ui
+from vidcvae.device import processor
 from vidcvae.errors import EXIT_FAILURE, typed
-from vidcvae.machine import processor
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib")
 EXTRAS = {
@@ -238,7 +238,7 @@ def _libraries() -> Iterator[Finding]:
 def _data() -> Iterator[Finding]:
     from vidcvae import config as settings
     from vidcvae.cli.configuration import PROJECT_FILE
-    from vidcvae.data import layout
+    from vidcvae.data.dataset import layout
     from vidcvae.errors import VidcvaeError
 
     if PROJECT_FILE.exists():

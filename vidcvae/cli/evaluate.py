@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
+from vidcvae.config.schema import Latent
 from vidcvae.errors import DataError, UsageError
-from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import Sequence, VideoData
@@ -131,7 +131,7 @@ def evaluate(
     if lpips_weights or fvd_weights:
         scores["perceptual"] = _perceptual(loaded, dataset, scores, lpips_weights, fvd_weights, json, common)
     if long:
-        from vidcvae.evaluation.diagnostics import long_run
+        from vidcvae.evaluation.drift import long_run
 
         with ui.progress("long run", quiet=json) as advance:
             run_of = long_run(loaded, dataset, split, frames=long, latent=main, progress=advance, **common)

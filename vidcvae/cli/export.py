@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
-from vidcvae.schema import Latent
+from vidcvae.config.schema import Latent
 
 
 def export(

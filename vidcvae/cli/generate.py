@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
+from vidcvae.config.schema import Latent
 from vidcvae.errors import DataError, UsageError, an
-from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,7 +227,7 @@ def _check_not_swapped(first_frame: Path | None, poses: Path | None) -> None:
 
 def _dataset_fps(loaded: Loaded, source: Path | None) -> float | None:
     """Frames a second of the dataset that ``source`` lies in, or else of the one that the model was trained on."""
-    from vidcvae.data import known_fps
+    from vidcvae.data.dataset import known_fps
 
     trained_on = loaded.config.data.path
     return (known_fps(source) if source else None) or (known_fps(Path(trained_on)) if trained_on else None)
@@ -260,8 +260,9 @@ def _read_dance(loaded: Loaded, first_frame: Path, poses: Path, fill: bool) -> G
 
 def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path, tell: Callable[[str], None]) -> Given:
     """The poses scaled and shifted to the first frame's figure, and a picture of them before and after."""
-    from vidcvae.data import images, retarget
+    from vidcvae.data import images
     from vidcvae.output import generation, media, pictures
+    from vidcvae.own_clips import retarget
     from vidcvae.storage import durable
 
     size = loaded.config.data.size

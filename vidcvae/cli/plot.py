@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcvae.cli import choice, command, configuration, evaluate, scored, trained, ui
+from vidcvae.config.schema import Latent
 from vidcvae.errors import DataError, UsageError
-from vidcvae.schema import Latent
 
 if TYPE_CHECKING:
     from vidcvae.output.chart import Chart
@@ -143,12 +143,12 @@ def drift(
       vidcvae plot drift runs/course-001
       vidcvae plot drift runs/course-001 --age-test
     """
-    from vidcvae.evaluation import diagnostics
+    from vidcvae.evaluation import drift
     from vidcvae.output import figures, plots
 
     if output:
         figures.check_target(output)
-    found: dict[str, diagnostics.Drift | diagnostics.AgeTest] = {}
+    found: dict[str, drift.Drift | drift.AgeTest] = {}
     given: list[Path | None] = [*runs] if runs else [None]
     for path in given:
         loaded = trained.load(path, device, batch_stats, weights)
@@ -157,17 +157,17 @@ def drift(
         common: dict[str, Any] = {"latent": latent, "seed": seed, "device": next(loaded.model.parameters()).device}
         with ui.progress(f"runs of {name}", quiet=json) as advance:
             if age_test:
-                found[name] = diagnostics.age_test(loaded, dataset, split, progress=advance, **common)
+                found[name] = drift.age_test(loaded, dataset, split, progress=advance, **common)
             else:
-                found[name] = diagnostics.drift(loaded, dataset, split, every=every, progress=advance, **common)
+                found[name] = drift.drift(loaded, dataset, split, every=every, progress=advance, **common)
     if json:
         ui.emit({name: numbers.to_json() for name, numbers in found.items()})
-    drawn = [(name, numbers) for name, numbers in found.items() if isinstance(numbers, diagnostics.Drift)]
+    drawn = [(name, numbers) for name, numbers in found.items() if isinstance(numbers, drift.Drift)]
     if drawn and (output or terminal or not json):
         _draw(plots.drift_chart(drawn), output, terminal, "drift", tell=ui.note if json else ui.say)
     for name, numbers in [] if json else found.items():
-        age = numbers.age_test if isinstance(numbers, diagnostics.Drift) else numbers
-        if isinstance(numbers, diagnostics.Drift):
+        age = numbers.age_test if isinstance(numbers, drift.Drift) else numbers
+        if isinstance(numbers, drift.Drift):
             ui.say(
                 f"{name}: the free run changes by {numbers.slope_per_100:+.2f} dB per 100 frames, and falls behind "
                 f"fresh ones by {numbers.gap_slope_per_100:.2f} dB per 100 frames"

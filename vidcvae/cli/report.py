@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae import schema
 from vidcvae.cli import choice, command, scored, trained, ui
+from vidcvae.config import schema
 from vidcvae.errors import UsageError, VidcvaeError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vidcvae.data.clips import Sequence, VideoData
-    from vidcvae.evaluation.diagnostics import Drift
+    from vidcvae.evaluation.drift import Drift
     from vidcvae.output.player import Scene
     from vidcvae.output.report import Entry
     from vidcvae.storage.run import RunFolder
@@ -91,7 +91,7 @@ def _gather(
     quiet: bool,
 ) -> tuple[Entry, Clip | None]:
     """All that the page tells of a run; what cannot be had is told as a note, unless it was asked for by name."""
-    from vidcvae.evaluation import diagnostics
+    from vidcvae.evaluation.drift import drift as measure_drift
     from vidcvae.output import generation, plots
     from vidcvae.output.report import Entry
 
@@ -110,7 +110,7 @@ def _gather(
 
     def measure() -> dict[str, Any]:
         with ui.progress(f"drift of {name}", quiet) as advance:
-            return diagnostics.drift(loaded, data, split, device=device, progress=advance).to_json()
+            return measure_drift(loaded, data, split, device=device, progress=advance).to_json()
 
     aged = scored.measured(loaded, data, f"{split}-drift", measure if drift else None)
     clip = None
@@ -128,7 +128,7 @@ def _gather(
 
 def _drift(found: dict[str, Any]) -> Drift:
     """What ``Drift.to_json`` told, as it was before."""
-    from vidcvae.evaluation.diagnostics import AgeTest, Drift
+    from vidcvae.evaluation.drift import AgeTest, Drift
 
     age = {key: found["age_test"][key] for key in ("tail", "restart", "from_start", "from_restart")}
     told = {key: found[key] for key in ("frames", "free", "restarted", "every")}
@@ -173,7 +173,7 @@ def _environment() -> dict[str, str]:
     import torch
 
     from vidcvae import __version__
-    from vidcvae.machine import processor
+    from vidcvae.device import processor
 
     gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {

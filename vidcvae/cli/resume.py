@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vidcvae import schema
 from vidcvae.cli import choice, command, completion
+from vidcvae.config import schema
 
 AS_BEFORE = "as it was"
 

@@ -20,8 +20,8 @@ def load(
     run: Path, which: str = "best", data: str | None = None, *, device: str | None = None, quiet: bool = False
 ) -> tuple[Loaded, VideoData]:
     """A run's checkpoint on ``device``, or the one it was trained on, and ``data``, or else what it was trained on."""
-    from vidcvae.data import open_dataset
     from vidcvae.models.loading import load_model, pick_device
+    from vidcvae.workflow.datasets import open_dataset
 
     loaded = load_model(run, which=which)
     loaded.model.to(pick_device(device or loaded.config.training.device))

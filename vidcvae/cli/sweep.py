@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from vidcvae import schema
 from vidcvae.cli import choice, command, compare, configuration, trials, ui
+from vidcvae.config import schema
 from vidcvae.errors import UsageError
 
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Train each with so many seeds, for error bars.")]

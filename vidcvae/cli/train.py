@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae import schema
 from vidcvae.cli import choice, command, completion, configuration, trained, ui
 from vidcvae.cli.configuration import PROJECT_FILE, usual
+from vidcvae.config import schema
 from vidcvae.errors import counted
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae import schema
 from vidcvae.cli import choice, completion, ui
+from vidcvae.config import schema
 from vidcvae.errors import UsageError, an
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def data_of(loaded: Loaded) -> str:
 
 def open_data(loaded: Loaded, given: str | None, quiet: bool) -> VideoData:
     """The dataset ``given``, or the one that the model was trained on, at the model's frame size."""
-    from vidcvae.data import open_dataset
+    from vidcvae.workflow.datasets import open_dataset
 
     path = given or data_of(loaded)
     if given is None:

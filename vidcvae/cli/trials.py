@@ -169,10 +169,10 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False, json: 
     """
     from vidcvae import __version__
     from vidcvae import config as settings
-    from vidcvae.data import open_dataset
     from vidcvae.models import loading
     from vidcvae.storage import durable
     from vidcvae.training import batches, host_memory, schedules
+    from vidcvae.workflow.datasets import open_dataset
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}

@@ -7,6 +7,7 @@ packed looks the same but for this file, which alone allows to remove the folder
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
     return replace(data, source=source)
 
 
+def fingerprint(root: Path, size: tuple[int, int]) -> str:
+    """Changes when a file of the dataset is added, removed or rewritten, and with the frame size."""
+    digest = hashlib.sha256(repr((packed.VERSION, size)).encode())
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+            stat = path.stat()
+            digest.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]
+
+
 def find(cache: Path) -> list[Cached]:
     """The caches in a folder of caches. Links and folders with anything else in them are none."""
     places = [] if cache.is_symlink() or not cache.is_dir() else sorted(cache.iterdir())
@@ -77,7 +88,6 @@ def _data_of(run: RunFolder) -> tuple[str, str] | None:
 
     None where a damaged config does not tell; a folder that vidcvae did not make has no data.
     """
-    from vidcvae.data import fingerprint  # which needs this module
 
     try:
         config = settings.resolve(settings.read_toml(run.config))

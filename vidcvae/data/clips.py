@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidcvae.config.schema import ConditionRow, Conditions
 from vidcvae.errors import DataError, did_you_mean, typed
-from vidcvae.schema import ConditionRow, Conditions
 
 
 @dataclass(frozen=True)

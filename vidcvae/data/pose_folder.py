@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidcvae.data import facts, images
+from vidcvae.data import dataset_toml, images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.pose_listing import Listing, Problem, Stretch, is_pose_folder, list_files
 from vidcvae.errors import DataError, UsageError, typed
@@ -101,7 +101,7 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
     # first: where writing is broken off, the starts that it declares show that frames are missing
-    durable.write_text(out / facts.FILE, facts.to_toml(_facts_of(data)))
+    durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(_facts_of(data)))
     jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]
     files = ((path, partial(images.encode_png, image)) for path, image in jobs)
     for done, _ in enumerate(durable.write_many(files), 1):
@@ -120,7 +120,7 @@ def _files_of(folder: Path, split: str, sequences: tuple[Sequence, ...]) -> Iter
         first += 0 if split == "test" else len(sequence)
 
 
-def _facts_of(data: VideoData) -> facts.Facts:
+def _facts_of(data: VideoData) -> dataset_toml.Facts:
     splits = {}
     for split in ("train", "val"):
         starts, unknown, first = [], [], 0
@@ -128,9 +128,9 @@ def _facts_of(data: VideoData) -> facts.Facts:
             starts.append(first)
             unknown += [first + row for row in sorted(sequence.unknown_poses)]
             first += len(sequence)
-        splits[split] = facts.SplitFacts(tuple(starts), tuple(unknown))
+        splits[split] = dataset_toml.SplitFacts(tuple(starts), tuple(unknown))
     rows = {row for sequence in data.splits.get("test", ()) for row in sequence.unknown_poses}
-    return facts.Facts(data.name, data.fps, **splits, test=facts.SplitFacts((), tuple(sorted(rows))))
+    return dataset_toml.Facts(data.name, data.fps, **splits, test=dataset_toml.SplitFacts((), tuple(sorted(rows))))
 
 
 def _decode(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidcvae import reading
-from vidcvae.data.facts import FILE, Facts, SplitFacts, read_facts
+from vidcvae.data.dataset_toml import FILE, Facts, SplitFacts, read_facts
 from vidcvae.errors import DataError
 
 SPLITS = ("train", "val", "test")

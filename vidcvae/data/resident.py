@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidcvae.config.schema import ConditionRow, Conditions
 from vidcvae.data.clips import ClipBatch, Place, Sequence, condition_rows
 from vidcvae.rng import there
-from vidcvae.schema import ConditionRow, Conditions
 
 SHARE_OF_FREE_MEMORY = 0.25
 

@@ -20,7 +20,7 @@ import numpy as np
 from vidcvae import reading
 from vidcvae.data import images
 from vidcvae.data.clips import Sequence, Stream, VideoData
-from vidcvae.data.facts import FILE, read_facts
+from vidcvae.data.dataset_toml import FILE, read_facts
 from vidcvae.errors import DataError, typed
 
 SPLITS = ("train", "validate", "test")

@@ -20,7 +20,7 @@ from vidcvae import rng
 from vidcvae.config import Config, Svg
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
-from vidcvae.evaluation.freerun import POSTERIOR_ROWS, batches, learned_prior
+from vidcvae.evaluation.free_run import POSTERIOR_ROWS, batches, learned_prior
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, Gaussian, State, VideoModel, at, full, reparameterize
 from vidcvae.models.objectives import kl_elements

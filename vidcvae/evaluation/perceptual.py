@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Config
+from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.freerun import sequence_noise
+from vidcvae.evaluation.free_run import sequence_noise
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
-from vidcvae.schema import Latent
 
 WINDOW = 16  # frames of a clip for FVD, as Unterthiner et al. 2019 have it
 

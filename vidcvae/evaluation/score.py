@@ -12,15 +12,15 @@ from torch import Tensor
 
 from vidcvae import __version__
 from vidcvae.config import to_table
+from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
 from vidcvae.evaluation import records
-from vidcvae.evaluation.freerun import COLUMNS, MEASURES, Progress, Way, measure, run_length
+from vidcvae.evaluation.free_run import COLUMNS, MEASURES, Progress, Way, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
-from vidcvae.schema import Latent
 
 LATENTS: tuple[Latent, ...] = get_args(Latent)
 CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step

@@ -22,8 +22,8 @@ import torch
 
 from vidcvae import reading, rng
 from vidcvae.config import Config
+from vidcvae.device import processor
 from vidcvae.errors import DataError
-from vidcvae.machine import processor
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import condition_size

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from vidcvae import config as settings
 from vidcvae import reading
+from vidcvae.config.schema import Weights
 from vidcvae.errors import DataError, UsageError
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.layers import use_image_statistics
-from vidcvae.schema import Weights
 from vidcvae.storage import checkpoint
 from vidcvae.storage.run import RunFolder, find_checkpoint
 

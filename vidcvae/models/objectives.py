@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidcvae.config.schema import Reconstruction, Reduction
 from vidcvae.models.interface import Gaussian, full
-from vidcvae.schema import Reconstruction, Reduction
 
 FLOOR = 1e-4  # 40 dB: a frame better than that is good enough
 MOVING = 0.05  # a pixel moves where a channel changes by more than so much of the range

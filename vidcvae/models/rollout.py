@@ -11,11 +11,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from vidcvae.config.schema import Latent
 from vidcvae.models.graphs import Graphed
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, State, VideoModel, at, full, reparameterize
 from vidcvae.rng import there
-from vidcvae.schema import Latent
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
 

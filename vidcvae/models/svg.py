@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
+from vidcvae.config.schema import Backbone, SvgConditions
 from vidcvae.models.interface import Anchor, Gaussian, VideoModel, full
-from vidcvae.schema import Backbone, SvgConditions
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
 Skips = tuple[Tensor, ...]  # four feature maps, the largest first

@@ -14,15 +14,15 @@ import safetensors
 import torch
 from torch import Tensor
 
+from vidcvae.config.schema import Latent
 from vidcvae.data import clips, images, trajectories
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import metrics
-from vidcvae.evaluation.freerun import batches, sequence_noise
+from vidcvae.evaluation.free_run import batches, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 from vidcvae.output import media, pictures
 from vidcvae.output.media import on_disk, to_bytes
-from vidcvae.schema import Latent
 from vidcvae.storage import durable
 
 Progress = Callable[[int, int], None]

@@ -23,8 +23,8 @@ from PIL import GifImagePlugin, Image
 from torch import Tensor
 
 from vidcvae.data import images
-from vidcvae.data.video import import_av
 from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.own_clips.footage import import_av
 from vidcvae.storage import durable
 
 Frame = np.ndarray  # uint8 (3, H, W)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, assert_never, get_args
 import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve, to_table
+from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.errors import DataError, typed
 from vidcvae.output.chart import Chart, Line, Panel
-from vidcvae.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
 
 if TYPE_CHECKING:
-    from vidcvae.evaluation.diagnostics import Drift
+    from vidcvae.evaluation.drift import Drift
 
 Record = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 from vidcvae.config import differences, to_table, to_toml
 from vidcvae.errors import typed
 from vidcvae.evaluation import records
-from vidcvae.evaluation.diagnostics import Drift
+from vidcvae.evaluation.drift import Drift
 from vidcvae.output import inline_svg, player, plots
 from vidcvae.output.chart import Chart, Line, Panel
 

@@ -7,7 +7,7 @@ import torch
 
 from vidcvae.data import clips
 from vidcvae.errors import UsageError
-from vidcvae.evaluation.freerun import run_length, sequence_noise
+from vidcvae.evaluation.free_run import run_length, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
 from vidcvae.output import pictures

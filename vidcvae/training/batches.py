@@ -17,7 +17,7 @@ from vidcvae.data import clips, resident, sampler
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
 from vidcvae.errors import DataError
-from vidcvae.evaluation import freerun
+from vidcvae.evaluation import free_run
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.schedules import Length
 from vidcvae.training.state import TrainingState
@@ -36,7 +36,7 @@ def run_length(config: Config, data: VideoData) -> Length:
         clips.condition_rows(sequence, 0, 1, config.model.condition, config.data.condition)
     for sequence in scored:
         try:
-            freerun.run_length(sequence, train.past)
+            free_run.run_length(sequence, train.past)
         except DataError as error:
             hint = "Remove it from val, or train without validation: --set validation.every=0"
             raise DataError(f"val: {error.message}", hint) from None

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import to_unit
-from vidcvae.machine import processor
+from vidcvae.device import processor
 from vidcvae.models import arithmetic, build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.graphs import EAGER_CALLS

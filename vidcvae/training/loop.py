@@ -17,12 +17,12 @@ from torch import Tensor
 from vidcvae import __version__, rng
 from vidcvae import config as settings
 from vidcvae.config import Config
+from vidcvae.config.schema import error_name, kl_unit
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, typed
 from vidcvae.models import build_model
 from vidcvae.models.arithmetic import threads
 from vidcvae.models.loading import load_weights, pick_device
-from vidcvae.schema import error_name, kl_unit
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.history import History

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from vidcvae.config import Config
+from vidcvae.config.schema import DrawnLatent, Metric
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError
-from vidcvae.evaluation.freerun import Way, measure, run_length
+from vidcvae.evaluation.free_run import Way, measure, run_length
 from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
-from vidcvae.schema import DrawnLatent, Metric
 from vidcvae.training.state import TrainingState
 
 LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # how z is chosen: 0, and drawn as in the course

@@ -63,11 +63,11 @@ def prepare(
     """Check settings, data, memory and initial weights, before a folder is made."""
     import torch
 
-    from vidcvae.data import open_dataset
     from vidcvae.models import loading
     from vidcvae.output import tensorboard as log
     from vidcvae.storage.run import ROOT
     from vidcvae.training import batches, distributed, host_memory, schedules
+    from vidcvae.workflow.datasets import open_dataset
 
     if tensorboard:
         log.check()
@@ -95,7 +95,7 @@ def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | Non
     """Make a run folder, ``path`` or runs/NAME-N, and train in it."""
     import torch
 
-    from vidcvae.machine import processor
+    from vidcvae.device import processor
     from vidcvae.output import tensorboard as log
     from vidcvae.storage import durable
     from vidcvae.storage.run import RunFolder, create_run
@@ -203,10 +203,10 @@ def _resume(
     device: str | None,
     ranks: Ranks | None,
 ) -> None:
-    from vidcvae.data import open_dataset
     from vidcvae.storage import durable
     from vidcvae.storage.run import find_data
     from vidcvae.training import distributed
+    from vidcvae.workflow.datasets import open_dataset
 
     wanted = settings.resolve(settings.read_toml(folder.config))
     saved = _find_saved(folder, audience, resume_from)

@@ -1,0 +1,75 @@
+"""Settings that contradict each other, or that the chosen model cannot take; each with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vidcvae.config.schema import AnchorCvae, Config, PoseCvae, Svg
+
+
+def contradictions(config: Config) -> Iterator[str]:
+    """Problems between settings, each with the way out."""
+    t = config.training
+    if t.clip_length <= t.past:
+        yield (
+            f"training.clip_length ({t.clip_length}) must exceed training.past ({t.past}): nothing is left to predict."
+        )
+    if t.clip_length_start and not t.past < t.clip_length_start <= t.clip_length:
+        yield (
+            f"training.clip_length_start ({t.clip_length_start}) must lie above training.past ({t.past}) "
+            f"and not above training.clip_length ({t.clip_length})."
+        )
+    if config.validation.every and 0 < config.validation.frames <= t.past:
+        yield (
+            f"validation.frames ({config.validation.frames}) must exceed training.past ({t.past}): nothing is left to "
+            "score. 0 means whole sequences."
+        )
+    if config.kl.start > config.kl.stop and config.kl.type != "none":
+        yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
+    if config.teacher_forcing.floor > config.teacher_forcing.ratio:
+        yield "teacher_forcing.floor is above teacher_forcing.ratio: the ratio can only fall."
+    if t.batch_size % t.accumulate:
+        yield f"training.accumulate ({t.accumulate}) must divide training.batch_size ({t.batch_size})."
+    if config.kl.free_bits and config.kl.reduction != "sum":
+        yield 'kl.free_bits are nats per frame: set kl.reduction to "sum".'
+    if any(side % 8 for side in config.data.size):
+        yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
+    if t.cuda_graph == "on" and (reason := unfit_for_graphs(config)):
+        yield f'training.cuda_graph is "on", but {reason}'
+    yield from _unfit_for_the_model(config)
+
+
+def unfit_for_graphs(config: Config) -> str | None:
+    """Why a training step cannot be a CUDA graph, with the way out."""
+    if config.teacher_forcing.draw == "frame" and config.teacher_forcing.ratio > 0:
+        return (
+            'teacher_forcing.draw "frame" gives every step another shape: set it to "clip", '
+            'or leave graphs off (training.cuda_graph = "off").'
+        )
+    return None
+
+
+def _unfit_for_the_model(config: Config) -> Iterator[str]:
+    """Settings that the chosen model cannot take."""
+    t, model, name = config.training, config.model, config.model.name
+    if isinstance(model, Svg) and t.batch_size < 2 * t.accumulate:
+        yield (
+            f"{name} needs at least two clips at a time for its BatchNorm: raise training.batch_size"
+            f"{' or lower training.accumulate' if t.accumulate > 1 else ''}."
+        )
+    if isinstance(model, Svg) and t.checkpoint_activations:
+        yield (
+            f"training.checkpoint_activations is not for {name}, whose BatchNorm would count every frame "
+            "twice: raise training.accumulate instead."
+        )
+    if isinstance(model, Svg) and config.data.size != (64, 64):
+        height, width = config.data.size
+        yield f"{name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
+    if (config.data.flip or config.data.shift) and model.condition != "pose":
+        yield "data.flip and data.shift move pose images with the frames, but actions stay as they are: set both to 0."
+    if t.noise and not isinstance(model, AnchorCvae):
+        yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
+    if isinstance(model, AnchorCvae) and model.channels % 8:
+        yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
+    if isinstance(model, PoseCvae | AnchorCvae) and t.past != 1:
+        yield f"{name} starts from one given frame: training.past must be 1, not {t.past}."

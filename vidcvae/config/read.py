@@ -1,0 +1,252 @@
+"""Settings read strictly: from TOML, presets and ``--set``, into a checked ``Config``.
+
+Unknown keys and wrong values are errors, reported all at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from vidcvae import reading
+from vidcvae.config.contradictions import contradictions
+from vidcvae.config.presets import preset_names, read_preset
+from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvae, Svg, choices
+from vidcvae.errors import UsageError, did_you_mean
+
+Table = dict[str, Any]
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def resolve(*layers: Mapping[str, Any]) -> Config:
+    """Merge tables, later ones over earlier ones, into a checked ``Config``.
+
+    Raises ``UsageError`` that lists every problem found: unknown keys (with the nearest right one), wrong
+    types, values out of range, and settings that contradict each other.
+    """
+    merged: dict[str, Table] = {}
+    problems: list[str] = []
+    sections = {f.name: f for f in fields(Config)}
+    for layer in layers:
+        for section, table in layer.items():
+            if section not in sections:
+                problems.append(f"unknown section [{reading.label(section)}].{did_you_mean(section, sections)}")
+            elif not isinstance(table, Mapping):
+                problems.append(f"{section} is a section: write [{section}] and its keys below it.")
+            else:
+                merged.setdefault(section, {}).update(table)
+
+    name = merged.get("model", {}).get("name", "pose-cvae")
+    model_class = MODELS.get(name) if isinstance(name, str) else None
+    if model_class is None:
+        problems.append(
+            f"model.name is {reading.shown(name)}, which is none of {', '.join(MODELS)}."
+            f"{did_you_mean(name, MODELS) if isinstance(name, str) else ''}"
+        )
+        model_class = PoseCvae
+        merged.pop("model", None)
+
+    built: dict[str, Any] = {}
+    for section in sections:
+        cls = model_class if section == "model" else SECTION_CLASSES[section]
+        built[section] = _read_section(section, cls, merged.get(section, {}), problems)
+    if not problems:
+        config = Config(**built)
+        problems += contradictions(config)
+        if not problems:
+            return config
+    raise UsageError(
+        "the configuration has "
+        + (f"{len(problems)} problems:" if len(problems) > 1 else "a problem:")
+        + "".join(f"\n  - {p}" for p in problems[:_MOST_PROBLEMS])
+        + ("\n  - .." if len(problems) > _MOST_PROBLEMS else ""),
+        "What each key means: vidcvae config explain",
+    )
+
+
+_MOST_PROBLEMS = 50  # that are listed: nobody reads more
+
+
+def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: list[str]) -> Any:
+    types_of = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    values: Table = {}
+    for key, value in table.items():
+        where = f"{section}.{key}"
+        if key not in known:
+            nearest = did_you_mean(key, known) or _elsewhere(key)
+            problems.append(f"unknown key {reading.label(where)}.{nearest}")
+            continue
+        try:
+            values[key] = _convert(value, types_of[key])
+            _check_range(values[key], known[key].metadata)
+        except ValueError as error:
+            problems.append(f"{where} is {reading.shown(value)}, but it {error}.")
+    return cls(**values) if not problems else None
+
+
+def _elsewhere(key: str) -> str:
+    """A key that stands in another section, for someone who put it in the wrong one."""
+    for section, cls in SECTION_CLASSES.items():
+        if key in {f.name for f in fields(cls)}:
+            return f" Did you mean {section}.{key}?"
+    return ""
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """``value`` as ``kind``; raises ValueError with the end of the sentence "it ..."."""
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError("must be true or false")
+    if kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ValueError("must be a whole number")
+    if kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+            return float(value)
+        raise ValueError("must be a finite number")
+    if kind is str or choices(kind):
+        if isinstance(value, str):
+            return _choose(value, choices(kind))
+        raise ValueError("must be a text in quotes")
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, str):  # "32x64", as the command line writes sizes
+            parts = value.lower().split("x")
+            value = [int(p) if p.strip().isdecimal() and len(p) < 20 else p for p in parts]
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list of whole numbers")
+        items = typing.get_args(kind)
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise ValueError(f"must have {len(items)} numbers, such as 32x64")
+        return tuple(_convert(item, int) for item in value)
+    raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
+
+
+def _choose(value: str, known: Sequence[str]) -> str:
+    if known and value not in known:
+        near = did_you_mean(value, known)
+        raise ValueError(f"must be one of {', '.join(known)}{';' + near.rstrip('?') if near else ''}")
+    return value
+
+
+_TOO_LARGE = 2**53  # from here on floats, and with them other programs' JSON, skip whole numbers
+
+
+def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and abs(number) >= _TOO_LARGE:
+            raise ValueError(f"must be below {_TOO_LARGE}")
+        if meta["low"] is not None and number < meta["low"]:
+            raise ValueError(f"must be at least {meta['low']:g}")
+        if meta["above"] is not None and number <= meta["above"]:
+            raise ValueError(f"must be above {meta['above']:g}")
+        if meta["high"] is not None and number > meta["high"]:
+            raise ValueError(f"must be at most {meta['high']:g}")
+
+
+def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> Config:
+    """``resolve`` over a preset: the one named, or else the one that the layers' model needs."""
+    if preset is None:
+        names = [layer["model"].get("name") for layer in layers if isinstance(layer.get("model"), Mapping)]
+        preset = _PRESET_OF_MODEL.get(next((name for name in reversed(names) if name and isinstance(name, str)), ""))
+    return resolve(*([read_preset(preset)] if preset else []), *layers)
+
+
+# Models whose defaults are not the dance's.
+_PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
+
+
+def with_values(config: Config, table: Mapping[str, Any]) -> Config:
+    """The same config with some settings changed, checked again."""
+    return resolve(to_table(config), table)
+
+
+# What may change when a run goes on: how long, where and how it computes, what it says and keeps; not what is learned
+CHANGEABLE = (
+    *("training.epochs", "training.max_minutes", "training.device", "training.log_every", "data.path"),
+    *("training.accumulate", "training.checkpoint_activations", "training.cuda_graph", "training.compile"),
+    *("training.deterministic", "checkpoint.every", "checkpoint.every_steps", "checkpoint.keep"),
+)
+
+
+def continued(before: Config, wanted: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
+    """``before`` with what of ``wanted`` a run may change when it goes on, and the other differences of the two."""
+    found = differences(before, wanted)
+    table = to_table(before)
+    for section, name in (key.split(".") for key in found if key in CHANGEABLE):
+        table[section][name] = to_table(wanted)[section][name]
+    return resolve(table), {key: values for key, values in found.items() if key not in CHANGEABLE}
+
+
+def builtin_data(config: Config) -> str:
+    """The synthetic data that a model can train on out of the box."""
+    return "synthetic:push" if isinstance(config.model, Svg) else "synthetic:dance"
+
+
+# --- sources ---------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> Table:
+    """The table of a TOML file; raises ``UsageError`` with the line of a syntax error."""
+    try:
+        return reading.read_toml(path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no config file {path}.", f"Presets need no file: {', '.join(preset_names())}."
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.", "Mend that line and try again.") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def read_override(text: str) -> Table:
+    """``section.key=value`` as a table; the value is read as TOML, and as a plain text if it is not."""
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and section and name):
+        raise UsageError(
+            f"cannot read the setting {reading.shown(text)}.",
+            "Write --set section.key=value, such as --set kl.ratio=0.5",
+        )
+    try:
+        parsed = reading.parse_toml(f"value = {value.strip()}")["value"]
+    except ValueError:
+        parsed = value.strip()
+    return {section: {name: parsed}}
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def to_table(config: Config) -> dict[str, Table]:
+    """Plain values, as TOML and JSON hold them."""
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]  # tuples become lists
+
+
+def to_toml(config: Config) -> str:
+    """A file that ``read_toml`` and ``resolve`` turn into the same config."""
+    lines = []
+    for section, table in to_table(config).items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """``{"kl.type": (a's, b's)}`` for every setting in which two configs differ."""
+    left, right = to_table(a), to_table(b)
+    return {
+        f"{section}.{key}": (left[section].get(key), right[section].get(key))
+        for section in left
+        for key in left[section] | right[section]
+        if left[section].get(key) != right[section].get(key)
+    }

@@ -1,0 +1,122 @@
+"""A dataset in a folder of any layout, as ``VideoData``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from vidcvae.data import bair, dataset_toml, packed, pose_folder, trajectories
+from vidcvae.data import cache as caches
+from vidcvae.data.clips import Stream, VideoData
+from vidcvae.errors import DataError, did_you_mean, typed
+
+DEFAULT_SIZES = {"dance": (32, 64), "push": (64, 64)}  # height, width
+Progress = Callable[[int, int], None] | None
+
+_LAYOUTS = """A dataset is a folder with one of
+    {train,val}/{train,val}_{img,label}/N.png and test/test_{img,label}/K/N.png   (dance, the course's layout)
+    {train,validate,test}/traj_A_to_B/K/N.png                                     (robot pushing, the course's layout)
+    manifest.json                                                                 (packed: vidcvae dataset pack)"""
+
+
+def layout(path: Path) -> str:
+    """What the folder ``path`` holds: "packed", "dance" or "push"; raises ``DataError`` if it is no dataset."""
+    try:
+        return _layout(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}.", "Check its name and its permissions.") from None
+
+
+def _layout(path: Path) -> str:
+    if packed.is_packed(path):
+        return "packed"
+    if pose_folder.is_pose_folder(path):
+        return "dance"
+    if trajectories.is_trajectory_folder(path):
+        return "push"
+    if not path.exists():
+        near = [folder.name for folder in path.parent.glob("*/") if _is_dataset(folder)]
+        raise DataError(
+            f"there is no dataset {path}.{did_you_mean(path.name, near)}",
+            "Make one to try: vidcvae dataset synth dance -o my-dance",
+        )
+    if path.is_dir() and _is_dataset(path.parent):
+        raise DataError(f"{path} is a part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
+    if records := bair.find_folder(path):
+        raise DataError(
+            f"{path} holds BAIR's TFRecords, which are imported before they are used.",
+            f"Import them: {typed('dataset', 'import', 'bair', records, 'OUT')}",
+        )
+    if not path.is_dir():
+        what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
+        raise DataError(f"{path} is {what}, but a dataset is a folder.", _LAYOUTS)
+    if bair.is_unfinished(path):
+        raise DataError(
+            f"{path} is an import that was interrupted.",
+            f"Go on with it: {typed('dataset', 'import', 'bair', 'SRC', path)}",
+        )
+    if packed.is_unfinished(path):
+        raise DataError(
+            f"{path} is a pack that was interrupted.", f"Finish it: {typed('dataset', 'pack', 'ROOT', path)}"
+        )
+    raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)
+
+
+def _is_dataset(folder: Path) -> bool:
+    return any(
+        is_one(folder) for is_one in (packed.is_packed, pose_folder.is_pose_folder, trajectories.is_trajectory_folder)
+    )
+
+
+def open_stream(path: Path, size: tuple[int, int], progress: Progress = None) -> Stream:
+    """A dataset that is still in image files, one sequence at a time; raises ``DataError`` as its reader does."""
+    match layout(path):
+        case "dance":
+            return pose_folder.stream(path, size, progress=progress)
+        case "push":
+            return trajectories.stream(path, size, progress=progress)
+    raise DataError(f"{path} is packed already.", f"Look at it: {typed('dataset', 'inspect', path)}")
+
+
+def open_dataset(
+    path: Path, size: tuple[int, int] = (32, 64), cache: Path | None = None, progress: Progress = None
+) -> VideoData:
+    """The dataset in the folder ``path`` with frames of ``size`` (height, width), whatever its layout.
+
+    cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
+        decodes them into memory.
+    Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
+    """
+    if layout(path) == "packed":
+        data = packed.open_packed(path)
+        if data.size != size:
+            there, wanted = _text(data.size), _text(size)
+            raise DataError(
+                f"{path} was packed at {there}, but {wanted} is asked for.",
+                f"Take it as it is (--set data.size={there}), or pack the original data anew: "
+                f"vidcvae dataset pack DATASET -o FOLDER --size {wanted}",
+            )
+        return data
+    stream = open_stream(path, size, progress)
+    if cache is None:
+        return stream.collect()
+    safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
+    return caches.open_cached(stream, path, cache / f"{safe_name}-{caches.fingerprint(path, size)}")
+
+
+def known_fps(path: Path) -> float | None:
+    """Frames a second of the dataset at ``path``, or of the one that ``path`` lies in; None where none says so."""
+    for folder in [path, *path.absolute().parents[:3]]:  # DATASET/test/test_label/0
+        try:
+            if packed.is_packed(folder):
+                return float(packed.read_manifest(folder)["fps"])
+            if (folder / dataset_toml.FILE).is_file():
+                return dataset_toml.read_facts(folder).fps
+        except (DataError, OSError):  # not a dataset of ours
+            continue
+    return None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

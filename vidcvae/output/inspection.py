@@ -1,0 +1,214 @@
+"""What is in a dataset: counts, sizes, faults, and how much there is to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vidcvae.data import packed, pose_folder, trajectories
+from vidcvae.data.clips import Sequence, Stream
+from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
+from vidcvae.errors import DataError
+
+Report = dict[str, Any]
+Progress = Callable[[int, int], None] | None
+
+_SMALLEST_MSE = 1e-10  # frames that agree to the last bit score 100 dB, not infinity
+_STATIC_DB = 30.0
+_PAST, _FUTURE = 2, 10  # of the usual score of robot pushing
+_ROWS, _COLUMNS = 3, 6  # of the contact sheet: sequences of a split, pictures of a sequence
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """report: what was found, ready for JSON. rows: (title, pictures of a sequence) for ``contact_sheet``."""
+
+    report: Report
+    rows: list[tuple[str, Sequence]]
+
+
+def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Inspection:
+    """Look at every file (or check every checksum) of the dataset at ``path``, and measure its splits.
+
+    size: the frame size (height, width) at which folders are measured; by default the usual one of their kind.
+    The report's "faults" name what makes the data unusable; the measures are there only if it is empty. PSNRs
+    are in dB, range 0..1, the mean over frames of each frame's PSNR.
+    Raises ``DataError`` where there is nothing to inspect.
+    """
+    kind = layout(path)
+    report: Report = {"path": str(path), "layout": kind, "faults": [], "notes": [], "splits": {}}
+    stream: Stream | None = None
+    if kind == "packed":
+        data = packed.open_packed(path)
+        report["faults"] = packed.damage(path)
+        found = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
+        stream = Stream(data.name, data.kind, data.fps, path, found)
+        size = data.size
+    else:
+        size = size or DEFAULT_SIZES[kind]
+        if kind == "dance":
+            _scan_dance(report, path, progress)
+        else:
+            report["faults"] = [error.message for error in trajectories.faults(path, progress)]
+        if not report["faults"]:
+            stream = open_stream(path, size, progress)
+    report["size"] = list(size)
+    if stream is None or report["faults"]:
+        return Inspection(report, [])
+    report |= {"name": stream.name, "kind": stream.kind, "fps": stream.fps}
+    rows = _measure(report, stream)
+    _note_static(report)
+    return Inspection(report, rows)
+
+
+def _scan_dance(report: Report, path: Path, progress: Progress) -> None:
+    scan = pose_folder.scan(path, progress)
+    report["faults"] = [str(problem) for problem in scan.faults]
+    report["notes"] = [str(problem) for problem in scan.notes]
+    for (split, side), sizes in scan.sizes.items():
+        files = report["splits"].setdefault(split, {}).setdefault("files", {})
+        files[side] = {
+            "count": sizes.total(),
+            "sizes": {f"{height}x{width}": count for (width, height), count in sizes.items()},
+            "modes": dict(scan.modes[split, side]),
+        }
+
+
+# --- measures --------------------------------------------------------------------------------------
+
+
+class _Totals:
+    """Sums over the frames of a split."""
+
+    def __init__(self) -> None:
+        self.sequences = self.frames = self.steps = self.future = 0
+        self.rows: dict[str, int] = {}
+        self.mean = self.motion = self.first = self.previous = self.last_past = 0.0
+        self.lengths: list[int] = []
+        self.ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, sequence: Sequence) -> None:
+        self.sequences += 1
+        self.frames += len(sequence)
+        self.steps += len(sequence) - 1
+        self.lengths.append(len(sequence))
+        for name, rows in sequence.tracks.items():
+            self.rows[name] = self.rows.get(name, 0) + len(rows)
+            if rows.dtype != np.uint8 and len(rows):
+                low, high = self.ranges.get(name, (rows[0], rows[0]))
+                self.ranges[name] = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
+        first, before = _unit(sequence.frames[:1]), _unit(sequence.frames[:1])
+        self.mean += float(first.mean())
+        for frames in _pieces(sequence.frames[1:]):
+            earlier = np.concatenate([before, frames[:-1]])
+            self.mean += float(frames.mean((1, 2, 3)).sum())
+            self.motion += float(np.abs(frames - earlier).mean((1, 2, 3)).sum())
+            self.first += float(_psnr(frames, first).sum())
+            self.previous += float(_psnr(frames, earlier).sum())
+            before = frames[-1:]
+        future = _unit(sequence.frames[_PAST : _PAST + _FUTURE])
+        self.future += len(future)
+        self.last_past += float(_psnr(future, _unit(sequence.frames[_PAST - 1 : _PAST])).sum()) if len(future) else 0.0
+
+    def report(self, kind: str) -> Report:
+        def mean(total: float, count: int) -> float | None:
+            return total / count if count else None
+
+        found: Report = {
+            "sequences": self.sequences,
+            "frames": self.frames,
+            "lengths": [min(self.lengths), max(self.lengths)],
+            "rows": self.rows,
+            "mean": mean(self.mean, self.frames),
+            "motion": mean(self.motion, self.steps),
+            "copy_first_psnr": mean(self.first, self.steps),
+            "copy_previous_psnr": mean(self.previous, self.steps),
+        }
+        if kind == "push":
+            found["copy_last_past"] = {"psnr": mean(self.last_past, self.future), "past": _PAST, "future": _FUTURE}
+            found["ranges"] = {name: [low.tolist(), high.tolist()] for name, (low, high) in self.ranges.items()}
+        return found
+
+
+def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
+    totals: dict[str, _Totals] = {}
+    stretches: dict[str, list[Report]] = {}
+    rows: list[tuple[str, Sequence]] = []
+    for split, sequence in stream.sequences:
+        total = totals.setdefault(split, _Totals())
+        total.add(sequence)
+        if stream.kind == "dance":
+            stretches.setdefault(split, []).append(
+                {"name": sequence.name, "frames": len(sequence), "poses": sequence.condition_length,
+                 "unknown_poses": sorted(sequence.unknown_poses)}
+            )  # fmt: skip
+        if total.sequences <= _ROWS:
+            rows.append((f"{split} {sequence.name}", _pictures(sequence)))
+    for split, total in totals.items():
+        found = report["splits"].setdefault(split, {})
+        found |= total.report(stream.kind)
+        if split in stretches:
+            found["stretches"] = stretches[split]
+    return rows
+
+
+def _note_static(report: Report) -> None:
+    """A video that stands still flatters every model: its first frame, repeated, scores well already."""
+    for split, found in report["splits"].items():
+        score = found["copy_first_psnr"]
+        if score is not None and score > _STATIC_DB:
+            report["notes"].append(f"{split} hardly moves: repeating the first frame scores {score:.2f} dB.")
+
+
+def _pieces(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Some frames at a time, as float 0..1: a training video as a whole may not fit."""
+    for start in range(0, len(frames), 256):
+        yield _unit(frames[start : start + 256])
+
+
+def _unit(frames: np.ndarray) -> np.ndarray:
+    return np.asarray(frames, np.float32) / 255
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """PSNR of each frame, in dB."""
+    return np.asarray(-10 * np.log10(np.maximum(np.square(a - b).mean((1, 2, 3), np.float64), _SMALLEST_MSE)))
+
+
+# --- contact sheet ---------------------------------------------------------------------------------
+
+
+def _pictures(sequence: Sequence) -> Sequence:
+    """A few frames, evenly spread over the sequence, with their poses."""
+    poses = sequence.tracks.get("pose", sequence.frames)
+    picks = np.linspace(0, len(poses) - 1, _COLUMNS).astype(int)
+    shown = sequence.frames[picks[picks < len(sequence)]]
+    tracks = {"pose": poses[picks].copy()} if "pose" in sequence.tracks else {}
+    return Sequence(sequence.name, shown.copy(), tracks)
+
+
+def contact_sheet(rows: list[tuple[str, Sequence]]) -> np.ndarray:
+    """Titled rows of frames over their poses as one picture, uint8 (3, H, W), enlarged to be seen."""
+    if not rows:
+        raise DataError("there is nothing to show.")
+    height, width = rows[0][1].frames.shape[-2:]
+    zoom = max(1, round(192 / width))
+    height, width, title, gap = height * zoom, width * zoom, 16, 4
+    blocks = [title + gap + (height + gap) * (1 + bool(row.tracks)) for _, row in rows]
+    sheet = Image.new("RGB", (gap + (width + gap) * _COLUMNS, sum(blocks)), (232, 232, 232))
+    pen = ImageDraw.Draw(sheet)
+    top = 0
+    for (name, row), block in zip(rows, blocks, strict=True):
+        pen.text((gap, top + 3), name, fill=(40, 40, 40))
+        for line, pictures in enumerate((row.frames, *row.tracks.values())):
+            for column, picture in enumerate(pictures):
+                image = Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
+                place = gap + column * (width + gap), top + title + gap + line * (height + gap)
+                sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
+        top += block
+    return np.asarray(sheet).transpose(2, 0, 1)

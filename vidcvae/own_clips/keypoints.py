@@ -1,0 +1,232 @@
+"""Keypoint files as pose estimators write them, as the 25 joints of ``skeleton``.
+
+COCO JSON   one file: results [{"image_id", "keypoints"}, ..] or {"images", "annotations"}; of 17 joints the feet may
+            stand apart as "foot_kpts"
+OpenPose    a folder of JSON files, one a frame: {"people": [{"pose_keypoints_2d"}, ..]}
+MediaPipe   33 landmarks a person in fractions of the picture: JSON, one entry a frame, or CSV (see ``landmarks``)
+
+Either of the first two holds x, y and score of each point, in any order of ``joint_orders``.
+Whatever is in such a file was written elsewhere: each value is checked, and what is wrong is named with its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidcvae import reading
+from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.own_clips import joint_orders, landmarks
+from vidcvae.own_clips.joint_orders import COUNTS, FEET, FORMATS, ORDERS, TITLES
+from vidcvae.own_clips.keypoint_checks import (
+    HINT,
+    MAX_NUMBER,
+    MAX_PEOPLE,
+    Keypoints,
+    Person,
+    add_person,
+    as_frame_number,
+    as_items,
+    as_person,
+    as_points,
+    file_number,
+    found_points,
+    load_json,
+    wrong,
+)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A person as a file lists them. points: (n, 3), x, y and score; what is not drawn may have been cut off."""
+
+    frame: int
+    points: np.ndarray
+    count: int  # of points in the file
+    path: Path
+    where: str
+
+
+def read_keypoints(path: Path, form: str = "auto", min_score: float = 0.3) -> Keypoints:
+    """The people in the file or folder ``path``; joints with a score below ``min_score`` are not found.
+
+    form: one of ``FORMATS``, or "auto" to tell by what is there.
+    Raises ``DataError`` that names file and place for anything that is not as the format wants it, and where 25 points
+    a person do not tell in which of two orders they are.
+    """
+    if form not in (*FORMATS, "auto"):
+        raise UsageError(
+            f"--keypoint-format is {form!r}.{did_you_mean(form, FORMATS)}",
+            f"Choose one of auto, {', '.join(FORMATS)}.",
+        )
+    if path.is_dir():
+        if form == "mediapipe33":
+            raise DataError(f"{path} is a folder, but {form} keypoints are a file.", "Name the file.")
+        return _read_openpose(path, form, min_score)
+    if not path.exists():
+        raise DataError(f"there are no keypoints {path}.", HINT)
+    if path.suffix.lower() == ".csv":
+        if form not in ("auto", "mediapipe33"):
+            raise DataError(f"{path} is a CSV file, but {form} keypoints are JSON.", HINT)
+        return landmarks.read_csv(path, min_score)
+    value = load_json(path)
+    if form == "mediapipe33" or (form == "auto" and not _is_coco(path, value)):
+        return landmarks.read_json(path, value, min_score)
+    return _read_coco(path, value, form, min_score)
+
+
+def _is_coco(path: Path, value: Any) -> bool:
+    """Whether a JSON file is COCO's, not MediaPipe's; raises ``DataError`` if it is neither's."""
+    top = value.keys() if isinstance(value, dict) else set()
+    first = value[0] if isinstance(value, list) and value else None
+    if "annotations" in top or (isinstance(first, dict) and "image_id" in first):
+        return True
+    if "people" in top:
+        raise DataError(f"{path} is OpenPose's file of one frame.", "Name the folder that holds those of all frames.")
+    if "frames" in top or (isinstance(value, list) and value):
+        return False
+    what = "tells of no frame" if value in ([], {}) else "has keypoints of no format that is known"
+    raise DataError(f"{path} {what}.", HINT)
+
+
+# --- in which order the points are -----------------------------------------------------------------
+
+
+def _counts(form: str) -> tuple[int, ...]:
+    """How many points a person may have."""
+    return tuple(sorted(set(COUNTS.values()))) if form == "auto" else (COUNTS[form],)
+
+
+def _seen(frame: int, points: np.ndarray, path: Path, where: str) -> _Seen:
+    drawn = max(map(len, ORDERS.values()))  # of 133 points the rest would fill the memory
+    return _Seen(frame, points[:drawn].copy(), len(points), path, where)
+
+
+def _people(source: Path, seen: Sequence[_Seen], form: str, min_score: float) -> tuple[str, dict[int, list[Person]]]:
+    """The title of the order that all are listed in, and their joints by frame."""
+    order = _order(source, seen, min_score) if form == "auto" else form
+    people: dict[int, list[Person]] = {}
+    for one in seen:
+        index = {name: row for row, name in enumerate(ORDERS[order][: len(one.points)])}  # 17 may be without feet
+        add_person(people, one.frame, as_person(one.points, index, min_score), one.path, one.where)
+    if not people:
+        raise DataError(f"{source} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
+    return TITLES[order], people
+
+
+def _order(source: Path, seen: Sequence[_Seen], min_score: float) -> str:
+    by_count = {count: order for order, count in COUNTS.items()}
+    for one in seen[1:]:
+        # in COCO's own files only some people have feet
+        if one.count != seen[0].count and {one.count, seen[0].count} != {17, 133}:
+            raise wrong(one.path, one.where, f"has {one.count} points, and the first person {seen[0].count}")
+    count = max((one.count for one in seen), default=17)
+    if count != 25:
+        return by_count[count]
+    found = [found_points(one.points, min_score)[:, :2] for one in seen]
+    if not np.isfinite(found).any():
+        return "body25"  # nobody, in any order
+    if order := joint_orders.order_of_25(found):
+        return order
+    raise DataError(
+        f"{source} has 25 points a person, in OpenPose's order BODY_25 or BODY_25B, and the figures do not tell which.",
+        "Look where point 1 of somebody upright is, counted from 0 (in pose_keypoints_2d the 4th and the 5th number): "
+        "at the neck, between the shoulders, it is --keypoint-format body25; at the left eye, it is "
+        "--keypoint-format body25b. If it is at neither, the order is one that is not known here.",
+    )
+
+
+# --- COCO ------------------------------------------------------------------------------------------
+
+
+def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints:
+    numbers: dict[Any, int] | None = None
+    size = None
+    if isinstance(value, dict):
+        numbers, size = _coco_images(path, value.get("images"))
+        value = value.get("annotations")
+    seen: list[_Seen] = []
+    counts = _counts(form)
+    for index, record in enumerate(as_items(value, path, "annotations")):
+        where = f"annotation {index}"
+        if not isinstance(record, dict) or "keypoints" not in record or "image_id" not in record:
+            raise wrong(path, where, "has no image_id or no keypoints")
+        image_id = record["image_id"]
+        if numbers is None:
+            number = file_number(image_id) if isinstance(image_id, str) else image_id
+            number = as_frame_number(number, path, f"image_id of {where}")
+        elif not isinstance(image_id, str | int) or image_id not in numbers:
+            raise wrong(path, f"image_id of {where}", f"is {reading.shown(image_id)}, which is none of the images")
+        else:
+            number = numbers[image_id]
+        feet_apart = form in ("auto", "wholebody133") and "foot_kpts" in record
+        points = as_points(record["keypoints"], (17, *counts) if feet_apart else counts, path, f"keypoints of {where}")
+        if feet_apart and len(points) == 17:
+            feet = as_points(record["foot_kpts"], (len(FEET),), path, f"foot_kpts of {where}")
+            points = np.concatenate([points, feet, np.zeros((COUNTS["wholebody133"] - 17 - len(FEET), 3))])
+        seen.append(_seen(number, points, path, where))
+    title, people = _people(path, seen, form, min_score)
+    if numbers is None:
+        return Keypoints(path, title, people, min(people))
+    return Keypoints(path, title, people, min(numbers.values()), len(numbers), size=size)
+
+
+def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[int, int] | None]:
+    """The number of the frame that each image id means: that in its file's name, or else its rank; and their size."""
+    if images is None:
+        return None, None
+    names: dict[Any, int | None] = {}
+    sizes = set()
+    for index, record in enumerate(as_items(images, path, "images")):
+        where = f"image {index}"
+        key = record.get("id") if isinstance(record, dict) else None
+        if type(key) not in (int, str) or key in names:
+            raise wrong(path, where, "has no id of its own")
+        names[key] = file_number(record.get("file_name"))
+        side = record.get("width"), record.get("height")
+        if side != (None, None):
+            sizes.add((as_frame_number(side[0], path, f"width of {where}"), as_frame_number(side[1], path, where)))
+    if None in names.values() or len(set(names.values())) < len(names):
+        ids = list(names)
+        names = {key: rank for rank, key in enumerate(sorted(ids) if all(type(k) is int for k in ids) else ids)}
+    return {k: n for k, n in names.items() if n is not None}, sizes.pop() if len(sizes) == 1 else None
+
+
+# --- OpenPose --------------------------------------------------------------------------------------
+
+
+def _read_openpose(folder: Path, form: str, min_score: float) -> Keypoints:
+    files: dict[int, Path] = {}
+    for path in folder.iterdir():
+        if path.suffix.lower() != ".json" or path.name.startswith("."):
+            continue
+        number = file_number(path.name.lower().replace("_keypoints", "").replace("_pose", ""))
+        if number is None or number > MAX_NUMBER:
+            raise DataError(
+                f"{path} has no frame number in its name.", "OpenPose names them CLIP_000000000012_keypoints.json"
+            )
+        if number in files:
+            raise DataError(f"{path} and {files[number]} have the same frame number.", "Give each clip its own folder.")
+        files[number] = path
+    if not files:
+        raise DataError(f"{folder} has no JSON files.", HINT)
+    seen: list[_Seen] = []
+    counts = _counts(form)
+    for number, path in sorted(files.items()):
+        value = load_json(path)
+        if not isinstance(value, dict) or "people" not in value:
+            raise wrong(path, "the file", "has no people")
+        for index, record in enumerate(as_items(value["people"], path, "people", MAX_PEOPLE)):
+            where = f"person {index}"
+            if not isinstance(record, dict) or "pose_keypoints_2d" not in record:
+                raise wrong(path, where, "has no pose_keypoints_2d")
+            if record["pose_keypoints_2d"] == []:  # a face or a hand without a body
+                continue
+            points = as_points(record["pose_keypoints_2d"], counts, path, f"pose_keypoints_2d of {where}")
+            seen.append(_seen(number, points, path, where))
+    title, people = _people(folder, seen, form, min_score)
+    return Keypoints(folder, title, people, min(files), len(files))

@@ -1,0 +1,27 @@
+"""Datasets by their name: a folder, or one that is drawn in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidcvae.data import dataset
+from vidcvae.data.clips import VideoData
+from vidcvae.data.dataset import Progress
+from vidcvae.scenes import dancing, pushing
+
+
+def open_dataset(
+    path: str | Path, size: tuple[int, int] = (32, 64), cache: Path | None = None, progress: Progress = None
+) -> VideoData:
+    """The dataset at ``path`` with frames of ``size`` (height, width), whatever its layout.
+
+    path: a folder, or "synthetic:dance" or "synthetic:push" for data that are drawn in memory.
+    cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
+        decodes them into memory.
+    Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
+    """
+    if path == "synthetic:dance":
+        return dancing.dance(1600, 400, 2, 0, size, progress)
+    if path == "synthetic:push":
+        return pushing.push(256, 32, 32, 30, 0, progress)
+    return dataset.open_dataset(Path(path), size, cache, progress)
