@@ -11,13 +11,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from vidcvae.errors import UsageError, typed
+from vidcvae.workflow.voice import Advance, Voice
 
 # Under torchrun every rank runs the same command: rank 0 speaks for all of them
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
@@ -41,9 +43,6 @@ class _Console(Console):
 
 out = _Console(soft_wrap=True, quiet=_other_rank)
 err = _Console(stderr=True, soft_wrap=True, quiet=_other_rank)
-
-Advance = Callable[[int, int], None]  # (done, total)
-
 
 _loudness = "normal"
 
@@ -182,3 +181,22 @@ def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
                 note(f"{title}: {done}/{total}")
 
         yield advance
+
+
+class Speaker(Voice):
+    """What a workflow says, said to the person at the terminal; ``bars``: how far long work is, too."""
+
+    def __init__(self, bars: bool = True) -> None:
+        self.bars = bars
+
+    def note(self, text: str) -> None:
+        note(text)
+
+    def detail(self, text: str) -> None:
+        detail(text)
+
+    def warn(self, text: str) -> None:
+        warn(text)
+
+    def progress(self, title: str) -> AbstractContextManager[Advance]:
+        return progress(title, quiet=not self.bars)
