@@ -26,7 +26,7 @@ from vidcvae.cli import trials
 from vidcvae.cli.training_view import Screen
 from vidcvae.data import pose_folder
 from vidcvae.models import build_model
-from vidcvae.scenes import dancing
+from vidcvae.scenes import dancing, pushing
 from vidcvae.workflow import training
 
 
@@ -47,12 +47,12 @@ class Moments(nn.Module):
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders with ``data`` and ``long`` for a dance and for robot pushing, by what conditions a model of theirs."""
-    pose, pushing = (tmp_path_factory.mktemp(f"net-{kind}") for kind in ("dance", "push"))
-    pose_folder.write_folder(dancing.dance(64, FRAMES["pose"], 2, 0, SIZES["pose"]), pose / "data")
-    pose_folder.write_folder(dancing.dance(24, 33, 0, 0, SIZES["pose"]), pose / "long")
-    pushing.write_folder(pushing.push(7, 2, 2, FRAMES["actions+positions"], 0), pushing / "data")
-    pushing.write_folder(pushing.push(1, 2, 0, 18, 0), pushing / "long")
-    return {"pose": pose, "actions+positions": pushing}
+    dance_root, push_root = (tmp_path_factory.mktemp(f"net-{kind}") for kind in ("dance", "push"))
+    pose_folder.write_folder(dancing.dance(64, FRAMES["pose"], 2, 0, SIZES["pose"]), dance_root / "data")
+    pose_folder.write_folder(dancing.dance(24, 33, 0, 0, SIZES["pose"]), dance_root / "long")
+    pushing.write_folder(pushing.push(7, 2, 2, FRAMES["actions+positions"], 0), push_root / "data")
+    pushing.write_folder(pushing.push(1, 2, 0, 18, 0), push_root / "long")
+    return {"pose": dance_root, "actions+positions": push_root}
 
 
 @pytest.fixture(scope="session")

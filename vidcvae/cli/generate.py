@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vidcvae.models.loading import Loaded
     from vidcvae.models.rollout import Noise
     from vidcvae.output.generation import Given
+    from vidcvae.workflow.voice import Advance
 
 MOST_SAMPLES = 32
 MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
@@ -358,7 +359,7 @@ def _noise(loaded: Loaded, latent: Latent, latents: Path | None, seed: int, samp
 
 
 def _write_each(
-    add: list[Callable[[np.ndarray], None]], count: int, made: Iterator[np.ndarray], scale: int, advance: ui.Advance
+    add: list[Callable[[np.ndarray], None]], count: int, made: Iterator[np.ndarray], scale: int, advance: Advance
 ) -> None:
     """Every sample into a file of its own."""
     from vidcvae.output import pictures

@@ -94,7 +94,7 @@ def load(run: Path | None, device: schema.Device, batch_stats: bool, weights: sc
     from vidcvae.models.loading import load_model, pick_device
 
     loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
-    if batch_stats and loaded.config.model.name != "pose-cvae":  # the others would take no notice of it
+    if batch_stats and not loaded.config.model.image_statistics:  # it would take no notice of it
         raise UsageError(
             f"--batch-stats is for the course's pose-cvae, and {loaded.path} is {an(loaded.config.model.name)}.",
             "Leave it out.",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.storage.run import RunFolder
     from vidcvae.training.loop import Outcome
+    from vidcvae.workflow.voice import Advance
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -63,7 +64,7 @@ class Screen:
     def tell_failures(self) -> None:
         ui.tell_failures()
 
-    def progress(self, title: str) -> contextlib.AbstractContextManager[ui.Advance]:
+    def progress(self, title: str) -> contextlib.AbstractContextManager[Advance]:
         return ui.progress(title, quiet=self.mode == "json")
 
     def watching(self) -> contextlib.AbstractContextManager[Report]:

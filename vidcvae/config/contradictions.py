@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vidcvae.config.schema import AnchorCvae, Config, PoseCvae, Svg
+from vidcvae.config.schema import AnchorCvae, Config
 
 
 def contradictions(config: Config) -> Iterator[str]:
@@ -52,24 +52,24 @@ def unfit_for_graphs(config: Config) -> str | None:
 def _unfit_for_the_model(config: Config) -> Iterator[str]:
     """Settings that the chosen model cannot take."""
     t, model, name = config.training, config.model, config.model.name
-    if isinstance(model, Svg) and t.batch_size < 2 * t.accumulate:
+    if t.batch_size < model.fewest_clips * t.accumulate:
         yield (
             f"{name} needs at least two clips at a time for its BatchNorm: raise training.batch_size"
             f"{' or lower training.accumulate' if t.accumulate > 1 else ''}."
         )
-    if isinstance(model, Svg) and t.checkpoint_activations:
+    if model.recurrent and t.checkpoint_activations:
         yield (
             f"training.checkpoint_activations is not for {name}, whose BatchNorm would count every frame "
             "twice: raise training.accumulate instead."
         )
-    if isinstance(model, Svg) and config.data.size != (64, 64):
-        height, width = config.data.size
-        yield f"{name} sees frames of 64x64: set data.size to 64x64, not {height}x{width}."
+    if model.frame_size and config.data.size != model.frame_size:
+        wanted, size = ("x".join(map(str, sides)) for sides in (model.frame_size, config.data.size))
+        yield f"{name} sees frames of {wanted}: set data.size to {wanted}, not {size}."
     if (config.data.flip or config.data.shift) and model.condition != "pose":
         yield "data.flip and data.shift move pose images with the frames, but actions stay as they are: set both to 0."
-    if t.noise and not isinstance(model, AnchorCvae):
+    if t.noise and not model.told_noise:
         yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
     if isinstance(model, AnchorCvae) and model.channels % 8:
         yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
-    if isinstance(model, PoseCvae | AnchorCvae) and t.past != 1:
-        yield f"{name} starts from one given frame: training.past must be 1, not {t.past}."
+    if model.given_frames and t.past != model.given_frames:
+        yield f"{name} starts from one given frame: training.past must be {model.given_frames}, not {t.past}."

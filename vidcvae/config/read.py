@@ -16,7 +16,7 @@ from typing import Any
 from vidcvae import reading
 from vidcvae.config.contradictions import contradictions
 from vidcvae.config.presets import preset_names, read_preset
-from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvae, Svg, choices
+from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvae, choices
 from vidcvae.errors import UsageError, did_you_mean
 
 Table = dict[str, Any]
@@ -189,7 +189,7 @@ def continued(before: Config, wanted: Config) -> tuple[Config, dict[str, tuple[A
 
 def builtin_data(config: Config) -> str:
     """The synthetic data that a model can train on out of the box."""
-    return "synthetic:push" if isinstance(config.model, Svg) else "synthetic:dance"
+    return f"synthetic:{config.model.kind}"
 
 
 # --- sources ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Each is declared once; reading, checking, explaining and saving (``vidcvae.confi
 
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, assert_never
+from typing import Any, ClassVar, Literal, assert_never
 
 # Choices, each declared here and nowhere else: a type checker sees every place that forgets one.
 PoseModelName = Literal["pose-cvae"]
@@ -90,8 +90,40 @@ def setting(
     )
 
 
+class ModelSettings:
+    """What others must know of a model, beside its settings.
+
+    kind: the datasets it is made for, "dance" or "push"; frame_size: the only one it takes, if there is one;
+    given_frames: the only number of given frames it takes; fewest_clips: that go through its BatchNorm at once;
+    recurrent: its posterior and prior remember earlier frames; told_noise: the level of noise on its frames is an
+    input; image_statistics: it can normalise each image by its own statistics, as the course's code does.
+    """
+
+    kind: ClassVar[str] = "dance"
+    frame_size: ClassVar[tuple[int, int] | None] = None
+    given_frames: ClassVar[int | None] = 1
+    fewest_clips: ClassVar[int] = 1
+    recurrent: ClassVar[bool] = False
+    told_noise: ClassVar[bool] = False
+    image_statistics: ClassVar[bool] = False
+
+    @property
+    def condition(self) -> Conditions:
+        return "pose"
+
+    @property
+    def condition_size(self) -> int:
+        """Numbers in a row of conditions, four of the action and three of the position; 0 where they are images."""
+        return {"actions": 4, "actions+positions": 4 + 3}.get(self.condition, 0)
+
+    @property
+    def learned_prior(self) -> bool:
+        """Whether the prior depends on the frames before; else it is N(0, I), whose mean is z = 0."""
+        return False
+
+
 @dataclass(frozen=True)
-class PoseCvae:
+class PoseCvae(ModelSettings):
     """The course's five modules (``pose-cvae``)."""
 
     name: PoseModelName = setting("pose-cvae", "which model")
@@ -104,14 +136,11 @@ class PoseCvae:
         "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
         "those of one time step as the course's loop does",
     )
-
-    @property
-    def condition(self) -> Conditions:
-        return "pose"
+    image_statistics: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
-class AnchorCvae:
+class AnchorCvae(ModelSettings):
     """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
 
     name: AnchorModelName = setting("anchor-cvae", "which model")
@@ -119,14 +148,15 @@ class AnchorCvae:
     latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, high=4096, symbol="N")
     prior: Prior = setting("fixed", "the prior of z: N(0, I), or learned from frame before and pose")
     anchor: bool = setting(True, "keep the first frame and its pose in sight; false hides both")
+    told_noise: ClassVar[bool] = True
 
     @property
-    def condition(self) -> Conditions:
-        return "pose"
+    def learned_prior(self) -> bool:
+        return self.prior == "learned"
 
 
 @dataclass(frozen=True)
-class Svg:
+class Svg(ModelSettings):
     """Stochastic video generation with a fixed (``svg-fp``) or learned (``svg-lp``) prior."""
 
     name: SvgModelName = setting("svg-fp", "which model")
@@ -149,10 +179,19 @@ class Svg:
         "the frames over which BatchNorm takes its statistics in training: all of a batch of clips, or "
         "those of one time step as the original loop does",
     )
+    kind: ClassVar[str] = "push"
+    frame_size: ClassVar[tuple[int, int] | None] = (64, 64)
+    given_frames: ClassVar[int | None] = None
+    fewest_clips: ClassVar[int] = 2
+    recurrent: ClassVar[bool] = True
 
     @property
     def condition(self) -> Conditions:
         return self.conditions
+
+    @property
+    def learned_prior(self) -> bool:
+        return self.name == "svg-lp"
 
 
 Model = PoseCvae | AnchorCvae | Svg

@@ -5,7 +5,7 @@ Axes are B, T, C, H, W throughout; frames are uint8 0..255 until a model sees th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,22 @@ class ClipBatch:
     condition: Tensor | None
     anchor: tuple[Tensor, Tensor] | None = None
     start: Tensor | None = None
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> ClipBatch:
+        """``f`` of every tensor."""
+        anchor = None if self.anchor is None else (f(self.anchor[0]), f(self.anchor[1]))
+        condition, start = (None if x is None else f(x) for x in (self.condition, self.start))
+        return ClipBatch(f(self.frames), condition, anchor, start)
+
+    def __getitem__(self, clips: slice | list[int]) -> ClipBatch:
+        return self.map(lambda x: x[clips])
+
+    def to(self, device: torch.device) -> ClipBatch:
+        return self.map(lambda x: x.to(device))
+
+    def unit(self) -> ClipBatch:
+        """Images in 0..1 and conditions as float32, as models take them."""
+        return self.map(to_unit)
 
 
 def condition_tracks(kind: Conditions) -> tuple[str, ...]:

@@ -226,7 +226,7 @@ def _measure_batch(
 
 def learned_prior(config: Config) -> bool:
     """Whether the prior depends on the frames before; else it is N(0, I), whose mean is z = 0."""
-    return config.model.name == "svg-lp" or getattr(config.model, "prior", "fixed") == "learned"
+    return config.model.learned_prior
 
 
 def _run_together(ways: Sequence[Way], config: Config) -> Iterator[tuple[list[Way], int]]:

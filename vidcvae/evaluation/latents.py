@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vidcvae import rng
-from vidcvae.config import Config, Svg
+from vidcvae.config import Config
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
 from vidcvae.evaluation.free_run import POSTERIOR_ROWS, batches, learned_prior
@@ -177,7 +177,7 @@ def measure_bounds(
         for part in (0, 1)
     )
     dimensions = int(np.prod(sequences[0].frames.shape[1:]))
-    return bounds(errors, ratios, dimensions, remembers=isinstance(config.model, Svg))
+    return bounds(errors, ratios, dimensions, remembers=config.model.recurrent)
 
 
 def bounds(errors: Sequence[np.ndarray], ratios: Sequence[np.ndarray], dimensions: int, remembers: bool) -> Bounds:
@@ -253,7 +253,7 @@ def _chunks(
     kind, pairing = config.model.condition, config.data.condition
     for picks in batches(lengths, POSTERIOR_ROWS):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
-        width = length if isinstance(config.model, Svg) else CHUNK  # a recurrent posterior sees the whole sequence
+        width = length if config.model.recurrent else CHUNK  # a recurrent posterior sees the whole sequence
         for begin in range(1, length, width):
             size = min(width, length - begin) + 1
             frames = _unit([s.frames[begin - 1 : begin - 1 + size] for s in chosen], device)

@@ -26,7 +26,6 @@ from vidcvae.device import processor
 from vidcvae.errors import DataError
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
-from vidcvae.models.svg import condition_size
 from vidcvae.storage import durable
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -137,7 +136,7 @@ def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> A
         condition = None
         if kind == "pose":
             condition = rng.uniform((1, 1, *shape[2:]), 0, "timing", device=device).expand(*shape)
-        elif width := condition_size(kind):
+        elif width := config.model.condition_size:
             condition = rng.normal((rows, FRAMES, width), 0, "timing", device=device)
         runs = (rollout(model, frames, condition, length=FRAMES, dtype=dtype) for _ in itertools.count())
         steps = itertools.chain.from_iterable(runs)

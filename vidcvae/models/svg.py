@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcvae.config import Svg as SvgConfig
-from vidcvae.config.schema import Backbone, SvgConditions
+from vidcvae.config.schema import Backbone
 from vidcvae.models.interface import Anchor, Gaussian, VideoModel, full
 
 Hidden = tuple[Tensor, Tensor]  # an LSTM's h and c, each (L, B, H)
@@ -143,19 +143,6 @@ def backbone(name: Backbone, frame_dim: int) -> tuple[Encoder, Decoder]:
             assert_never(name)
 
 
-def condition_size(conditions: SvgConditions) -> int:
-    """Numbers in a row of conditions: four of the action, three of the position."""
-    match conditions:
-        case "none":
-            return 0
-        case "actions":
-            return 4
-        case "actions+positions":
-            return 4 + 3
-        case _:
-            assert_never(conditions)
-
-
 # --- sequence models -------------------------------------------------------------------------------
 
 
@@ -248,7 +235,7 @@ class Svg(VideoModel):
         self.renewals = max(past, 2) - 1  # steps that take their skips from the frame before them
 
         self.encoder, self.decoder = backbone(config.backbone, config.frame_dim)
-        conditions = condition_size(config.conditions)
+        conditions = config.condition_size
         self.condition_embedding: nn.Module = nn.Identity()
         if conditions and config.condition_embedding:
             self.condition_embedding = nn.Linear(conditions, config.condition_embedding)

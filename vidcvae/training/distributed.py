@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from vidcvae.config import Config, Svg
+from vidcvae.config import Config
 from vidcvae.errors import EXIT_USAGE, NonFiniteError, Stopped, UsageError, VidcvaeError
 from vidcvae.models.interface import full
 from vidcvae.models.loading import pick_device
@@ -289,7 +289,7 @@ def check(config: Config, world: int) -> None:
             f"Use --batch-size {nearest}, or another --nproc-per-node.",
         )
     each = train.batch_size // (world * train.accumulate)
-    if isinstance(config.model, Svg) and train.batch_norm_ranks == "rank" and each < 2:
+    if train.batch_norm_ranks == "rank" and each < config.model.fewest_clips:
         raise UsageError(
             f"{config.model.name} needs two clips at a time on each rank for its BatchNorm; {world} ranks have {each}.",
             f"Use --batch-size {2 * world * train.accumulate}, or --set training.batch_norm_ranks=sync.",

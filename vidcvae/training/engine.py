@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from vidcvae.models.graphs import Graphed
 from vidcvae.rng import there
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
-from vidcvae.training.step import Draws, Terms, Weights, gradients, must_be_finite, training_step
+from vidcvae.training.step import Draws, Terms, Weights, must_be_finite, training_step
 
 
 class Engine:
@@ -64,9 +65,7 @@ class Engine:
         if not self.deferred:
             return training_step(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
         numbers = torch.tensor([weights.beta, weights.lr, 1 - ema_memory(self.state, self.config.training.ema)])
-        given = (batch.frames, batch.condition, batch.anchor, batch.start)
-        drawn = (draws.eps, draws.mask, draws.pattern, draws.noise, draws.level, draws.keep)
-        values, ends = self.run(*self._there(given), *self._there(drawn), self._there(numbers))
+        values, ends = self.run(*(self._there(parts) for parts in (_parts(batch), _parts(draws), numbers)))
         self.steps += 1
         return dict(zip(self.names, values.clone().unbind(), strict=True)), ends.clone()
 
@@ -94,41 +93,40 @@ class Engine:
             return tuple(self._there(part) for part in value)
         return there(value, self.device) if isinstance(value, Tensor) else value
 
-    def _step(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Any, draws: Any, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """A whole step of tensors alone, without a look at any of them: the terms' values, and the last frames."""
-        frames, condition, anchor, start, eps, mask, pattern, noise, level, keep, numbers = inputs
-        batch = ClipBatch(frames, condition, anchor, start)
-        draws = Draws(eps, mask, pattern, noise, level, keep)
-        beta, lr, ema_share = numbers.unbind()
-        weights = Weights(beta, self.config.loss.smoothing, lr)
-        terms, ends = gradients(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
-        self.names = tuple(terms)
-        self._guard(torch.stack([value.float() for value in terms.values()]))
+        beta, lr, ema = numbers.unbind()
         for group in self.state.optimizer.param_groups:
-            group["lr"].copy_(lr)
             group["capturable"] = _capturing(self.device)  # PyTorch asks for it in a capture, and warns of it outside
-        self.state.optimizer.step()
-        self._average(ema_share)
+        terms, ends = training_step(
+            self.state,
+            ClipBatch(*batch),
+            Draws(*draws),
+            self.config,
+            Weights(beta, self.config.loss.smoothing, lr, ema),
+            self.dtype,
+            self.ranks,
+            check=self._guard,
+        )
         return torch.stack([value.float() for value in terms.values()]), ends
 
     @torch.no_grad()
-    def _guard(self, values: Tensor) -> None:
+    def _guard(self, terms: Terms) -> Tensor:
+        """1, and 0 from the first step on that is not finite: then the optimizer, told by found_inf, skips as well."""
+        self.names = tuple(terms)
+        values = torch.stack([value.float() for value in terms.values()])
         if self.first_broken is None:
             self.first_broken = torch.zeros_like(values)
         bad = 1 - torch.isfinite(values).all().float()
         self.first_broken.copy_(torch.where((bad == 1) & (self.broken == 0), values, self.first_broken))
         self.broken.copy_(torch.maximum(self.broken, bad))
         self.finite_steps += 1 - self.broken
+        return 1 - self.broken
 
-    @torch.no_grad()
-    def _average(self, share: Tensor) -> None:
-        """``step.update_ema`` for a share that only the GPU knows: ema += share * (weights - ema), and 0 of it after a
-        step that was not finite."""
-        if self.state.ema:
-            averages = [self.state.ema[name] for name, _ in self.state.model.named_parameters()]
-            apart = torch._foreach_sub([p.detach() for p in self.state.model.parameters()], averages)
-            torch._foreach_mul_(apart, share * (1 - self.broken))
-            torch._foreach_add_(averages, apart)
+
+def _parts(inputs: ClipBatch | Draws) -> tuple[Any, ...]:
+    """The fields of a dataclass, as inputs of a graph."""
+    return tuple(getattr(inputs, field.name) for field in fields(inputs))
 
 
 def _capturing(device: torch.device) -> bool:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vidcvae.config import Config, Svg
+from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import NonFiniteError, UsageError, VidcvaeError
 from vidcvae.models.graphs import CAPTURING
@@ -39,7 +38,7 @@ def losses_of(
         return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
     together = found(batch, draws, config)
-    alone = [found(_rows(batch, [i, i]), draws[[i, i]], whole) for i in range(len(batch.frames))]
+    alone = [found(batch[[i, i]], draws[[i, i]], whole) for i in range(len(batch.frames))]
     return {"losses": together, "alone": alone}
 
 
@@ -78,14 +77,6 @@ def non_finite(
 def _kept(run: RunFolder) -> str:
     last = run.checkpoints / checkpoint.LAST
     return f"{last} is intact" if last.exists() else "no checkpoint was saved yet"
-
-
-def _rows(batch: ClipBatch, rows: list[int]) -> ClipBatch:
-    def take(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[rows]
-
-    anchor = None if batch.anchor is None else (batch.anchor[0][rows], batch.anchor[1][rows])
-    return ClipBatch(batch.frames[rows], take(batch.condition), anchor, take(batch.start))
 
 
 # --- out of memory ---------------------------------------------------------------------------------
@@ -144,12 +135,12 @@ def smaller(config: Config, world: int, capturing: bool = False) -> str:
     train = config.training
     ways = ["--set training.cuda_graph=off (slower; ordinary steps had fitted)"] if capturing else []
     each = train.batch_size // (world * train.accumulate)  # clips that go through the networks at once
-    least = 2 if isinstance(config.model, Svg) else 1
+    least = config.model.fewest_clips
     fewer = next((n for n in range(each // 2, least - 1, -1) if each % n == 0), 0)
     if fewer:
         parts = train.batch_size // (world * fewer)
         ways.append(f"--set training.accumulate={parts} (the same batch, {fewer} at a time)")
-    if not train.checkpoint_activations and not isinstance(config.model, Svg):
+    if not train.checkpoint_activations and not config.model.recurrent:
         ways.append("--set training.checkpoint_activations=true (slower)")
     if fewer:
         ways.append(f"--batch-size {fewer * world * train.accumulate}")

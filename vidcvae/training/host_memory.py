@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidcvae.config import Config, Svg
+from vidcvae.config import Config
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.models.arithmetic import has_bf16
-from vidcvae.models.svg import condition_size
 from vidcvae.training.step import clip_terms, draw
 
 MEASURED = 2  # clips, the fewest that every model takes
@@ -28,7 +27,7 @@ def must_suffice(config: Config, world: int) -> None:
     if wanted <= free:
         return
     train = config.training
-    least = world * train.accumulate * (2 if isinstance(config.model, Svg) else 1)
+    least = world * train.accumulate * config.model.fewest_clips
     fits = int(train.batch_size * free / wanted) // least * least
     each = (
         f"--batch-size {fits}" if fits else "smaller frames (--size), shorter clips (--clip-length) or a smaller model"
@@ -64,7 +63,7 @@ def needed(config: Config, world: int = 1) -> int:
         if kind == "pose":
             rows: Tensor | None = frames
         else:
-            width = condition_size(kind)
+            width = config.model.condition_size
             rows = torch.empty(MEASURED, length, width) if width else None
         eps = torch.empty(MEASURED, length - 1, *model.latent_shape(*size))
     mask = torch.zeros(MEASURED, length - 1)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidcvae import rng
 from vidcvae.config import Config, TeacherForcing
-from vidcvae.data.clips import ClipBatch, to_unit
+from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, at, full, reparameterize
@@ -29,11 +29,15 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Weights:
-    """What the schedules say about a step."""
+    """What the schedules say about a step; ema: the new weights' share of their moving average, else as by ``state``.
+
+    Tensors where they are inputs of a CUDA graph.
+    """
 
     beta: float | Tensor
     smoothing: float
     lr: float | Tensor
+    ema: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,84 @@ def forcing_mask(
     coins = rng.uniform(shape, seed, "teacher-forcing", *index) < ratio
     mask = coins.float().expand(batch, steps) * (ratio if forcing.reference == "mix" else 1.0)
     return torch.cat([torch.ones(batch, past), mask[:, past:]], dim=1)
+
+
+def training_step(
+    state: TrainingState,
+    batch: ClipBatch,
+    draws: Draws,
+    config: Config,
+    weights: Weights,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
+    check: Callable[[Terms], float | Tensor] | None = None,
+) -> tuple[Terms, Tensor]:
+    """Forward and backward (of the batch's parts in turn), clip, check, update: the one path of every update.
+
+    check: from the terms 1, or 0 where the update must not change anything; without it a ``NonFiniteError`` is raised
+    before anything is updated.
+
+    Returns the terms with their ``total`` and ``grad_norm``, and the last predicted frame of each clip.
+    """
+    terms, last = gradients(state, batch, draws, config, weights, dtype, ranks)
+    finite = (check or must_be_finite)(terms)
+    for group in state.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):  # on the GPU, where a graph reads it
+            group["lr"].copy_(torch.as_tensor(weights.lr))
+        else:
+            group["lr"] = weights.lr
+    state.optimizer.step()
+    share = 1 - ema_memory(state, config.training.ema) if weights.ema is None else weights.ema
+    update_ema(state, share * finite)
+    return terms, last
+
+
+def gradients(
+    state: TrainingState,
+    batch: ClipBatch,
+    draws: Draws,
+    config: Config,
+    weights: Weights,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
+) -> tuple[Terms, Tensor]:
+    """The first half of a step: the clipped gradients of a batch, of which each of ``ranks`` has its rows, on the
+    parameters."""
+    device, parts = next(state.model.parameters()).device, config.training.accumulate
+    batch, draws = batch.to(device).unit(), draws.to(device)
+    each = len(batch.frames) // parts
+    slices = [slice(first, first + each) for first in range(0, len(batch.frames), each)]
+
+    def of_part(part: slice, kl_of_batch: Callable[[Tensor], Tensor]) -> tuple[Terms, Tensor]:
+        clips = batch[part]
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return clip_terms(
+                state.model, clips.frames, clips.condition, draws[part], config, clips.anchor, clips.start, kl_of_batch
+            )
+
+    kl_of_batch: Callable[[Tensor], Tensor] = ranks.mean
+    if config.kl.free_bits and parts > 1:  # what is free is so for the whole batch, which must be known before any part
+        kls: list[Tensor] = []
+        with torch.no_grad(), _untouched_buffers(state.model):
+            for part in slices:
+                of_part(part, lambda kl: kls.append(kl) or kl)  # type: ignore[func-returns-value]
+        whole = ranks.mean(torch.stack(kls).mean(0))
+        kl_of_batch = lambda kl: whole  # noqa: E731
+
+    terms: Terms = {}
+    ends: list[Tensor] = []
+    state.optimizer.zero_grad(set_to_none=True)
+    for part in slices:
+        found, end = of_part(part, kl_of_batch)
+        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
+        (found["total"] / parts).backward()
+        ends.append(end)
+        for name, value in found.items():
+            terms[name] = terms.get(name, 0) + value.detach() / parts
+    ranks.average(state.model.parameters(), terms)
+    limit = config.optimizer.gradient_clip or float("inf")
+    terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+    return terms, torch.cat(ends)
 
 
 def clip_terms(
@@ -197,90 +279,6 @@ def _advance(
     return frame, prior, state
 
 
-def training_step(
-    state: TrainingState,
-    batch: ClipBatch,
-    draws: Draws,
-    config: Config,
-    weights: Weights,
-    dtype: torch.dtype,
-    ranks: Ranks = ALONE,
-) -> tuple[Terms, Tensor]:
-    """Forward and backward (of the batch's parts in turn), clip, check, update.
-
-    Returns the terms with their ``total`` and ``grad_norm``, and the last predicted frame of each clip.
-
-    Raises ``NonFiniteError`` before anything is updated.
-    """
-    terms, last = gradients(state, batch, draws, config, weights, dtype, ranks)
-    must_be_finite(terms)
-    for group in state.optimizer.param_groups:
-        group["lr"] = weights.lr
-    state.optimizer.step()
-    update_ema(state, config.training.ema)
-    return terms, last
-
-
-def gradients(
-    state: TrainingState,
-    batch: ClipBatch,
-    draws: Draws,
-    config: Config,
-    weights: Weights,
-    dtype: torch.dtype,
-    ranks: Ranks = ALONE,
-) -> tuple[Terms, Tensor]:
-    """The first half of a step: the clipped gradients of a batch, of which each of ``ranks`` has its rows, on the
-    parameters."""
-    device, parts = next(state.model.parameters()).device, config.training.accumulate
-    frames = to_unit(batch.frames.to(device))
-    condition = None if batch.condition is None else to_unit(batch.condition.to(device))
-    start = None if batch.start is None else to_unit(batch.start.to(device))
-    anchor = None
-    if batch.anchor is not None:
-        anchor = to_unit(batch.anchor[0].to(device)), to_unit(batch.anchor[1].to(device))
-    draws = draws.to(device)
-    each = len(frames) // parts
-
-    def of_part(first: int, kl_of_batch: Callable[[Tensor], Tensor]) -> tuple[Terms, Tensor]:
-        part = slice(first, first + each)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return clip_terms(
-                state.model,
-                frames[part],
-                None if condition is None else condition[part],
-                draws[part],
-                config,
-                None if anchor is None else (anchor[0][part], anchor[1][part]),
-                None if start is None else start[part],
-                kl_of_batch,
-            )
-
-    kl_of_batch: Callable[[Tensor], Tensor] = ranks.mean
-    if config.kl.free_bits and parts > 1:  # what is free is so for the whole batch, which must be known before any part
-        kls: list[Tensor] = []
-        with torch.no_grad(), _untouched_buffers(state.model):
-            for first in range(0, len(frames), each):
-                of_part(first, lambda kl: kls.append(kl) or kl)  # type: ignore[func-returns-value]
-        whole = ranks.mean(torch.stack(kls).mean(0))
-        kl_of_batch = lambda kl: whole  # noqa: E731
-
-    terms: Terms = {}
-    ends: list[Tensor] = []
-    state.optimizer.zero_grad(set_to_none=True)
-    for first in range(0, len(frames), each):
-        found, end = of_part(first, kl_of_batch)
-        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
-        (found["total"] / parts).backward()
-        ends.append(end)
-        for name, value in found.items():
-            terms[name] = terms.get(name, 0) + value.detach() / parts
-    ranks.average(state.model.parameters(), terms)
-    limit = config.optimizer.gradient_clip or float("inf")
-    terms["grad_norm"] = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
-    return terms, torch.cat(ends)
-
-
 @contextlib.contextmanager
 def _untouched_buffers(model: nn.Module) -> Iterator[None]:
     """Running statistics are as before once the block ends."""
@@ -290,16 +288,23 @@ def _untouched_buffers(model: nn.Module) -> Iterator[None]:
         buffer.copy_(saved)
 
 
-def must_be_finite(terms: Terms) -> None:
-    """Raise ``NonFiniteError`` that names the first term that is not."""
+def must_be_finite(terms: Terms) -> float:
+    """1; raises ``NonFiniteError`` that names the first term that is not finite."""
     if bad := objectives.first_non_finite(terms):
         raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
+    return 1.0
 
 
 @torch.no_grad()
-def update_ema(state: TrainingState, decay: float) -> None:
-    """ema = decay * ema + (1 - decay) * weights."""
+def update_ema(state: TrainingState, share: float | Tensor) -> None:
+    """ema += share * (weights - ema); a share that is a tensor is known on the GPU alone."""
     if not state.ema:
         return
     averages = [state.ema[name] for name, _ in state.model.named_parameters()]
-    torch._foreach_lerp_(averages, [p.detach() for p in state.model.parameters()], 1 - ema_memory(state, decay))
+    weights = [p.detach() for p in state.model.parameters()]
+    if isinstance(share, Tensor):
+        apart = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(apart, share)
+        torch._foreach_add_(averages, apart)
+    else:
+        torch._foreach_lerp_(averages, weights, share)

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from vidcvae import rng
-from vidcvae.config import Config, Svg
+from vidcvae.config import Config
 from vidcvae.data.clips import ClipBatch
 from vidcvae.models.arithmetic import Arithmetic, Step, by_hardware, chosen, restored
 from vidcvae.models.interface import VideoModel
-from vidcvae.models.svg import condition_size
 from vidcvae.storage import durable
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.run import RunFolder
@@ -55,7 +54,7 @@ def training_arithmetic(model: VideoModel, config: Config, device: str, world: i
     about = {"what": "training", "clips": part, "model": asdict(config.model), "size": list(config.data.size)}
     twin: list[VideoModel] = []
     clips: list[int] = []
-    fewest_clips = 2 if isinstance(config.model, Svg) else 1
+    fewest_clips = config.model.fewest_clips
 
     def step_in(dtype: torch.dtype) -> Step:
         if not twin:
@@ -92,7 +91,7 @@ def made_up(
     condition = None
     if kind == "pose":
         condition = image("poses")
-    elif width := condition_size(kind):
+    elif width := config.model.condition_size:
         condition = rng.normal((clips, length, width), seed, "actions", device=device)
     eps = rng.normal((clips, length - 1, *model.latent_shape(*config.data.size)), seed, "posterior", device=device)
     mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)
