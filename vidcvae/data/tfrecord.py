@@ -12,9 +12,9 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from vidcvae import reading
@@ -181,75 +181,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise BadMessage("a number has more than 10 bytes")
 
 
-# --- CRC-32C ---------------------------------------------------------------------------------------
-# A CRC without its inversions is linear over GF(2): the checksum of A followed by B is the one of A moved on by
-# len(B) zero bytes, xor the one of B; and zeros in front change nothing. So the data are cut into equal
-# lanes, numpy takes all lanes forward at once, and the lanes are joined in pairs: over 500 MB/s.
-
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
-_LANE = 256  # bytes
-Operator = tuple[np.ndarray, np.ndarray]  # what becomes of a state's lower and upper 16 bits
-
-
 def masked_crc32c(data: bytes) -> int:
     """TensorFlow's masked CRC-32C (core/lib/hash/crc32c.h)."""
-    crc = crc32c(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (RFC 3720, appendix B.4)."""
-    if len(data) < 4:
-        return _crc32c_by_bits(data)
-    lanes = -(-len(data) // _LANE)
-    padded = np.zeros(lanes * _LANE, np.uint8)
-    start = len(padded) - len(data)
-    padded[start:] = np.frombuffer(data, np.uint8)
-    padded[start : start + 4] ^= 255  # the same as starting from a state of all ones
-    words = np.ascontiguousarray(padded.view("<u4").reshape(lanes, -1).T)  # (words of a lane, lanes)
-    states = np.zeros(lanes, np.uint32)
-    for word in words:
-        states = _apply(_zeros(0), states ^ word)
-    return int(_join(states)) ^ 0xFFFFFFFF
-
-
-def _crc32c_by_bits(data: bytes) -> int:
-    state = 0xFFFFFFFF
-    for byte in data:
-        state ^= byte
-        for _ in range(8):
-            state = state >> 1 ^ _POLYNOMIAL * (state & 1)
-    return state ^ 0xFFFFFFFF
-
-
-def _join(lanes: np.ndarray) -> np.uint32:
-    """The checksum of all lanes, one after the other, from theirs."""
-    level = (_LANE // 4).bit_length() - 1
-    while len(lanes) > 1:
-        if len(lanes) % 2:
-            lanes = np.concatenate([np.zeros(1, np.uint32), lanes])
-        lanes = _apply(_zeros(level), lanes[::2]) ^ lanes[1::2]
-        level += 1
-    first: np.uint32 = lanes[0]
-    return first
-
-
-def _apply(operator: Operator, state: np.ndarray) -> np.ndarray:
-    moved: np.ndarray = operator[0][state & 0xFFFF] ^ operator[1][state >> 16]
-    return moved
-
-
-@cache
-def _zeros(level: int) -> Operator:
-    """How a state moves on by 4 * 2**level zero bytes."""
-    if level:
-        half = _zeros(level - 1)
-        return _apply(half, half[0]), _apply(half, half[1])
-    low = np.arange(1 << 16, dtype=np.uint32)
-    return _shift_out(low), _shift_out(low << np.uint32(16))
-
-
-def _shift_out(state: np.ndarray) -> np.ndarray:
-    for _ in range(32):
-        state = state >> np.uint32(1) ^ np.uint32(_POLYNOMIAL) * (state & np.uint32(1))
-    return state
