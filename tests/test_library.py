@@ -11,8 +11,6 @@ import torch
 
 import vidcvae
 from vidcvae import config as settings
-from vidcvae.storage import durable
-from vidcvae.storage.run import create_run
 
 
 def test_importing_the_package_imports_no_torch() -> None:
@@ -38,11 +36,9 @@ def test_train_load_score_and_roll_out(tmp_path: Path) -> None:
             "validation": {"every": 0},
         }
     )
-    run = create_run("library", tmp_path / "run")
-    durable.write_text(run.config, settings.to_toml(config))
-    assert vidcvae.train(run, config, data).steps == 2
+    assert vidcvae.train(config, data, tmp_path / "run").steps == 2
 
-    loaded = vidcvae.load_model(str(run.path))
+    loaded = vidcvae.load_model(str(tmp_path / "run"))
     scores = vidcvae.score_split(loaded, data, "val", frames=5)
     assert len(scores["psnr_per_frame"]) == 4
     sequence = data.split("test")[0]
@@ -50,6 +46,31 @@ def test_train_load_score_and_roll_out(tmp_path: Path) -> None:
     frames = list(vidcvae.rollout(loaded.model, first[None], poses[None]))
     assert len(frames) == 5 and frames[0].shape == (1, 3, 16, 16)
     assert min(f.min() for f in frames) >= 0 and max(f.max() for f in frames) <= 1
+
+
+def test_a_run_of_python_is_resumed_by_python_exactly_and_by_the_command_line_with_a_word(tmp_path: Path) -> None:
+    data = vidcvae.open_dataset("synthetic:dance", (16, 16))
+    small = {"frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}
+    lasting = {"epochs": 2, "steps_per_epoch": 2, "clip_length": 4, "device": "cpu"}
+    config = vidcvae.resolve(
+        {"model": small, "data": {"size": "16x16"}, "training": lasting, "validation": {"every": 0}}
+    )
+    events: list[str] = []
+    whole = vidcvae.train(config, data, tmp_path / "whole", report=lambda event: events.append(event["kind"]))
+    assert {"start", "epoch", "done"} <= {*events}
+
+    first = settings.with_values(config, {"training": {"epochs": 1}})
+    vidcvae.train(first, data, tmp_path / "broken")
+    later = vidcvae.resume(tmp_path / "broken", data, more_epochs=1)
+    assert later is not None and (later.steps, whole.steps) == (4, 4)
+    states = [vidcvae.load_model(str(tmp_path / n), which="last").model.state_dict() for n in ("whole", "broken")]
+    assert all(torch.equal(a, states[1][name]) for name, a in states[0].items())
+    assert vidcvae.resume(tmp_path / "broken", data) is None, "it is finished"
+    with pytest.raises(vidcvae.VidcvaeError, match="was trained from Python"):
+        vidcvae.resume(tmp_path / "broken", more_epochs=1)
+    fewer = vidcvae.VideoData("fewer", "dance", 25, Path("x"), {"train": data.split("train")[:1]})
+    with pytest.raises(vidcvae.VidcvaeError, match="is not what"):
+        vidcvae.resume(tmp_path / "broken", fewer, more_epochs=1)
 
 
 @pytest.mark.parametrize(

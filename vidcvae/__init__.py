@@ -24,8 +24,8 @@ _API = {
     "build_model": "vidcvae.models",
     "rollout": "vidcvae.models.rollout",
     "load_model": "vidcvae.models.loading",
-    "create_run": "vidcvae.storage.run",
-    "train": "vidcvae.training.loop",
+    "train": "vidcvae.workflow.library",
+    "resume": "vidcvae.workflow.library",
     "score_split": "vidcvae.evaluation.score",
 }
 

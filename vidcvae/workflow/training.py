@@ -57,10 +57,11 @@ def prepare(
     *,
     path: Path | None = None,
     init: Path | None = None,
+    data: VideoData | None = None,
     tensorboard: bool = False,
     keep_images: bool = True,
 ) -> Prepared:
-    """Check settings, data, memory and initial weights, before a folder is made."""
+    """Check settings, data, memory and initial weights, before a folder is made. ``data`` need not lie on disk."""
     import torch
 
     from vidcvae.models import loading
@@ -75,10 +76,11 @@ def prepare(
     audience.tell_failures()
     device = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
-    with audience.progress("reading the data") as advance:
-        data = ranks.main_first(
-            lambda: open_dataset(config.data.path, config.data.size, cache if keep_images else None, advance)
-        )
+    if data is None:
+        with audience.progress("reading the data") as advance:
+            data = ranks.main_first(
+                lambda: open_dataset(config.data.path, config.data.size, cache if keep_images else None, advance)
+            )
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     audience.detail(f"device: {device} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
@@ -187,11 +189,15 @@ def resume(
     moved_to: str | None = None,
     longer: Longer = Longer(),
     device: str | None = None,
+    data: VideoData | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Go on with a run where a checkpoint of it stands: the "last", the "best", or one in a file."""
+    """Go on with a run where a checkpoint of it stands: the "last", the "best", or one in a file.
+
+    data: what it was trained on, where that was no dataset on disk.
+    """
     with _holding(folder, audience):
-        _resume(folder, audience, resume_from, moved_to, longer, device, ranks)
+        _resume(folder, audience, resume_from, moved_to, longer, device, data, ranks)
 
 
 def _resume(
@@ -201,6 +207,7 @@ def _resume(
     moved_to: str | None,
     longer: Longer,
     device: str | None,
+    data: VideoData | None,
     ranks: Ranks | None,
 ) -> None:
     from vidcvae.storage import durable
@@ -227,7 +234,12 @@ def _resume(
     epochs = saved.meta["epoch"] if saved else 0
     minutes = saved.meta.get("progress", {}).get("minutes", 0.0) if saved else 0.0
     given = longer.totals(folder, epochs, minutes) | ({"device": device} if device else {})
-    place = _absolute(moved_to or find_data(folder.path, folder, config.data.path))
+    if data is None and not (moved_to or config.data.path):
+        raise UsageError(
+            f"{folder.path} was trained from Python, on data that were no dataset on disk.",
+            f"Go on from Python: vidcvae.resume({str(folder.path)!r}, data)",
+        )
+    place = config.data.path if data else _absolute(moved_to or find_data(folder.path, folder, config.data.path))
     config = settings.with_values(config, {"training": given, "data": {"path": place}})
     ranks = ranks or distributed.join(config)
     audience.tell_failures()
@@ -237,9 +249,11 @@ def _resume(
             f"{config.training.epochs} that it is to have in total.",
             f"Go on for 10 more: {typed('resume', folder.path, '--more-epochs', 10)}",
         )
-    with audience.progress("reading the data") as advance:
-        data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
-    if saved and moved_to:
+    given_data = data is not None
+    if data is None:
+        with audience.progress("reading the data") as advance:
+            data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
+    if saved and (moved_to or given_data):
         _check_same_data(folder, data)
     changed = settings.differences(before, config)
     if _absolute(before.data.path) == place:  # older runs have it as it was typed
@@ -262,8 +276,8 @@ def _resume(
 
 
 def _absolute(path: str) -> str:
-    """Where a dataset lies, wherever a command is typed; synthetic ones lie nowhere."""
-    return path if path.startswith("synthetic:") else str(Path(path).absolute())
+    """Where a dataset lies, wherever a command is typed; synthetic ones, and those of Python programs, lie nowhere."""
+    return path if not path or path.startswith("synthetic:") else str(Path(path).absolute())
 
 
 def _frames(data: VideoData) -> list[int]:

@@ -1,0 +1,89 @@
+"""Training from Python: the same runs as the command line's, started and resumed by either."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcvae.storage.run import find_run
+from vidcvae.workflow import training
+from vidcvae.workflow.training import Longer
+from vidcvae.workflow.voice import SILENT, Voice
+
+if TYPE_CHECKING:
+    from vidcvae.config import Config
+    from vidcvae.data.clips import VideoData
+    from vidcvae.training.loop import Outcome
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train(
+    config: Config,
+    data: VideoData | None = None,
+    path: str | Path | None = None,
+    *,
+    init: str | Path | None = None,
+    report: Report = lambda event: None,
+    voice: Voice | None = None,
+) -> Outcome:
+    """Make a run folder, with its settings, and train in it.
+
+    data: None opens ``config.data.path``.
+    path: the run folder, new or empty; None makes runs/NAME-N.
+    init: a run or checkpoint whose weights the training starts from.
+    report: is given every event, a dict with a "kind"; voice: what is said on the way.
+
+    Raises ``VidcvaeError``: ``UsageError`` for settings or a folder that cannot be used, ``DataError`` for the data,
+    ``NonFiniteError`` for a NaN, ``Stopped`` after SIGINT or SIGTERM, with everything saved.
+    """
+    audience, place = _Audience(report, voice), Path(path) if path else None
+    prepared = training.prepare(config, audience, path=place, init=Path(init) if init else None, data=data)
+    training.start(prepared, audience, name=data.name if data else Path(config.data.path).name, path=place)
+    assert audience.outcome
+    return audience.outcome
+
+
+def resume(
+    run: str | Path | None = None,
+    data: VideoData | None = None,
+    *,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    more_epochs: int | None = None,
+    more_minutes: float | None = None,
+    report: Report = lambda event: None,
+    voice: Voice | None = None,
+) -> Outcome | None:
+    """Go on with a run exactly where it stopped; None if it had all its epochs or minutes.
+
+    run: a run folder or its name; None is the newest run.
+    data: what it was trained on, where that was no dataset on disk.
+    epochs, max_minutes: how long it is to last in total; more_epochs, more_minutes: in addition to what it has had.
+
+    Raises as ``train`` does, and ``DataError`` for a damaged checkpoint.
+    """
+    audience = _Audience(report, voice)
+    longer = Longer(epochs, max_minutes, more_epochs, more_minutes)
+    training.resume(find_run(Path(run) if run else None), audience, longer=longer, data=data)
+    return audience.outcome
+
+
+class _Audience:
+    """Somebody who calls from Python."""
+
+    def __init__(self, report: Report, voice: Voice | None) -> None:
+        self.report = report
+        self.outcome: Outcome | None = None
+        voice = voice or SILENT
+        self.note, self.detail, self.warn, self.progress = voice.note, voice.detail, voice.warn, voice.progress
+
+    def tell_failures(self) -> None: ...
+
+    def watching(self) -> contextlib.AbstractContextManager[Report]:
+        return contextlib.nullcontext(self.report)
+
+    def trained(self, outcome: Outcome, data: VideoData) -> None:
+        self.outcome = outcome
