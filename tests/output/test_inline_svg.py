@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vidcvae.output import inline_svg
+from vidcvae.output import inline_svg, templates
 from vidcvae.output.plots import Chart, Line, Panel
 
 
@@ -87,6 +87,7 @@ def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) ->
 def test_everything_is_escaped() -> None:
     bad = '<script>alert("x")</script>\'&'
     chart = Chart(bad, bad, (Panel(bad, (Line(bad, [0, 1], [0, 1]), Line(bad + "2", [0, 1], [0, 1]))),))
-    html = inline_svg.figure(chart, "q", bad) + inline_svg.table([bad], [[bad, bad]], bad)
-    assert "<script" not in html and not re.search(r"&(?!(lt|gt|amp|quot|#x27);)", html)
+    table = templates._environment().get_template("table.html.j2").module.table
+    html = inline_svg.figure(chart, "q", bad) + table([bad], [[bad, bad]], bad)
+    assert "<script" not in html and not re.search(r"&(?!(lt|gt|amp|quot|#x27|#34|#39);)", html)
     parsed(f"<div>{html}</div>")

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
+from vidcvae.output import templates
 from vidcvae.output.chart import Chart, Line, Panel
 
 WIDTH, LEFT, RIGHT = 640.0, 62.0, 628.0  # of the drawing; where its x axis begins and ends
@@ -24,19 +26,22 @@ HEAD, GAP, FOOT, TALL, SHORT = (
 COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
 MOST_POINTS = 1000  # of a line; more are means of neighbours
 TABLE_ROWS = 21
-NARROW = 2  # columns that a phone has room for, whatever stands in them
 
 
-def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> str:
+def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> Markup:
     """The chart as a ``<figure>`` whose ids begin with ``name``; ``caption`` is text.
 
     cursor: the page's script may mark an x in it (it finds the x axis in data attributes).
     """
-    drawings = "".join(drawing(part, f"{name}-{i}") for i, part in enumerate(_parts(chart)))
-    tables = "".join(map(_table, _parts(chart)))
-    return (
-        f'<figure id="{escape(name)}"{" data-cursor" if cursor else ""}>{_legend(chart)}{drawings}'
-        f"<figcaption>{escape(caption)}</figcaption>{tables}</figure>"
+    parts = _parts(chart)
+    return templates.render(
+        "figure.html.j2",
+        name=name,
+        caption=caption,
+        cursor=cursor,
+        legend=_legend(chart),
+        drawings=[Markup(drawing(part, f"{name}-{i}")) for i, part in enumerate(parts)],
+        tables=[table for part in parts if (table := _table(part))],
     )
 
 
@@ -111,66 +116,31 @@ def _panel(
             yield f'<polyline class="line {line.style} {_colour(line)}" points="{points}"/>'
 
 
-def _legend(chart: Chart) -> str:
-    """One entry for each name: panels repeat the runs' names and colours."""
-    named = {
-        (line.label, _colour(line), line.style): None for panel in chart.panels for line in panel.lines if line.label
-    }
-    if len({label for label, _, _ in named}) < 2:
-        return ""
-    seen: set[tuple[str, str]] = set()
-    items = []
-    for label, colour, style in named:
-        if (label, colour) in seen:
-            continue
-        seen.add((label, colour))
-        shape = (
-            f'<circle class="mark {colour}" cx="12" cy="5" r="3"/>'
-            if style == "marks"
-            else f'<path class="line {style} {colour}" d="M0 5H24"/>'
-        )
-        items.append(f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true">{shape}</svg>{escape(label)}</li>')
-    return f'<ul class="legend">{"".join(items)}</ul>'
+def _legend(chart: Chart) -> list[dict[str, str]]:
+    """One entry for each name, as panels repeat the runs' names and colours; none for a lone name."""
+    entries: dict[tuple[str, str], dict[str, str]] = {}
+    for line in (line for panel in chart.panels for line in panel.lines if line.label):
+        key = line.label, _colour(line)
+        entries.setdefault(key, {"label": line.label, "colour": key[1], "style": line.style})
+    return [*entries.values()] if len({label for label, _ in entries}) > 1 else []
 
 
-def _table(chart: Chart) -> str:
-    """The numbers of every line at evenly spread x, behind a click."""
+def _table(chart: Chart) -> tuple[list[str], list[list[str]]] | None:
+    """Heads and rows: the numbers of every line at evenly spread x."""
     found = [(panel, line) for panel in chart.panels for line in panel.lines if line.x and line.style != "faint"]
     if not found:
-        return ""
+        return None
     low, high = min(min(line.x) for _, line in found), max(max(line.x) for _, line in found)
     at = np.linspace(low, high, TABLE_ROWS) if high > low else np.array([low])
     if all(float(x).is_integer() for _, line in found for x in line.x):
         at = np.unique(at.round())
-    heads, columns = [], []
+    heads, columns = [chart.xlabel], [at]
     for panel, line in found:
         name = panel.ylabel.replace("\n", " ")
         heads.append(f"{name}: {line.label}" if line.label else name)
         order = np.argsort(line.x)
         columns.append(np.interp(at, np.asarray(line.x)[order], np.asarray(line.y)[order], np.nan, np.nan))
-    rows = [
-        [_number(x), *(_number(float(v)) for v in values)] for x, *values in zip(at.tolist(), *columns, strict=True)
-    ]
-    return (
-        f"<details><summary>Numbers</summary>{table([chart.xlabel, *heads], rows)}"
-        "<p>Read off the curves; straight lines between their points.</p></details>"
-    )
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table that scrolls by itself where the page is narrow; the first cell of a row is its head."""
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
-    label = escape(caption or "Table: " + heads[0])
-    wide = " wide" if len(heads) > NARROW else ""
-    return (
-        f'<div class="scroll{wide}" tabindex="0" role="region" aria-label="{label}"><table>{said}<thead><tr>{top}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
-    )
+    return heads, [[_number(float(value)) for value in row] for row in zip(*columns, strict=True)]
 
 
 def _said(chart: Chart) -> str:
