@@ -6,8 +6,8 @@ Beside each drawing stand a text alternative, a legend that wraps, and a table o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -15,14 +15,9 @@ from markupsafe import Markup
 from vidcvae.output import templates
 from vidcvae.output.chart import Chart, Line, Panel
 
-WIDTH, LEFT, RIGHT = 640.0, 62.0, 628.0  # of the drawing; where its x axis begins and ends
-HEAD, GAP, FOOT, TALL, SHORT = (
-    26.0,
-    16.0,
-    40.0,
-    210.0,
-    64.0,
-)  # space over a panel for its title; under the last one for the x axis
+WIDTH, LEFT, RIGHT = 640, 62, 628  # of the drawing, in pixels; where its x axis begins and ends
+HEAD, GAP, FOOT = 26, 16, 40  # over a panel for its title; between two; under the last one for the x axis
+TALL, SHORT = 210, 64  # panels
 COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
 MOST_POINTS = 1000  # of a line; more are means of neighbours
 TABLE_ROWS = 21
@@ -40,7 +35,7 @@ def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> Marku
         caption=caption,
         cursor=cursor,
         legend=_legend(chart),
-        drawings=[Markup(drawing(part, f"{name}-{i}")) for i, part in enumerate(parts)],
+        drawings=[drawing(part, f"{name}-{i}") for i, part in enumerate(parts)],
         tables=[table for part in parts if (table := _table(part))],
     )
 
@@ -52,68 +47,67 @@ def _parts(chart: Chart) -> list[Chart]:
     return [Chart(chart.title, panel.xlabel or chart.xlabel, (panel,)) for panel in chart.panels]
 
 
-def drawing(chart: Chart, name: str) -> str:
+def drawing(chart: Chart, name: str) -> Markup:
     """The ``<svg>`` alone."""
     xs = [x for panel in chart.panels for line in panel.lines for x in line.x]
     low, high = _apart(min(xs, default=0.0), max(xs, default=1.0))
 
-    def across(x: float) -> float:
-        return LEFT + (x - low) / (high - low) * (RIGHT - LEFT)
+    def across(x: float) -> str:
+        return f"{LEFT + (x - low) / (high - low) * (RIGHT - LEFT):.1f}"
 
-    parts: list[str] = []
-    top = 0.0
+    panels: list[dict[str, Any]] = []
+    bottom = -GAP
     for panel in chart.panels:
-        top += HEAD + GAP * (top > 0)
-        height = TALL if panel.tall else SHORT
-        parts += _panel(panel, across, top, height, ticks(low, high, 6))
-        top += height
-    for tick in ticks(low, high, 6):
-        parts.append(f'<text class="tick" x="{across(tick):.1f}" y="{top + 18:.1f}">{_number(tick)}</text>')
-    parts.append(f'<text class="xlabel" x="{RIGHT:.0f}" y="{top + 36:.1f}">{escape(chart.xlabel)}</text>')
-    title, text = f"{name}-title", f"{name}-text"
-    return (
-        f'<svg role="img" aria-labelledby="{escape(title)} {escape(text)}" viewBox="0 0 {WIDTH:.0f} {top + FOOT:.0f}" '
-        f'data-low="{low:.9g}" data-high="{high:.9g}" data-left="{LEFT:.0f}" data-right="{RIGHT:.0f}" '
-        f'data-bottom="{top:.0f}"><title id="{escape(title)}">{escape(chart.title)}</title>'
-        f'<desc id="{escape(text)}">{escape(_said(chart))}</desc>{"".join(parts)}</svg>'
+        top = bottom + GAP + HEAD
+        bottom = top + (TALL if panel.tall else SHORT)
+        panels.append({"top": top, "bottom": bottom, **_panel(panel, across, top, bottom)})
+    return templates.render(
+        "drawing.svg.j2",
+        chart=chart,
+        name=name,
+        text=_said(chart),
+        panels=panels,
+        ticks=[(across(tick), _number(tick)) for tick in ticks(low, high, 6)],
+        low=f"{low:.9g}",
+        high=f"{high:.9g}",
+        left=LEFT,
+        right=RIGHT,
+        width=WIDTH,
+        height=bottom + FOOT,
     )
 
 
-def _panel(
-    panel: Panel, across: Callable[[float], float], top: float, height: float, x_ticks: Sequence[float]
-) -> Iterator[str]:
+def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) -> dict[str, Any]:
+    """What is drawn in a panel between ``top`` and ``bottom``, in pixels."""
     log, scale = panel.log, math.log10 if panel.log else float
     values = [scale(y) for line in panel.lines for y in line.y if math.isfinite(y) and (y > 0 or not log)]
     if panel.zero_to_one:
-        bottom, ceiling = -0.05, 1.05
+        least, most = -0.05, 1.05
     elif panel.from_zero:
-        bottom, ceiling = 0.0, (max(values, default=0.0) or 1.0) * 1.08
+        least, most = 0.0, (max(values, default=0.0) or 1.0) * 1.08
     else:
-        bottom, ceiling = _apart(min(values, default=0.0), max(values, default=1.0))
-        margin = 0.04 * (ceiling - bottom)
-        bottom, ceiling = bottom - margin, ceiling + margin
+        least, most = _apart(min(values, default=0.0), max(values, default=1.0))
+        margin = 0.04 * (most - least)
+        least, most = least - margin, most + margin
 
     def down(y: float) -> float:
-        return top + height * (1 - (scale(y) - bottom) / (ceiling - bottom))
+        return bottom - (bottom - top) * (scale(y) - least) / (most - least)
 
-    y_ticks = _log_ticks(bottom, ceiling) if log else ticks(bottom, ceiling, 5 if panel.tall else 2)
-    for tick in y_ticks:
-        y = down(tick)
-        yield f'<path class="grid" d="M{LEFT:.0f} {y:.1f}H{RIGHT:.0f}"/>'
-        yield f'<text class="ytick" x="{LEFT - 7:.0f}" y="{y + 4:.1f}">{_number(tick)}</text>'
-    for tick in x_ticks:
-        yield f'<path class="grid" d="M{across(tick):.1f} {top:.0f}V{top + height:.0f}"/>'
-    yield f'<path class="axis" d="M{LEFT:.0f} {top + height:.0f}H{RIGHT:.0f}"/>'
-    title = panel.ylabel.replace("\n", " ") + (" (log scale)" if log else "")
-    yield f'<text class="ylabel" x="0" y="{top - 10:.1f}">{escape(title)}</text>'
+    curves, marks = [], []
     for line in panel.lines:
         kept = [(x, y) for x, y in _thinned(line) if math.isfinite(y) and (y > 0 or not log)]
-        spots = [(across(x), down(y)) for x, y in kept]
+        spots = [(across(x), f"{down(y):.1f}") for x, y in kept]
         if line.style == "marks" or len(spots) == 1:
-            yield from (f'<circle class="mark {_colour(line)}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots)
+            marks.append((_colour(line), spots))
         elif spots:
-            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-            yield f'<polyline class="line {line.style} {_colour(line)}" points="{points}"/>'
+            curves.append((f"{line.style} {_colour(line)}", " ".join(map(",".join, spots))))
+    y_ticks = _log_ticks(least, most) if log else ticks(least, most, 5 if panel.tall else 2)
+    return {
+        "title": panel.ylabel.replace("\n", " ") + (" (log scale)" if log else ""),
+        "ticks": [(down(tick), _number(tick)) for tick in y_ticks],
+        "curves": curves,
+        "marks": marks,
+    }
 
 
 def _legend(chart: Chart) -> list[dict[str, str]]:
