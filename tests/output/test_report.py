@@ -303,6 +303,22 @@ def test_it_fits_a_phone_and_follows_the_dark(window: browser.Browser, tmp_path:
     window.emulate()
 
 
+def test_curves_are_seen_in_the_colours_of_the_mode(window: browser.Browser, tmp_path: Path) -> None:
+    def blue(scheme: str, colour: tuple[int, int, int], display: str) -> int:
+        """How many pixels have the first run's colour where the losses are."""
+        window.emulate(prefers_color_scheme=scheme)
+        window.script(f"for (const c of document.querySelectorAll('#loss polyline')) c.style.display = '{display}'")
+        window.script("document.getElementById('loss').scrollIntoView({behavior: 'instant'})")
+        window.screenshot(tmp_path / "curves.png")
+        pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"), dtype=int)
+        return int((np.abs(pixels - colour).max(axis=-1) < 40).sum())
+
+    window.resize(1100, 900)
+    for scheme, colour in (("light", (0, 114, 178)), ("dark", (88, 176, 234))):
+        assert blue(scheme, colour, "inline") > 2 * blue(scheme, colour, "none"), "more than the legend and links"
+    window.emulate()
+
+
 def test_images_and_controls_have_names(window: browser.Browser) -> None:
     nameless = """return [...document.querySelectorAll('img, canvas, input, select, button, svg')].filter((e) =>
       !(e.alt || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.closest('label')
