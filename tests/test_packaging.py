@@ -36,7 +36,11 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_the_wheel_holds_the_package_its_presets_and_its_types(shipped: tuple[Path, Path]) -> None:
     names = set(zipfile.ZipFile(shipped[0]).namelist())
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "vidcvae").rglob("*") if p.suffix in (".py", ".toml")}
+    sources = {
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / "vidcvae").rglob("*")
+        if p.suffix in (".py", ".toml", ".j2", ".css", ".js")
+    }
     assert sources | {"vidcvae/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests/", "docs/")) or "__pycache__" in name]
 
@@ -47,7 +51,7 @@ def test_the_source_archive_builds_and_tests(shipped: tuple[Path, Path]) -> None
     for name in (
         *("pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt"),
         *("docs/maths.md", "docs/images/dance.gif", "completions/vidcvae.bash", "tests/conftest.py"),
-        *("vidcvae/presets/course.toml", "vidcvae/py.typed"),
+        *("vidcvae/config/presets/course.toml", "vidcvae/py.typed"),
     ):
         assert name in names, name
     assert not [name for name in names if name.startswith(("runs/", ".venv", "demo/")) or "__pycache__" in name]
