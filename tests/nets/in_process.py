@@ -14,7 +14,9 @@ import pytest
 import typer
 
 from vidcvae.__main__ import main
-from vidcvae.cli import app
+from vidcvae.cli import app, trials
+from vidcvae.cli.training_view import Screen
+from vidcvae.workflow import training
 
 _command_tree = functools.cache(typer.main.get_command)  # made anew each time, it takes a third of a short command
 FAULT = "fault of vidcvae"  # what the command line says of an error that is nobody's but its own
@@ -62,3 +64,18 @@ def explained(result: Result) -> str:
     if result.code and not result.err.strip():
         return f"exit code {result.code} without a word"
     return ""
+
+
+def studies_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """``sweep`` and ``ablate`` start processes, of which each takes seconds to import torch."""
+
+    def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
+        for trial in planned:
+            if not trials.is_finished(trial):
+                screen = Screen.asked_for(plain=True, json=False)
+                with contextlib.redirect_stdout(io.StringIO()):  # of a process of its own
+                    prepared = training.prepare(trial.config, screen, path=trial.path)
+                    training.start(prepared, screen, name="", path=trial.path)
+        return {}
+
+    patch.setattr(trials, "run_all", run_all)

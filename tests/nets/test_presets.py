@@ -5,8 +5,6 @@ Each command line ends as it should, without a fault of vidcvae, and each file t
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 import warnings
@@ -20,14 +18,11 @@ from torch import Tensor, nn
 
 from tests.nets import commands, surface
 from tests.nets.commands import COMMANDS, FRAMES, PRESETS, SIZES, TWIN, Preset, Step
-from tests.nets.in_process import explained, vidcvae
+from tests.nets.in_process import explained, studies_in_this_process, vidcvae
 from tests.nets.opened import opened, strict_json
-from vidcvae.cli import trials
-from vidcvae.cli.training_view import Screen
 from vidcvae.data import pose_folder
 from vidcvae.models import build_model
 from vidcvae.scenes import dancing, pushing
-from vidcvae.workflow import training
 
 
 class Distance(nn.Module):
@@ -114,18 +109,7 @@ def workplace(trained: Callable[[Preset], Path], tmp_path: Path) -> Callable[[Pr
 
 @pytest.fixture(autouse=True)
 def _studies_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``sweep`` and ``ablate`` start processes, of which each takes seconds to import torch."""
-
-    def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
-        for trial in planned:
-            if not trials.is_finished(trial):
-                screen = Screen.asked_for(plain=True, json=False)
-                with contextlib.redirect_stdout(io.StringIO()):  # of a process of its own
-                    prepared = training.prepare(trial.config, screen, path=trial.path)
-                    training.start(prepared, screen, name="", path=trial.path)
-        return {}
-
-    monkeypatch.setattr(trials, "run_all", run_all)
+    studies_in_this_process(monkeypatch)
 
 
 def wrong(step: Step, place: Path) -> str:
