@@ -83,7 +83,6 @@ WRONG = tuple(
     evaluate runs/tiny --shuffle-actions
     evaluate runs/tiny --weights ema
     evaluate runs/tiny --long 3
-    evaluate runs/arm --long 40
     evaluate runs/tiny --lpips-weights none.pt
     evaluate runs/tiny --fvd-weights none.pt
     evaluate runs/tiny -o runs

@@ -34,7 +34,6 @@ LINES = (  # typed in this order in the folder that ``place`` furnishes: some ma
     "evaluate runs/tiny --latent all --elbo --importance-samples 1 --long 40",
     "evaluate runs/tiny --samples 2 --future 3",
     "evaluate runs/arm",
-    "evaluate runs/arm --shuffle-actions --future 2",
     "compare runs/tiny",
     "compare runs/tiny runs/new --evaluate",
     "generate runs/tiny --first-frame data/val/val_img/0.png --poses data/val/val_label",
