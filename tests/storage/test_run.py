@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidcvae.errors import DataError, UsageError
-from vidcvae.storage.run import create_run, find_checkpoint, find_run
+from vidcvae.storage.run import RunFolder, command_of, create_run, find_checkpoint, find_run, known_info, was_made
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +63,18 @@ def test_best_comes_before_last() -> None:
     assert find_checkpoint(None)[0].name == "best.safetensors"
     assert find_checkpoint(run.path, "last")[0].name == "last.safetensors"
     assert find_checkpoint(run.checkpoints / "last.safetensors")[1] == run
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"vidcvae": "0.1', b"[1, 2]", b"\xff", b"[" * 100_000])
+def test_a_missing_or_damaged_run_json_is_a_gap(content: bytes | None) -> None:
+    run = RunFolder(Path("r"))
+    run.path.mkdir()
+    if content is not None:
+        run.info.write_bytes(content)
+    assert known_info(run) == {} and not was_made(run.path)
+
+
+@pytest.mark.parametrize("words", [None, [], "train", {"a": 1}])
+def test_a_command_that_is_none_is_not_told(words: object) -> None:
+    assert command_of({"command": words}) == command_of({}) == ""
+    assert command_of({"command": ["/x/bin/vidcvae", "train", "my dance"]}).startswith("vidcvae train ")

@@ -92,9 +92,7 @@ def _is_free(folder: Path) -> bool:
 
 def was_made(folder: Path) -> bool:
     """Whether ``create_run`` made it: its run.json says so."""
-    with contextlib.suppress(OSError, ValueError):
-        return isinstance(read_info(RunFolder(folder)).get("vidcvae"), str)
-    return False
+    return isinstance(known_info(RunFolder(folder)).get("vidcvae"), str)
 
 
 def read_info(run: RunFolder) -> dict[str, Any]:
@@ -103,6 +101,19 @@ def read_info(run: RunFolder) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise ValueError("it is no table of names and values")
     return info
+
+
+def known_info(run: RunFolder) -> dict[str, Any]:
+    """What run.json tells, as far as it can be read: a missing or damaged one is a gap, not a failure."""
+    with contextlib.suppress(OSError, ValueError):
+        return read_info(run)
+    return {}
+
+
+def command_of(info: dict[str, Any]) -> str:
+    """The command in a run.json as it can be typed, however Python was started; empty where there is none."""
+    words = info.get("command")
+    return typed(*words[1:]) if isinstance(words, list) and words else ""
 
 
 def is_run(folder: Path) -> bool:
@@ -152,9 +163,9 @@ def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
     if run:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             places.insert(0, str(reading.read_toml(run.config)["data"]["path"]))
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            as_typed = str(read_info(run)["data"])
-            places += [str(above.absolute() / as_typed) for above in (Path(), run.path.absolute().parent.parent)]
+        if as_typed := known_info(run).get("data"):
+            above = (Path().absolute(), run.path.absolute().parent.parent)
+            places += [str(folder / str(as_typed)) for folder in above]
     for place in places:
         with contextlib.suppress(OSError):
             if place.startswith("synthetic:") or Path(place).exists():

@@ -135,15 +135,15 @@ def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | Non
 
 def _begun_by_this_job(path: Path | None) -> str:
     """The run that this same command began under this same torchrun, before one of its processes died, or nothing."""
-    from vidcvae.storage.run import ROOT, RunFolder, read_info
+    from vidcvae.storage.run import ROOT, RunFolder, known_info
     from vidcvae.training import distributed
 
     if not distributed.started_by_torchrun():
         return ""
     for folder in [path] if path else sorted(ROOT.glob("*/"), reverse=True):
         run = RunFolder(folder)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            info = read_info(run)
+        info = known_info(run)
+        with contextlib.suppress(TypeError, KeyError):
             if distributed.is_of_this_job(info["torchrun"]) and info["command"] == sys.argv and run.config.is_file():
                 return str(folder)
     return ""
@@ -288,12 +288,10 @@ def _frames(data: VideoData) -> list[int]:
 
 def _check_same_data(run: RunFolder, data: VideoData) -> None:
     """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
-    from vidcvae.storage.run import read_info
+    from vidcvae.storage.run import known_info
 
-    before = now = _frames(data)
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        before = read_info(run)["train"]  # which older runs do not tell
-    if before != now:
+    now = _frames(data)
+    if known_info(run).get("train", now) != now:  # older runs do not tell
         raise DataError(
             f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
             f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
