@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as jsonlib
-import shlex
-from collections.abc import Callable, Sequence
+import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vidcvae.cli import command, completion, ui
-from vidcvae.errors import UsageError, VidcvaeError, typed
-from vidcvae.workflow import at_glance
-
-if TYPE_CHECKING:
-    from vidcvae.storage.run import RunFolder
-
-WHY_CACHE = "decoded images of data that no run here has, or that have changed"
+from vidcvae.cli import command, trained, ui
+from vidcvae.errors import UsageError, counted
 
 app = command.App(help="List runs, look into them, and free their space.", no_args_is_help=True)
 
 Runs = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="Run folders, or folders of runs; the folder runs if left out.",
-        show_default=False,
-        autocompletion=completion.runs,
-    ),
+    list[Path] | None, trained.runs_argument("Run folders, or folders of runs; the folder runs if left out.")
 ]
 
 
@@ -42,6 +28,8 @@ def list_(runs: Runs = None, json: command.Json = False) -> None:
       vidcvae runs list
       vidcvae runs list runs/kl --json
     """
+    from vidcvae.workflow import at_glance
+
     found = [at_glance.overview(folder) for folder in at_glance.find(runs)]
     if json:
         ui.emit({"runs": [asdict(run) for run in found]})
@@ -68,10 +56,7 @@ def list_(runs: Runs = None, json: command.Json = False) -> None:
 
 @app.command()
 def show(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Run folder; the newest if left out.", show_default=False, autocompletion=completion.runs),
-    ] = None,
+    run: Annotated[Path | None, trained.runs_argument("Run folder; the newest if left out.")] = None,
     json: command.Json = False,
 ) -> None:
     """One run: where it stands, the settings that are not the defaults, its checkpoints, and what to do next.
@@ -80,20 +65,18 @@ def show(
       vidcvae runs show
       vidcvae runs show runs/course-001
     """
-    from vidcvae import config as settings
-    from vidcvae.storage.run import find_run
+    from vidcvae.storage.run import command_of, find_run, known_info
+    from vidcvae.workflow import at_glance
 
     folder = find_run(run)
     found = at_glance.overview(folder)
-    config = at_glance.config_of(folder)
-    default = settings.resolve({"model": {"name": config.model.name}, **at_glance.minimum(config)})
-    changed = {key: value for key, (_, value) in settings.differences(default, config).items()}
+    changed = at_glance.changed_settings(folder)
     files: list[dict[str, Any]] = [
         {"file": path.name, "size": path.stat().st_size, "step": at_glance.position(path).get("step")}
         for path in sorted(folder.checkpoints.glob("*.safetensors"))
     ]
     if json:
-        ui.emit({**asdict(found), "settings": changed, "checkpoints": files, "next": _next(found)})
+        ui.emit({**asdict(found), "settings": changed, "checkpoints": files, "next": found.next_commands()})
         return
     ui.say(f"{found.path}: {found.state}{f' ({found.problem})' if found.problem else ''}")
     best = "none yet" if found.best_psnr is None else f"{found.best_psnr:.2f} dB"
@@ -103,9 +86,9 @@ def show(
         ("epochs", f"{found.epoch} of {found.epochs}, {found.step} steps"),
         ("minutes", f"{found.minutes:.1f}"),
         ("best PSNR", best),
-        ("score", _score(folder)),
+        ("score", at_glance.score_of(folder)),
         ("size", _size(found.size)),
-        ("command", _command(folder)),
+        ("command", command_of(known_info(folder)) or "unknown"),
     ]
     for name, value in rows:
         ui.say(f"  {name:<10} {value}")
@@ -113,7 +96,7 @@ def show(
     ui.table("\nsettings that are not the defaults", ("key", "value"), values)
     ui.table("\ncheckpoints", ("file", "step", "size"), [(f["file"], f["step"], _size(f["size"])) for f in files])
     ui.say("")
-    for text in _next(found):
+    for text in found.next_commands():
         ui.say(f"Next: {text}")
 
 
@@ -133,51 +116,17 @@ def prune(
       vidcvae runs prune
       vidcvae runs prune runs/course-001 --yes
     """
-    from vidcvae.data import cache
-    from vidcvae.storage import durable, lock, upkeep
-    from vidcvae.storage.run import was_made
+    from vidcvae.workflow import at_glance, pruning
 
-    folders = at_glance.find(runs, started=False)
-    freed: list[dict[str, Any]] = []
     tell = ui.note if json else ui.say
-
-    def drop(path: Path, files: Sequence[Path], why: str, remove: Callable[[], object]) -> None:
-        size = at_glance.disk_use(files)
-        if yes:
-            remove()
-        freed.append({"path": str(path), "size": size, "why": why})
-        tell(f"{'removed' if yes else 'would remove'} {path} ({_size(size)}): {why}")
-
-    for run in folders:
-        if run.path.is_symlink() or not was_made(run.path):
-            why = "a link" if run.path.is_symlink() else "no run that vidcvae made: its run.json does not say so"
-            ui.note(f"{run.path} is {why}: left alone")
-        elif holder := at_glance.lock_holder(run):
-            ui.note(f"{run.path} is in use by {holder}: left alone")
-        elif upkeep.is_failed_start(run):
-            why = "its training ended before its first checkpoint"
-            drop(run.path, [run.path], why, partial(upkeep.remove_run, run))
-        else:
-            with (
-                lock.holding(run.path) if yes else contextlib.nullcontext()
-            ):  # so that no training begins while its files go
-                for path, why in upkeep.useless_files(run):
-                    drop(path, [path], why, partial(durable.remove, path))
-    for place in dict.fromkeys(run.cache for run in folders):
-        useless, why_none = cache.unused(place)
-        if why_none:
-            ui.note(f"{place} {why_none}: left alone")
-        for each in useless:
-            drop(each.folder, each.files, WHY_CACHE, partial(cache.remove, each))
-    total = sum(each["size"] for each in freed)
+    found = []
+    for useless in pruning.prune(at_glance.find(runs, started=False), remove=yes, voice=ui.Speaker()):
+        tell(f"{'removed' if yes else 'would remove'} {useless.path} ({_size(useless.size)}): {useless.why}")
+        found.append(asdict(useless))
+    total = sum(each["size"] for each in found)
     if json:
-        ui.emit({"removed": yes, "size": total, "found": freed})
-    else:
-        _tell_freed(total, yes)
-
-
-def _tell_freed(total: int, yes: bool) -> None:
-    if not total:
+        ui.emit({"removed": yes, "size": total, "found": found})
+    elif not total:
         ui.say("nothing to remove")
     elif yes:
         ui.say(f"freed {_size(total)}")
@@ -187,10 +136,7 @@ def _tell_freed(total: int, yes: bool) -> None:
 
 @app.command()
 def rm(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(help="Run folders.", show_default=False, autocompletion=completion.runs),
-    ],
+    runs: Annotated[list[Path], trained.runs_argument("Run folders.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: command.Json = False,
 ) -> None:
@@ -203,16 +149,15 @@ def rm(
       vidcvae runs rm runs/course-001
       vidcvae runs rm runs/course-001 runs/course-002 --yes
     """
-    import sys
-
     from vidcvae.storage import upkeep
+    from vidcvae.workflow import at_glance, pruning
 
     tell = ui.note if json else ui.say
-    folders = [_removable(path) for path in dict.fromkeys(runs)]  # all are checked before the first one goes
+    folders = [pruning.removable(path) for path in dict.fromkeys(runs)]  # all are checked before the first one goes
     if not yes:
         for run in folders:
             files = upkeep.own_files(run)
-            tell(f"{run.path}: {len(files)} file{'s' if len(files) != 1 else ''}, {_size(at_glance.disk_use(files))}")
+            tell(f"{run.path}: {counted(len(files), 'file')}, {_size(at_glance.disk_use(files))}")
         if json or not sys.stdin.isatty():
             raise UsageError("nothing was removed: there is nobody to ask.", "Remove them without asking: add --yes")
         if not typer.confirm("Remove for good?"):
@@ -230,60 +175,6 @@ def rm(
             ui.note(f"{run.path} still holds what vidcvae did not write: {told}{more}")
     if json:
         ui.emit({"removed": removed})
-
-
-def _removable(path: Path) -> RunFolder:
-    """The run that may be removed under this name; raises ``VidcvaeError`` that says why it may not."""
-    from vidcvae.storage.run import ROOT, RunFolder, find_run, was_made
-
-    # a start that failed has no config, by which find_run knows a run
-    place = next((place for place in (path, ROOT / path) if was_made(place)), None) or find_run(path).path
-    if place.is_symlink() or not was_made(place):
-        why = "is a link, not a run" if place.is_symlink() else "was not made by vidcvae: its run.json does not say so"
-        raise UsageError(f"{place} {why}.", f"Look at it, and remove it yourself: ls {shlex.quote(str(place))}")
-    if holder := at_glance.lock_holder(RunFolder(place)):
-        raise UsageError(f"{place} is in use by {holder}.", "Wait until it ends, or stop it: kill -TERM its number.")
-    return RunFolder(place)
-
-
-def _command(run: RunFolder) -> str:
-    from vidcvae.storage.run import read_info
-
-    try:
-        return typed(*read_info(run)["command"][1:])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
-
-
-def _score(run: RunFolder) -> str:
-    """The ordinary score of the checkpoint that the run's folder stands for, and how that was chosen."""
-    from vidcvae.evaluation import records
-    from vidcvae.storage import checkpoint
-    from vidcvae.storage.run import find_checkpoint
-
-    try:
-        path, _ = find_checkpoint(run.path)
-        record = records.ordinary_without_data(run, *checkpoint.read_header(path))
-    except VidcvaeError:
-        return "none"
-    if record is None:
-        return "none yet"
-    return f"{record['psnr_mean']:.2f} dB, z = 0; checkpoint: {records.selection_text(record)}"
-
-
-def _next(run: at_glance.Overview) -> list[str]:
-    match run.state:
-        case "running":
-            return [typed("plot", "loss", run.path, "--terminal")]
-        case "damaged":
-            return [typed("checkpoint", "verify", run.path)]
-        case "no checkpoint":
-            return [typed("config", "show", run.path)]
-    loss, scored = typed("plot", "loss", run.path), run.best_psnr is not None
-    score = [typed("evaluate", run.path)] if scored else []  # else there may be no val split to take it from
-    if run.state == "resumable":
-        return [typed("resume", run.path), *score]
-    return [*score, loss, typed("resume", run.path, "--more-epochs", 10)]
 
 
 def _size(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,12 @@ from vidcvae.errors import UsageError, an
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
+
+
+def runs_argument(help: str) -> Any:
+    """A Typer argument that names runs, which the shell completes."""
+    return typer.Argument(help=help, show_default=False, autocompletion=completion.runs)
+
 
 Run = Annotated[
     Path | None,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vidcvae.errors import DataError, VidcvaeError
-
-if TYPE_CHECKING:
-    from vidcvae.config import Config
-    from vidcvae.storage.run import RunFolder
+from vidcvae import config as settings
+from vidcvae.config import Config
+from vidcvae.errors import DataError, VidcvaeError, typed
+from vidcvae.evaluation import records
+from vidcvae.storage import checkpoint, lock
+from vidcvae.storage.history import read_history
+from vidcvae.storage.run import ROOT, RunFolder, find_checkpoint, find_run, is_run, runs_in, was_made
+from vidcvae.workflow.voice import SILENT, Voice
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,21 @@ class Overview:
     size: int = 0
     problem: str = ""
 
+    def next_commands(self) -> list[str]:
+        """What to type next."""
+        match self.state:
+            case "running":
+                return [typed("plot", "loss", self.path, "--terminal")]
+            case "damaged":
+                return [typed("checkpoint", "verify", self.path)]
+            case "no checkpoint":
+                return [typed("config", "show", self.path)]
+        # without a score there may be no val split to take it from
+        score = [] if self.best_psnr is None else [typed("evaluate", self.path)]
+        if self.state == "resumable":
+            return [typed("resume", self.path), *score]
+        return [*score, typed("plot", "loss", self.path), typed("resume", self.path, "--more-epochs", 10)]
+
 
 def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
     """The runs that the arguments mean, the newest last; a folder of runs stands for all in it.
@@ -37,8 +55,6 @@ def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
     Unless ``started``, folders that ``create_run`` made and no training began in are among them. Raises ``DataError``
     for a name that is neither.
     """
-    from vidcvae.storage.run import ROOT, RunFolder, find_run, is_run, runs_in, was_made
-
     found: list[Path] = []
     for place in given or [ROOT]:
         if is_run(place) or (not started and was_made(place)):
@@ -59,9 +75,6 @@ def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
 
 def overview(run: RunFolder) -> Overview:
     """What there is to know of a run without loading it; a damaged file is told, not raised."""
-    from vidcvae.storage import checkpoint
-    from vidcvae.storage.history import read_history
-
     size = disk_use([run.path])
     path = str(run.path)
     try:
@@ -74,7 +87,7 @@ def overview(run: RunFolder) -> Overview:
     epoch, progress = int(at.get("epoch", 0)), at.get("progress") or {}
     minutes = float(progress.get("minutes", 0.0))
     limit = config.training.max_minutes
-    if lock_holder(run):
+    if lock.holder(run.path):
         state = "running"
     elif not at:
         state = "no checkpoint"
@@ -96,29 +109,49 @@ def overview(run: RunFolder) -> Overview:
     )
 
 
-def config_of(run: RunFolder) -> Config:
-    from vidcvae import config as settings
+def with_history(given: Sequence[Path] | None, voice: Voice = SILENT) -> list[RunFolder]:
+    """The run folders that the arguments mean, the newest if none; a checkpoint file stands for the run it lies in."""
+    if not given:
+        newest = find_run(None)
+        voice.note(f"no RUN given: using the newest, {newest.path}")
+        return [newest]
+    found = []
+    for path in given:
+        folder = find_checkpoint(path)[1] if path.is_file() else find_run(path)
+        if folder is None:
+            raise DataError(f"{path} lies outside its run, so there is no history to draw.", "Give the run's folder.")
+        found.append(folder)
+    return found
 
+
+def config_of(run: RunFolder) -> Config:
     return settings.resolve(settings.read_toml(run.config))
 
 
-def minimum(config: Config) -> dict[str, dict[str, Any]]:
-    """What a model cannot do without: SVG's frame size and batch."""
-    return {"data": {"size": [64, 64]}} if config.model.name.startswith("svg") else {}
+def changed_settings(run: RunFolder) -> dict[str, Any]:
+    """The settings of a run that are not the defaults of its model."""
+    config = config_of(run)
+    # what a model cannot do without: SVG's frame size
+    minimum = {"data": {"size": [64, 64]}} if config.model.name.startswith("svg") else {}
+    default = settings.resolve({"model": {"name": config.model.name}, **minimum})
+    return {key: value for key, (_, value) in settings.differences(default, config).items()}
 
 
 def position(path: Path) -> dict[str, Any]:
     """What a checkpoint's header says, without reading its tensors; empty if there is none."""
-    from vidcvae.storage import checkpoint
-
     return checkpoint.read_header(path)[0] if path.exists() else {}
 
 
-def lock_holder(run: RunFolder) -> str:
-    """Who trains in a run just now, in words; empty if nobody does."""
-    from vidcvae.storage import lock
-
-    return lock.holder(run.path)
+def score_of(run: RunFolder) -> str:
+    """The ordinary score of the checkpoint that the run's folder stands for, and how that was chosen, in words."""
+    try:
+        path, _ = find_checkpoint(run.path)
+        record = records.ordinary_without_data(run, *checkpoint.read_header(path))
+    except VidcvaeError:
+        return "none"
+    if record is None:
+        return "none yet"
+    return f"{record['psnr_mean']:.2f} dB, z = 0; checkpoint: {records.selection_text(record)}"
 
 
 def disk_use(places: Sequence[Path]) -> int:
