@@ -74,9 +74,14 @@ def test_a_run_of_python_is_resumed_by_python_exactly_and_by_the_command_line_wi
 
 
 @pytest.mark.parametrize(
-    "modules", ["vidcvae.cli.runs, vidcvae.storage.upkeep, vidcvae.evaluation.records", "vidcvae.output.plots"]
+    "modules",
+    [
+        "vidcvae.cli.runs, vidcvae.workflow.at_glance, vidcvae.storage.upkeep, vidcvae.evaluation.records",
+        "vidcvae.workflow.comparison, vidcvae.output.score_table",
+        "vidcvae.output.plots",
+    ],
 )
 def test_what_only_reads_files_imports_no_torch(modules: str) -> None:
-    """``runs list`` and ``plot loss``: PyTorch alone takes a second or more to import."""
+    """``runs list``, ``compare`` and ``plot loss``: PyTorch alone takes a second or more to import."""
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,6 +17,7 @@ from tests.cli.conftest import Cli
 from vidcvae import config as settings
 from vidcvae.__main__ import main
 from vidcvae.cli import trials
+from vidcvae.workflow import comparison, opening, scores
 
 ANCHOR = (
     *("--preset", "anchor-cpu", "--size", "16x16", "--clip-length", 4, "--batch-size", 4, "--device", "cpu", "--plain"),
@@ -194,6 +195,19 @@ def test_drift_and_latents_are_drawn(runs: Path, cli: Cli) -> None:
     before = kept.stat().st_mtime_ns
     assert cli("plot", "latents", "a-0", "-o", "l.svg").code == 0  # the record is used again
     assert kept.stat().st_mtime_ns == before
+
+
+def test_a_library_user_has_the_scores_of_the_commands_without_a_word(
+    runs: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded, data = opening.load_with_data(Path("runs/a-0"))
+    assert scores.kept(loaded, data) == []
+    record = scores.record_of(loaded, data, "scoring a-0")
+    scores.keep(opening.load(Path("runs/a-1")), scores.score(opening.load(Path("runs/a-1")), data))
+    named = comparison.gather([Path("a-0"), Path("b-0")], fill=True)
+    assert capsys.readouterr() == ("", "")
+    assert named[0] == ("a-0", _scores("a-0")) and record["psnr_mean"] == _scores("a-0")["psnr_mean"]
+    assert cli("compare", "a-0", "a-1", "b-0", "--json").code == 0  # all three have their score
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import command, configuration, scored, sweep, trials, ui
+from vidcvae.cli import command, configuration, sweep, trials, ui
 from vidcvae.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -182,16 +182,16 @@ def _rows(done: list[trials.Trial], quiet: bool) -> list[dict[str, Any]]:
 def _age_test(trial: trials.Trial, quiet: bool) -> dict[str, Any] | None:
     """What the last frames lose to the age of a run; kept beside the score. None for a video too short to tell."""
     from vidcvae.evaluation import drift
+    from vidcvae.workflow import opening, scores
 
-    loaded, data = scored.load(trial.path, "last", quiet=quiet)
+    loaded, data = opening.load_with_data(trial.path, "last", voice=ui.Speaker(bars=not quiet))
 
     def measure() -> dict[str, Any]:
         with ui.progress(f"age test of {trial.path.name}", quiet) as advance:
-            device = next(loaded.model.parameters()).device
-            return drift.age_test(loaded, data, device=device, progress=advance).to_json()
+            return drift.age_test(loaded, data, device=loaded.device, progress=advance).to_json()
 
     try:
-        return scored.measured(loaded, data, "val-age-last", measure)
+        return scores.measured(loaded, data, "val-age-last", measure)
     except DataError as error:
         ui.warn(error.message)
         return None

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from vidcvae.cli import choice, command, trained, ui
-from vidcvae.config.schema import Latent
-from vidcvae.errors import DataError, UsageError
+from vidcvae.config.schema import LatentOrAll
+from vidcvae.errors import UsageError
+from vidcvae.evaluation.columns import MEANS
 
-if TYPE_CHECKING:
-    from vidcvae.data.clips import Sequence, VideoData
-    from vidcvae.models.loading import Loaded
-
-Latents = Literal[Latent, "all"]
-ALL = "all"
 COLLAPSED_NATS = 0.01  # KL of a dimension of z and a frame, below which it is the prior for all purposes
 MOST_STEPS, MOST_SEQUENCES = 30, 12  # of more predicted frames or sequences only the means are told
+
+
+def _network(name: str, what: str) -> Any:
+    trust = "TorchScript is a program: use files that you trust."
+    return typer.Option(name, help=f"{what}. {trust}", show_default=False)
 
 
 def evaluate(
@@ -32,13 +32,8 @@ def evaluate(
         int | None, typer.Option("--future", min=1, help=trained.FUTURE, show_default="the whole sequence")
     ] = None,
     latent: Annotated[
-        Latents | None,
-        choice.option(
-            Latents,
-            "--latent",
-            help=trained.LATENT,
-            show_default="zero; prior for --samples",
-        ),
+        LatentOrAll | None,
+        choice.option(LatentOrAll, "--latent", help=trained.LATENT, show_default="zero; prior for --samples"),
     ] = None,
     samples: Annotated[
         int,
@@ -60,20 +55,15 @@ def evaluate(
     ] = 0,
     lpips_weights: Annotated[
         Path | None,
-        typer.Option(
+        _network(
             "--lpips-weights",
-            help="LPIPS by this TorchScript network: two batches of frames (B, 3, H, W) in -1..1 -> B distances. "
-            "TorchScript is a program: use files that you trust.",
-            show_default=False,
+            "LPIPS by this TorchScript network: two batches of frames (B, 3, H, W) in -1..1 -> B distances",
         ),
     ] = None,
     fvd_weights: Annotated[
         Path | None,
-        typer.Option(
-            "--fvd-weights",
-            help="FVD by this TorchScript network: clips (B, 3, 16, H, W) in -1..1 -> features (B, F). "
-            "TorchScript is a program: use files that you trust.",
-            show_default=False,
+        _network(
+            "--fvd-weights", "FVD by this TorchScript network: clips (B, 3, 16, H, W) in -1..1 -> features (B, F)"
         ),
     ] = None,
     device: trained.Device = "auto",
@@ -82,13 +72,7 @@ def evaluate(
     precision: trained.Precision = "float32",
     json: command.Json = False,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help=f"The score record's JSON file. {command.REPLACED}",
-            show_default="RUN/scores/SPLIT-LATENT.json",
-        ),
+        Path | None, trained.output("The score record's JSON file.", show_default="RUN/scores/SPLIT-LATENT.json")
     ] = None,
 ) -> None:
     """Score a free run from the first frames of each sequence against the truth.
@@ -99,7 +83,6 @@ def evaluate(
       vidcvae evaluate runs/course-001
       vidcvae evaluate runs/course-001 --split test --latent all
     """
-    latent = latent or ("prior" if samples > 1 else "zero")
     if frames and future:
         raise UsageError("--frames and --future both say how long the run is.", "Leave one of them out.")
     if output:
@@ -107,145 +90,43 @@ def evaluate(
     for path in (lpips_weights, fvd_weights):
         if path and not path.is_file():
             raise UsageError(f"there is no file {path}.", "Give the TorchScript file of a network.")
+    from vidcvae.workflow import opening, scores
 
-    loaded = trained.load(run, device, batch_stats, weights)
-    dataset = trained.open_data(loaded, data, quiet=json)
-    loaded = trained.computing(loaded, precision, len(dataset.split(split)))
+    voice = ui.Speaker(bars=not json)
+    loaded = opening.load(run, device, batch_stats, weights, voice)
+    dataset = opening.open_data(loaded, data, voice)
+    loaded = opening.computing(loaded, precision, len(dataset.split(split)), voice)
     given = past or loaded.config.training.past
-    scores = score(
+    record = scores.score(
         loaded,
         dataset,
         split,
-        latent,
-        quiet=json,
+        latent or ("prior" if samples > 1 else "zero"),
         past=given,
         frames=given + future if future else frames,
         samples=samples,
         shuffle_actions=shuffle_actions,
         seed=seed,
+        importance_samples=importance_samples if elbo else 0,
+        lpips=lpips_weights,
+        fvd=fvd_weights,
+        long=long,
+        voice=voice,
     )
-    common: dict[str, Any] = {"seed": seed, "device": next(loaded.model.parameters()).device}
-    main = scores["protocol"]["latent"]
-    if elbo:
-        scores["bounds"] = _bounds(loaded, dataset, scores, importance_samples, json, common)
-    if lpips_weights or fvd_weights:
-        scores["perceptual"] = _perceptual(loaded, dataset, scores, lpips_weights, fvd_weights, json, common)
-    if long:
-        from vidcvae.evaluation.drift import long_run
-
-        with ui.progress("long run", quiet=json) as advance:
-            run_of = long_run(loaded, dataset, split, frames=long, latent=main, progress=advance, **common)
-        scores["long"] = run_of.to_json()
-    path = keep(loaded, scores, output, whole=not (frames or future))
+    kept = scores.keep(loaded, record, output, whole=not (frames or future), voice=voice)
     if json:
-        ui.emit(scores)
-    else:
-        _show(scores, loaded.path)
-        if path:
-            ui.say(f"score record: {path}")
-
-
-def score(
-    loaded: Loaded, dataset: VideoData, split: str, latent: Latents = "zero", *, quiet: bool = False, **options: Any
-) -> dict[str, Any]:
-    """The score record of a free run; latent "all" is z = 0 with the others beside it. See ``score.score_split``."""
-    from vidcvae.evaluation.score import score_split
-
-    device = next(loaded.model.parameters()).device
-    every = latent == ALL
-    one = "zero" if latent == "all" else latent
-    with ui.progress("free run", quiet) as advance:
-        return score_split(loaded, dataset, split, one, every_latent=every, device=device, progress=advance, **options)
-
-
-def keep(loaded: Loaded, scores: dict[str, Any], output: Path | None = None, whole: bool = True) -> Path | None:
-    """Write the record into ``output``, or else into the run's folder; returns where, None for a lone checkpoint."""
-    from vidcvae.evaluation import records
-
-    if output:
-        records.write(output, scores)
-        return output
-    if loaded.run is None:
-        return None
-    path = records.path_in(loaded.run, records.name_of(loaded, scores, whole))
-    try:
-        records.write(path, scores)
-    except DataError as error:  # a run that may only be read is scored all the same
-        ui.warn(f"the record is not kept: {error.message}")
-        return None
-    return path
-
-
-def _bounds(
-    loaded: Loaded,
-    dataset: VideoData,
-    scores: dict[str, Any],
-    samples: int,
-    quiet: bool,
-    common: dict[str, Any],
-) -> dict[str, Any]:
-    from vidcvae.evaluation.latents import measure_bounds
-
-    sequences, lengths = _scored(dataset, scores)
-    with ui.progress("ELBO", quiet) as advance:
-        found = measure_bounds(
-            loaded.model, sequences, loaded.config, lengths, samples=samples, progress=advance, **common
-        )
-    return found.to_json()
-
-
-def _perceptual(
-    loaded: Loaded,
-    dataset: VideoData,
-    scores: dict[str, Any],
-    lpips: Path | None,
-    fvd: Path | None,
-    quiet: bool,
-    common: dict[str, Any],
-) -> dict[str, Any]:
-    from vidcvae.evaluation.perceptual import measure_perceptual
-    from vidcvae.evaluation.score import with_past
-
-    sequences, lengths = _scored(dataset, scores)
-    protocol = scores["protocol"]
-    loaded = with_past(loaded, protocol["past"])
-    with ui.progress("LPIPS and FVD", quiet) as advance:
-        return measure_perceptual(
-            loaded.model,
-            sequences,
-            loaded.config,
-            lengths,
-            lpips=lpips,
-            fvd=fvd,
-            latent=protocol["latent"],
-            progress=advance,
-            dtype=loaded.dtype,
-            **common,
-        )
-
-
-def _scored(dataset: VideoData, scores: dict[str, Any]) -> tuple[tuple[Sequence, ...], list[int]]:
-    """The sequences that a record is about, and how many frames of each."""
-    protocol = scores["protocol"]
-    sequences, future = dataset.split(protocol["split"]), protocol["future"]
-    each = [future] * len(sequences) if isinstance(future, int) else future
-    return sequences, [protocol["past"] + n for n in each]
+        ui.emit(record)
+        return
+    _show(record, loaded.path)
+    if kept:
+        ui.say(f"score record: {kept}")
 
 
 def _show(scores: dict[str, Any], checkpoint: Path) -> None:
     protocol, curve = scores["protocol"], scores["psnr_per_frame"]
     beside = _beside(scores)
-    lines = [
-        ("PSNR per frame (dB)", "psnr_mean"),
-        ("PSNR per channel (dB)", "psnr_per_channel_mean"),
-        ("SSIM", "ssim_mean"),
-        ("MSE", "mse_mean"),
-        ("temporal difference error", "temporal_difference_error_mean"),
-    ]
-    rows = [(name, *(found[key] for found in beside.values())) for name, key in lines]
-    if "psnr_first_50" in scores:
-        ends = [("  of the first 50", "psnr_first_50"), ("  of the last 50", "psnr_last_50")]
-        rows[1:1] = [(name, *(found[key] for found in beside.values())) for name, key in ends]
+    known = {key: title for key, title in MEANS.items() if key in scores}
+    rows = [(title, *(found[key] for found in beside.values())) for key, title in known.items()]
     ui.table("", ("mean over frames", *beside), rows)
     names = {"first": "first frame", "last_past": "last given frame", "previous_truth": "true frame before"}
     ui.table(

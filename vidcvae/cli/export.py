@@ -8,16 +8,13 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, trained, ui
-from vidcvae.config.schema import Latent
+from vidcvae.cli import command, trained, ui
 
 
 def export(
     run: trained.Run = None,
     data: trained.Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help=f"The CSV file. {command.REPLACED}")] = Path(
-        "submission.csv"
-    ),
+    output: Annotated[Path, trained.output("The CSV file.")] = Path("submission.csv"),
     gifs: Annotated[
         Path | None,
         typer.Option(
@@ -25,10 +22,7 @@ def export(
         ),
     ] = None,
     split: trained.Split = "test",
-    latent: Annotated[
-        Latent,
-        choice.option(Latent, "--latent", help=trained.LATENT),
-    ] = "zero",
+    latent: trained.Latent = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
@@ -47,23 +41,20 @@ def export(
     if gifs:
         trained.check_new_folder(gifs)
     from vidcvae.output import generation, media, submission
+    from vidcvae.workflow import opening
 
-    loaded = trained.load(run, device, batch_stats, weights)
-    dataset = trained.open_data(loaded, data, quiet=json)
+    voice = ui.Speaker(bars=not json)
+    loaded = opening.load(run, device, batch_stats, weights, voice)
+    dataset = opening.open_data(loaded, data, voice)
     sequences = dataset.split(split)
     names = [re.sub(r"[^\w.-]+", "-", s.name) for s in sequences]  # a name from a file must not lead out of the folder
     targets = [gifs / f"{name}.gif" for name in names] if gifs else []
     for target in targets:
         media.check_target(target, dataset.fps)
-    loaded = trained.computing(loaded, precision, len(sequences))
-    with ui.progress("free run", quiet=json) as advance:
+    loaded = opening.computing(loaded, precision, len(sequences), voice)
+    with voice.progress("free run") as advance:
         videos = generation.export_frames(
-            loaded,
-            sequences,
-            latent=latent,
-            seed=seed,
-            device=str(next(loaded.model.parameters()).device),
-            progress=advance,
+            loaded, sequences, latent=latent, seed=seed, device=str(loaded.device), progress=advance
         )
     with submission.writing(output) as add:
         for video in videos:
@@ -71,12 +62,11 @@ def export(
                 add(frame)
     for target, video in zip(targets, videos, strict=False):
         media.save(target, video, dataset.fps)
+    rows = sum(map(len, videos))
     if json:
-        rows = sum(map(len, videos))
-        ui.emit(
-            {"output": str(output), "rows": rows, "sequences": names, "latent": latent, "gifs": [*map(str, targets)]}
-        )
+        told = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}
+        ui.emit({**told, "gifs": [*map(str, targets)]})
         return
-    ui.say(f"{output}: {sum(map(len, videos))} rows of {len(videos)} sequences ({', '.join(names)}), z: {latent}")
+    ui.say(f"{output}: {rows} rows of {len(videos)} sequences ({', '.join(names)}), z: {latent}")
     for target in targets:
         ui.say(str(target))

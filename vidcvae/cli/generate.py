@@ -134,6 +134,7 @@ def generate(
       vidcvae generate runs/svg-lp-001 --trajectory clips/0 --samples 5
     """
     from vidcvae.output import generation, media, pictures
+    from vidcvae.workflow import opening
 
     options = {
         "--first-frame": first_frame,
@@ -156,7 +157,8 @@ def generate(
     preview = output.with_name(f"{output.stem}-poses.png") if fit_poses else None
     _check_targets(targets, [picture for picture in (strip, preview) if picture], 1.0 if fps is None else fps)
     _check_not_swapped(first_frame, poses)
-    loaded = trained.load(run, device, batch_stats, weights)
+    voice = ui.Speaker(bars=not json)
+    loaded = opening.load(run, device, batch_stats, weights, voice)
     _check_form(loaded, {name for name, value in options.items() if value is not None})
     if first_frame and poses:
         given = _read_dance(loaded, first_frame, poses, fill)
@@ -167,7 +169,7 @@ def generate(
 
     if fps is None:
         fps = _dataset_fps(loaded, poses or trajectory or past_frames) or (10.0 if pushing else 25.0)
-    loaded = trained.computing(loaded, precision, samples)
+    loaded = opening.computing(loaded, precision, samples, voice)
     count = given.length
     noise = _noise(loaded, chosen, latents, seed, samples, count)
     with contextlib.ExitStack() as files, ui.progress("generating", quiet=json) as advance:
@@ -265,6 +267,7 @@ def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path,
     from vidcvae.output import generation, media, pictures
     from vidcvae.own_clips import retarget
     from vidcvae.storage import durable
+    from vidcvae.workflow import opening
 
     size = loaded.config.data.size
     poses, first = given.condition, given.past[0]
@@ -272,7 +275,7 @@ def _fit_poses(loaded: Loaded, given: Given, target: Path | None, preview: Path,
     own = None
     try:
         if target is None:
-            sequences = trained.open_data(loaded, None, quiet=False).split("train")
+            sequences = opening.open_data(loaded, None, ui.Speaker()).split("train")
             own = retarget.figures([retarget.likely_pose(first, sequences)])
             wanted = retarget.figures(itertools.chain.from_iterable(s.tracks["pose"] for s in sequences))
         elif target.is_file() and target.suffix.lower() != ".gif":
@@ -352,7 +355,7 @@ def _check_targets(videos: list[Path], pictures: list[Path], fps: float) -> None
 def _noise(loaded: Loaded, latent: Latent, latents: Path | None, seed: int, samples: int, count: int) -> Noise:
     from vidcvae.output import generation
 
-    device = str(next(loaded.model.parameters()).device)
+    device = str(loaded.device)
     if latents:
         return generation.replayed_noise(latents, count - 1, generation.latent_shape(loaded), device)
     return generation.fresh_noise(loaded, latent, seed, range(samples), device)

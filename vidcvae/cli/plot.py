@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, command, configuration, evaluate, scored, trained, ui
-from vidcvae.config.schema import Latent
-from vidcvae.errors import DataError, UsageError
+from vidcvae.cli import command, configuration, trained, ui
+from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
     from vidcvae.output.chart import Chart
-    from vidcvae.output.plots import Run
-    from vidcvae.storage.run import RunFolder
 
 app = command.App(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
 
 Output = Annotated[
-    Path | None,
-    typer.Option(
-        "-o",
-        "--output",
-        help=f"A name in .png, .svg or .pdf. {command.REPLACED}",
-        show_default="the command's name in .png",
-    ),
+    Path | None, trained.output("A name in .png, .svg or .pdf.", show_default="the command's name in .png")
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="The numbers as one JSON document on standard output; draws if told to.")
@@ -42,9 +32,7 @@ def loss(runs: trained.Runs = None, output: Output = None, terminal: Terminal = 
       vidcvae plot loss
       vidcvae plot loss runs/course-001 runs/course-002 -o loss.svg
     """
-    from vidcvae.output import plots
-
-    _show(plots.loss_chart(_read(runs, output)), output, terminal, json, "loss")
+    _show_runs("loss", runs, output, terminal, json)
 
 
 @app.command()
@@ -55,9 +43,7 @@ def psnr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = 
       vidcvae plot psnr runs/course-001
       vidcvae plot psnr --terminal
     """
-    from vidcvae.output import plots
-
-    _show(plots.psnr_chart(_read(runs, output)), output, terminal, json, "psnr")
+    _show_runs("psnr", runs, output, terminal, json)
 
 
 @app.command()
@@ -67,9 +53,7 @@ def lr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = Fa
     Examples:
       vidcvae plot lr runs/course-001
     """
-    from vidcvae.output import plots
-
-    _show(plots.lr_chart(_read(runs, output)), output, terminal, json, "lr")
+    _show_runs("lr", runs, output, terminal, json)
 
 
 @app.command()
@@ -79,9 +63,7 @@ def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = Fa
     Examples:
       vidcvae plot kl runs/course-001 -o kl.pdf
     """
-    from vidcvae.output import plots
-
-    _show(plots.kl_chart(_read(runs, output)), output, terminal, json, "kl")
+    _show_runs("kl", runs, output, terminal, json)
 
 
 @app.command()
@@ -102,6 +84,7 @@ def schedule(
     from vidcvae import config as settings
     from vidcvae.output import plots
     from vidcvae.training import schedules
+    from vidcvae.workflow import at_glance
 
     if config or preset:
         if runs:
@@ -110,7 +93,7 @@ def schedule(
         name = config.stem if config else str(preset)
         planned = [plots.Run(name, settings.resolve_with_preset(preset, layers), [])]
     else:
-        planned = [plots.read_run(folder, trained=False) for folder in _folders(runs)]
+        planned = [plots.read_run(folder, trained=False) for folder in at_glance.with_history(runs, ui.Speaker())]
     for run in planned:
         for text in schedules.warnings(run.config, run.length()):
             ui.warn(f"{run.name}: {text}" if len(planned) > 1 else text)
@@ -128,7 +111,7 @@ def drift(
     age_test: Annotated[
         bool, typer.Option("--age-test", help="Only tell the age test (frames 580-629 of 630), and draw nothing.")
     ] = False,
-    latent: Annotated[Latent, choice.option(Latent, "--latent", help=trained.LATENT)] = "zero",
+    latent: trained.Latent = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
@@ -145,37 +128,32 @@ def drift(
     """
     from vidcvae.evaluation import drift
     from vidcvae.output import figures, plots
+    from vidcvae.workflow import opening
 
     if output:
         figures.check_target(output)
+    voice = ui.Speaker(bars=not json)
     found: dict[str, drift.Drift | drift.AgeTest] = {}
     given: list[Path | None] = [*runs] if runs else [None]
     for path in given:
-        loaded = trained.load(path, device, batch_stats, weights)
-        dataset = trained.open_data(loaded, data, quiet=json)
+        loaded = opening.load(path, device, batch_stats, weights, voice)
+        dataset = opening.open_data(loaded, data, voice)
         name = str(path or loaded.path.parent.parent)
-        common: dict[str, Any] = {"latent": latent, "seed": seed, "device": next(loaded.model.parameters()).device}
-        with ui.progress(f"runs of {name}", quiet=json) as advance:
+        common: dict[str, Any] = {"latent": latent, "seed": seed, "device": loaded.device}
+        with voice.progress(f"runs of {name}") as advance:
             if age_test:
                 found[name] = drift.age_test(loaded, dataset, split, progress=advance, **common)
             else:
                 found[name] = drift.drift(loaded, dataset, split, every=every, progress=advance, **common)
-    if json:
-        ui.emit({name: numbers.to_json() for name, numbers in found.items()})
-    drawn = [(name, numbers) for name, numbers in found.items() if isinstance(numbers, drift.Drift)]
-    if drawn and (output or terminal or not json):
-        _draw(plots.drift_chart(drawn), output, terminal, "drift", tell=ui.note if json else ui.say)
-    for name, numbers in [] if json else found.items():
-        age = numbers.age_test if isinstance(numbers, drift.Drift) else numbers
-        if isinstance(numbers, drift.Drift):
-            ui.say(
-                f"{name}: the free run changes by {numbers.slope_per_100:+.2f} dB per 100 frames, and falls behind "
-                f"fresh ones by {numbers.gap_slope_per_100:.2f} dB per 100 frames"
-            )
-        ui.say(
-            f"{name}: age test, frames {age.tail[0]}-{age.tail[1]}: {age.from_start:.2f} dB from frame 0, "
-            f"{age.from_restart:.2f} dB from frame {age.restart}: {age.lost:.2f} dB lost"
-        )
+    told = {name: measured.to_json() for name, measured in found.items()}
+    drawn = [(name, measured) for name, measured in found.items() if isinstance(measured, drift.Drift)]
+    if drawn:
+        _show(plots.drift_chart(drawn), output, terminal, json, "drift", told)
+    elif json:
+        ui.emit(told)
+    for name, measured in [] if json else found.items():
+        for line in measured.told():
+            ui.say(f"{name}: {line}")
 
 
 @app.command()
@@ -206,18 +184,19 @@ def latents(
     from vidcvae.data.images import encode_png
     from vidcvae.output import figures, plots, samples
     from vidcvae.storage import durable
+    from vidcvae.workflow import opening, scores
 
     if output:
         figures.check_target(output)
-    loaded = trained.load(run, device, batch_stats, weights)
-    dataset = trained.open_data(loaded, data, quiet=json)
+    voice = ui.Speaker(bars=not json)
+    loaded = opening.load(run, device, batch_stats, weights, voice)
+    dataset = opening.open_data(loaded, data, voice)
     sequence = dataset.split(split)[0]
     picture = samples.samples_picture(loaded, sequence, frame or len(sequence) // 2, seed=seed)
-    kept = [] if seed else scored.kept(loaded, dataset, split)
-    record = next((found for found in kept if "latents" in found), None)
+    record = None if seed else scores.kept_latents(loaded, dataset, split)
     if record is None:
-        record = evaluate.score(loaded, dataset, split, "all", quiet=json, seed=seed)
-        evaluate.keep(loaded, record)
+        record = scores.score(loaded, dataset, split, "all", seed=seed, voice=voice)
+        scores.keep(loaded, record, voice=voice)
     target = output or Path("latents.png")
     beside = target.with_name(f"{target.stem}-samples.png")
     if output or not json:
@@ -227,48 +206,31 @@ def latents(
         (ui.note if json else ui.say)(str(beside))
 
 
-def _read(runs: list[Path] | None, output: Path | None) -> list[Run]:
-    """The runs to draw, in the order given; the figure's name is checked first, as it costs nothing."""
+def _show_runs(name: str, runs: list[Path] | None, output: Path | None, terminal: bool, json: bool) -> None:
+    """A figure of the histories of runs; its file's name is checked first, as it costs nothing."""
     from vidcvae.output import figures, plots
+    from vidcvae.workflow import at_glance
 
     if output:
         figures.check_target(output)
-    return [plots.read_run(folder) for folder in _folders(runs)]
+    charts = {"loss": plots.loss_chart, "psnr": plots.psnr_chart, "lr": plots.lr_chart, "kl": plots.kl_chart}
+    read = [plots.read_run(folder) for folder in at_glance.with_history(runs, ui.Speaker())]
+    _show(charts[name](read), output, terminal, json, name)
 
 
-def _folders(runs: list[Path] | None) -> list[RunFolder]:
-    """The run folders that the arguments mean; a checkpoint file stands for the run it lies in."""
-    from vidcvae.storage.run import find_checkpoint, find_run
-
-    if not runs:
-        newest = find_run(None)
-        ui.note(f"no RUN given: using the newest, {newest.path}")
-        return [newest]
-    found = []
-    for path in runs:
-        folder = find_checkpoint(path)[1] if path.is_file() else find_run(path)
-        if folder is None:
-            raise DataError(f"{path} lies outside its run, so there is no history to draw.", "Give the run's folder.")
-        found.append(folder)
-    return found
-
-
-def _show(chart: Chart, output: Path | None, terminal: bool, json: bool, name: str) -> None:
+def _show(
+    chart: Chart, output: Path | None, terminal: bool, json: bool, name: str, numbers: dict[str, Any] | None = None
+) -> None:
     """The figure as a file or in the terminal; with --json its numbers, and the figure only if it was asked for."""
-    if json:
-        ui.emit(chart.to_json())
-    if output or terminal or not json:
-        _draw(chart, output, terminal, name, tell=ui.note if json else ui.say)
-
-
-def _draw(chart: Chart, output: Path | None, terminal: bool, name: str, tell: Callable[[str], None] = ui.say) -> None:
     from vidcvae.output import figures
     from vidcvae.output import terminal as text
 
+    tell = ui.note if json else ui.say
+    if json:
+        ui.emit(numbers or chart.to_json())
     if terminal:
         tell(text.to_text(chart, ui.out.width))
-        if output is None:
-            return
-    target = output or Path(f"{name}.png")
-    figures.save(chart, target)
-    tell(str(target))
+    if output or not (terminal or json):
+        target = output or Path(f"{name}.png")
+        figures.save(chart, target)
+        tell(str(target))

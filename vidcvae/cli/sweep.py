@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, compare, configuration, trials, ui
+from vidcvae.cli import choice, command, configuration, trials, ui
 from vidcvae.config import schema
 from vidcvae.errors import UsageError
 
@@ -117,7 +117,7 @@ def sweep(
             ui.emit({"output": str(folder), **counts, "rows": [row.to_json() for row in rows]})
             return
         if rows:
-            compare.show(rows)
+            ui.score_table(rows)
         ui.say(f"{len(done)} of {len(variants) * seeds} runs are trained in {folder}")
 
     trials.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell, json=json)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vidcvae.cli import configuration, scored, ui
+from vidcvae.cli import configuration, ui
 from vidcvae.errors import DataError, Stopped, UsageError, VidcvaeError
 
 if TYPE_CHECKING:
@@ -381,15 +381,13 @@ class Child:
 
 def score(trials: Sequence[Trial], which: str = "best", quiet: bool = False) -> list[tuple[str, Record]]:
     """The name and the score record of each trial."""
-    found = []
+    from vidcvae.workflow import opening, scores
+
+    found, voice = [], ui.Speaker(bars=not quiet)
     for number, trial in enumerate(trials, 1):
-        loaded, data = scored.load(trial.path, which, quiet=quiet)
-        found.append(
-            (
-                trial.path.name,
-                scored.record_of(loaded, data, f"scoring {number}/{len(trials)} {trial.path.name}", quiet=quiet),
-            )
-        )
+        loaded, data = opening.load_with_data(trial.path, which, voice=voice)
+        title = f"scoring {number}/{len(trials)} {trial.path.name}"
+        found.append((trial.path.name, scores.record_of(loaded, data, title, voice=voice)))
     return found
 
 

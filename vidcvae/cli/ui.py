@@ -13,13 +13,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from vidcvae.errors import UsageError, typed
 from vidcvae.workflow.voice import Advance, Voice
+
+if TYPE_CHECKING:
+    from vidcvae.evaluation.compare import Row
 
 # Under torchrun every rank runs the same command: rank 0 speaks for all of them
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
@@ -140,6 +143,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in cells:
         grid.add_row(*row)
     (_Console(width=width) if width > out.width else out).print(grid, markup=False)
+
+
+def score_table(rows: Sequence[Row]) -> None:
+    """Compared scores as a table; the settings that do not fit in are counted."""
+    from vidcvae.output import score_table
+
+    table("", *score_table.cells(rows))
+    if text := score_table.hidden(rows):
+        note(text)
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -34,6 +34,7 @@ CudaGraph = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda"]
 DrawnLatent = Literal["zero", "prior"]  # how z is chosen where nobody knows the truth
 Latent = Literal["zero", "prior-mean", "prior", "posterior"]
+LatentOrAll = Literal[Latent, "all"]  # one way to choose z, or each of them side by side
 Metric = Literal["psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior"]
 Weights = Literal["auto", "raw", "ema"]  # of a checkpoint
 

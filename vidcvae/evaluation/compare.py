@@ -11,20 +11,9 @@ from typing import Any
 
 from vidcvae.errors import UsageError, did_you_mean
 from vidcvae.evaluation import records
+from vidcvae.evaluation.columns import COLUMNS, LESS_IS_BETTER
 from vidcvae.evaluation.records import Record
 
-# Columns, and where each stands in a record
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "psnr": ("psnr_mean",),
-    "first_50": ("psnr_first_50",),
-    "last_50": ("psnr_last_50",),
-    "ssim": ("ssim_mean",),
-    "kl": ("kl",),
-    "active_units": ("active_units",),
-    "parameters": ("model", "parameters"),
-    "minutes": ("model", "minutes"),
-}
-LESS_IS_BETTER = ("parameters", "minutes")
 # Settings that do not make another experiment: the seed is what groups are made of, and the rest is no part of a model
 NO_DIFFERENCE = ("training.seed", "training.device", "training.log_every", "data.path")
 
@@ -69,7 +58,7 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
     best = max(scored, key=lambda group: fmean(scored[group]))
     rows = []
     for group, picks in groups.items():
-        columns = {name: [_value(named[i][1], path) for i in picks] for name, path in COLUMNS.items()}
+        columns = {name: [column.value(named[i][1]) for i in picks] for name, column in COLUMNS.items()}
         rows.append(
             Row(
                 names=tuple(named[i][0] for i in picks),
@@ -143,12 +132,6 @@ def _settings(record: Record) -> dict[str, Any]:
     """``{"kl.type": "cyclical", ...}`` of what makes a model."""
     flat = {f"{part}.{key}": value for part, table in record["config"].items() for key, value in table.items()}
     return {key: value for key, value in flat.items() if key not in NO_DIFFERENCE}
-
-
-def _value(record: Any, path: Sequence[str]) -> float | None:
-    for key in path:
-        record = record.get(key) if isinstance(record, dict) else None
-    return None if record is None else float(record)
 
 
 def _over_seeds(found: Sequence[float | None], reduce: Any, least: int) -> float | None:

@@ -51,6 +51,13 @@ class AgeTest:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "lost": self.lost}
 
+    def told(self) -> list[str]:
+        """The test in a line of words."""
+        return [
+            f"age test, frames {self.tail[0]}-{self.tail[1]}: {self.from_start:.2f} dB from frame 0, "
+            f"{self.from_restart:.2f} dB from frame {self.restart}: {self.lost:.2f} dB lost"
+        ]
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -87,6 +94,21 @@ class Drift:
             "gap_slope_per_100": self.gap_slope_per_100,
             "age_test": self.age_test.to_json(),
         }
+
+    def told(self) -> list[str]:
+        """The numbers in words, a line each."""
+        slopes = (
+            f"the free run changes by {self.slope_per_100:+.2f} dB per 100 frames, and falls behind "
+            f"fresh ones by {self.gap_slope_per_100:.2f} dB per 100 frames"
+        )
+        return [slopes, *self.age_test.told()]
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Drift:
+        """What ``to_json`` told, as it was before."""
+        own = {key: found[key] for key in ("frames", "free", "restarted", "every")}
+        age = {key: found["age_test"][key] for key in ("tail", "restart", "from_start", "from_restart")}
+        return cls(**own, age_test=AgeTest(**age))
 
 
 @dataclass(frozen=True)

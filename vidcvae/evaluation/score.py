@@ -262,7 +262,7 @@ def with_past(loaded: Loaded, past: int) -> Loaded:
     config = replace(config, training=replace(config.training, past=past))
     model = build_model(config)
     model.load_state_dict(loaded.model.state_dict())
-    return replace(loaded, model=model.eval().to(next(loaded.model.parameters()).device), config=config)
+    return replace(loaded, model=model.eval().to(loaded.device), config=config)
 
 
 def _mean_of(tables: dict[Way, list[Tensor]], ways: Sequence[Way]) -> list[Tensor]:

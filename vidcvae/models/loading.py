@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidcvae import __version__, reading
 from vidcvae import config as settings
-from vidcvae import reading
 from vidcvae.config.schema import Weights
 from vidcvae.errors import DataError, UsageError
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.layers import use_image_statistics
 from vidcvae.storage import checkpoint
+from vidcvae.storage.course_import import read_course_checkpoint
 from vidcvae.storage.run import RunFolder, find_checkpoint
 
 
@@ -37,6 +38,10 @@ class Loaded:
     weights: str
     batch_stats: bool
     dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def load_model(
@@ -87,6 +92,23 @@ def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) 
     model = build_model(config)
     model.load_state_dict(state)
     return model
+
+
+def import_course(course: Path, output: Path) -> tuple[int, int]:
+    """Write a checkpoint with the weights of one of the course's; returns the number of parameters, and the epoch."""
+    found = read_course_checkpoint(course)
+    config = settings.with_values(settings.resolve(settings.read_preset("course")), {"model": vars(found.model)})
+    model = build_filled(config, found.weights, course)
+    meta = {
+        "version": __version__,
+        "config": settings.to_table(config),
+        "step": 0,
+        "epoch": found.epoch,
+        "scores": {},
+        "imported_from": course.name,
+    }
+    checkpoint.save(output, {f"model.{name}": t for name, t in model.state_dict().items()}, meta)
+    return sum(p.numel() for p in model.parameters()), found.epoch
 
 
 def check_fit(config: settings.Config, state: dict[str, Tensor], path: Path) -> None:

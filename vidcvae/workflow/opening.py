@@ -1,0 +1,78 @@
+"""A trained model and the dataset that it is shown, from what a person names: a run, a dataset, a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vidcvae.config.schema import Device, Precision, Weights
+from vidcvae.data.clips import VideoData
+from vidcvae.errors import UsageError, an
+from vidcvae.models import arithmetic
+from vidcvae.models.loading import Loaded, load_model, pick_device
+from vidcvae.storage.run import find_data
+from vidcvae.workflow.datasets import open_dataset
+from vidcvae.workflow.voice import SILENT, Voice
+
+
+def load(
+    run: Path | None,
+    device: Device = "auto",
+    batch_stats: bool = False,
+    weights: Weights = "auto",
+    voice: Voice = SILENT,
+) -> Loaded:
+    """The model that ``run`` means, the newest one if it is None. Raises ``VidcvaeError`` as ``load_model`` does."""
+    loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
+    if batch_stats and not loaded.config.model.image_statistics:  # it would take no notice of it
+        raise UsageError(
+            f"--batch-stats is for the course's pose-cvae, and {loaded.path} is {an(loaded.config.model.name)}.",
+            "Leave it out.",
+        )
+    if run is None:
+        voice.note(f"no RUN given: using the newest, {loaded.path}")
+    step = loaded.meta.get("step", 0)
+    voice.detail(f"model: {loaded.config.model.name}, step {step} of {loaded.path}, {loaded.weights} weights")
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    voice.detail(f"device: {loaded.device}, {dtype}, {torch.get_num_threads()} threads")
+    return loaded
+
+
+def load_with_data(
+    run: Path, which: str = "best", data: str | None = None, *, device: str | None = None, voice: Voice = SILENT
+) -> tuple[Loaded, VideoData]:
+    """A run's checkpoint on ``device``, or the one it was trained on, and ``data``, or else what it was trained on."""
+    loaded = load_model(run, which=which)
+    loaded.model.to(pick_device(device or loaded.config.training.device))
+    return loaded, _read(loaded, data or data_of(loaded), voice)
+
+
+def computing(loaded: Loaded, precision: Precision, rows: int = 1, voice: Voice = SILENT) -> Loaded:
+    """The same model, whose free runs of ``rows`` videos side by side compute in ``precision``."""
+    found = arithmetic.free_run(precision, loaded.model, loaded.config, rows)
+    torch.set_num_threads(found.threads)
+    voice.detail(found.told())
+    return replace(loaded, dtype=found.dtype)
+
+
+def data_of(loaded: Loaded) -> str:
+    """Where the dataset is that the model was trained on."""
+    if not loaded.config.data.path:
+        raise UsageError(f"{loaded.path} does not say on what data it was trained.", "Name a dataset: --data FOLDER")
+    return find_data(loaded.run.path if loaded.run else loaded.path, loaded.run, loaded.config.data.path)
+
+
+def open_data(loaded: Loaded, given: str | None, voice: Voice = SILENT) -> VideoData:
+    """The dataset ``given``, or the one that the model was trained on, at the model's frame size."""
+    path = given or data_of(loaded)
+    if given is None:
+        voice.note(f"no --data given: using {path}, which the model was trained on")
+    voice.detail(f"data: {path}, decoded images are kept in {loaded.run.cache if loaded.run else 'memory'}")
+    return _read(loaded, path, voice)
+
+
+def _read(loaded: Loaded, path: str, voice: Voice) -> VideoData:
+    with voice.progress("reading the data") as advance:
+        return open_dataset(path, loaded.config.data.size, loaded.run.cache if loaded.run else None, advance)

@@ -1,0 +1,137 @@
+"""What a report is made of: of each run its scores, measurements and a video, taken where they are missing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidcvae import __version__
+from vidcvae.config.schema import Device
+from vidcvae.data import clips
+from vidcvae.data.clips import VideoData
+from vidcvae.device import processor
+from vidcvae.errors import VidcvaeError
+from vidcvae.evaluation import drift
+from vidcvae.evaluation.records import Record
+from vidcvae.models.loading import Loaded
+from vidcvae.output import generation, plots
+from vidcvae.output.player import Scene, Video
+from vidcvae.output.report import Entry, Report
+from vidcvae.storage.run import RunFolder, known_info
+from vidcvae.workflow import opening, scores
+from vidcvae.workflow.voice import SILENT, Voice
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A generated video beside the sequence it was made from."""
+
+    data: VideoData
+    sequence: clips.Sequence
+    past: int
+    frames: np.ndarray
+    psnr: list[float]
+
+
+def gather(
+    folders: Sequence[RunFolder],
+    command: str,
+    *,
+    data: str | None = None,
+    split: str = "val",
+    with_drift: bool = False,
+    videos: bool = True,
+    device: Device | None = None,
+    voice: Voice = SILENT,
+) -> Report:
+    """All that a page tells of several runs. Scores that are missing are taken, and kept with their runs.
+
+    data, device: those of each run's training if None. command: what the page says that it was made by.
+    Raises ``VidcvaeError`` if a run cannot be scored on the ``data`` that were named; else the page says so.
+    """
+    found = [_gather(folder, data, split, with_drift, videos, device, voice) for folder in folders]
+    labels = plots.labels([entry.run for entry, _ in found])
+    scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, found, strict=True) if clip])
+    entries = tuple(entry for entry, _ in found)
+    return Report(entries, tuple(scenes), _environment(), command, date.today().isoformat())
+
+
+def _gather(
+    folder: RunFolder,
+    given: str | None,
+    split: str,
+    with_drift: bool,
+    videos: bool,
+    where: Device | None,
+    voice: Voice,
+) -> tuple[Entry, Clip | None]:
+    """All that the page tells of a run; what cannot be had is told as a note, unless it was asked for by name."""
+    run, info, name = plots.read_run(folder, trained=False), known_info(folder), folder.path.name
+    try:
+        loaded, data = opening.load_with_data(folder.path, data=given, device=where, voice=voice)
+        record = scores.record_of(loaded, data, f"scoring {name}", split, voice)
+    except VidcvaeError as error:
+        if given:
+            raise
+        voice.warn(f"{name}: {error.message}")
+        return Entry(run, info, notes=(error.message,)), None
+    latents = scores.kept_latents(loaded, data, split)
+
+    def measure() -> dict[str, Any]:
+        with voice.progress(f"drift of {name}") as advance:
+            return drift.drift(loaded, data, split, device=loaded.device, progress=advance).to_json()
+
+    aged = scores.measured(loaded, data, f"{split}-drift", measure if with_drift else None)
+    clip = _clip(loaded, data, split, record, voice) if videos else None
+    return Entry(run, info, record, drift.Drift.from_json(aged) if aged else None, latents), clip
+
+
+def _clip(loaded: Loaded, data: VideoData, split: str, record: Record, voice: Voice) -> Clip:
+    """The free run of the first sequence of a split."""
+    sequence = data.split(split)[0]
+    name = loaded.run.path.name if loaded.run else loaded.path.name
+    with voice.progress(f"video of {name}") as advance:
+        (frames,) = generation.export_frames(
+            loaded, [sequence], latent="zero", seed=0, device=str(loaded.device), progress=advance
+        )
+    known = min(len(frames), len(sequence))
+    own = record.get("sequences", [record])[0]
+    return Clip(data, sequence, loaded.config.training.past, frames[:known], own["psnr_per_frame"])
+
+
+def _scenes(made: Sequence[tuple[str, Clip]]) -> list[Scene]:
+    """Videos of the same sequence in one scene, after its truth and poses."""
+    together: dict[object, list[tuple[str, Clip]]] = {}
+    for label, clip in made:
+        key = (str(clip.data.source), clip.sequence.name, clip.frames.shape, clip.past)
+        together.setdefault(key, []).append((label, clip))
+    scenes = []
+    for group in together.values():
+        clip = group[0][1]
+        length = len(clip.frames)
+        shown = [Video("truth", clip.sequence.frames[:length])]
+        if "pose" in clip.sequence.tracks:
+            shown.append(Video("pose", clip.sequence.tracks["pose"][:length]))
+        shown += [Video(label, made.frames, made.psnr) for label, made in group]
+        name = f"{clip.data.name}, sequence {clip.sequence.name}"
+        scenes.append(Scene(name, clip.data.fps, clip.past, tuple(shown)))
+    return scenes
+
+
+def _environment() -> dict[str, str]:
+    """The machine and the versions that this page's own numbers come from."""
+    gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {
+        "vidcvae": __version__,
+        "PyTorch": torch.__version__,
+        "Python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": f"{processor()}, {torch.get_num_threads()} threads",
+        **gpu,
+    }

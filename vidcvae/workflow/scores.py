@@ -1,0 +1,145 @@
+"""Scores of a trained model: taken once for each checkpoint, and kept with its run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vidcvae import reading
+from vidcvae.config.schema import LatentOrAll
+from vidcvae.data.clips import VideoData
+from vidcvae.errors import DataError
+from vidcvae.evaluation import records
+from vidcvae.evaluation import score as scoring
+from vidcvae.evaluation.drift import long_run
+from vidcvae.evaluation.latents import measure_bounds
+from vidcvae.evaluation.perceptual import measure_perceptual
+from vidcvae.evaluation.records import Record
+from vidcvae.models.loading import Loaded
+from vidcvae.storage import durable
+from vidcvae.workflow.voice import SILENT, Voice
+
+
+def score(
+    loaded: Loaded,
+    data: VideoData,
+    split: str = "val",
+    latent: LatentOrAll = "zero",
+    *,
+    seed: int = 0,
+    importance_samples: int = 0,
+    lpips: Path | None = None,
+    fvd: Path | None = None,
+    long: int = 0,
+    voice: Voice = SILENT,
+    **options: Any,
+) -> Record:
+    """The score record of a free run; ``options`` are those of ``score.score_split``, which tells what is in it.
+
+    latent: "all" is z = 0 with the others beside it.
+    importance_samples: with ``"bounds"`` (``latents.measure_bounds``), of so many samples of z a frame; 0: without.
+    lpips, fvd: with ``"perceptual"``, by these TorchScript networks (``perceptual.measure_perceptual``).
+    long: with a ``"long"`` run of so many frames (``drift.long_run``); 0: without.
+    """
+    first = "zero" if latent == "all" else latent
+    common: dict[str, Any] = {"seed": seed, "device": loaded.device}
+    with voice.progress("free run") as advance:
+        record = scoring.score_split(
+            loaded, data, split, first, every_latent=latent == "all", progress=advance, **common, **options
+        )
+    protocol = record["protocol"]
+    sequences, future = data.split(protocol["split"]), protocol["future"]
+    lengths = [protocol["past"] + n for n in ([future] * len(sequences) if isinstance(future, int) else future)]
+    if importance_samples:
+        with voice.progress("ELBO") as advance:
+            bounds = measure_bounds(
+                loaded.model, sequences, loaded.config, lengths, samples=importance_samples, progress=advance, **common
+            )
+        record["bounds"] = bounds.to_json()
+    if lpips or fvd:
+        given = scoring.with_past(loaded, protocol["past"])
+        with voice.progress("LPIPS and FVD") as advance:
+            record["perceptual"] = measure_perceptual(
+                given.model,
+                sequences,
+                given.config,
+                lengths,
+                lpips=lpips,
+                fvd=fvd,
+                latent=protocol["latent"],
+                dtype=given.dtype,
+                progress=advance,
+                **common,
+            )
+    if long:
+        with voice.progress("long run") as advance:
+            run = long_run(loaded, data, split, frames=long, latent=protocol["latent"], progress=advance, **common)
+        record["long"] = run.to_json()
+    return record
+
+
+def keep(
+    loaded: Loaded, record: Record, output: Path | None = None, whole: bool = True, voice: Voice = SILENT
+) -> Path | None:
+    """Write the record into ``output``, or else into the run's folder; returns where, None for a lone checkpoint.
+
+    ``whole``: no length was asked for (``records.name_of``).
+    """
+    if output:
+        records.write(output, record)
+        return output
+    if loaded.run is None:
+        return None
+    path = records.path_in(loaded.run, records.name_of(loaded, record, whole))
+    try:
+        records.write(path, record)
+    except DataError as error:  # a run that may only be read is scored all the same
+        voice.warn(f"the record is not kept: {error.message}")
+        return None
+    return path
+
+
+def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val", voice: Voice = SILENT) -> Record:
+    """The ordinary score of this checkpoint on these data, z = 0 from the first frames on: as it lies with the run,
+    else taken now, under ``title``, and put there."""
+    if found := kept(loaded, data, split):
+        selection = records.selection_of(loaded.path, loaded.run, loaded.meta, found[0]["protocol"])
+        return {**found[0], "selection": selection}  # as this file was chosen; the record may be of another name of it
+    voice.note(title)
+    record = score(loaded, data, split, voice=voice)
+    keep(loaded, record, voice=voice)
+    return record
+
+
+def kept(loaded: Loaded, data: VideoData, split: str = "val") -> list[Record]:
+    """The records with the run that are the ordinary score of this very checkpoint on these data."""
+    if loaded.run is None or loaded.batch_stats:
+        return []
+    return records.ordinary(loaded.run, asdict(scoring.protocol_of(loaded, data, split)))
+
+
+def kept_latents(loaded: Loaded, data: VideoData, split: str = "val") -> Record | None:
+    """The one of them that tells what each way to choose z is worth; None if there is none."""
+    return next((record for record in kept(loaded, data, split) if "latents" in record), None)
+
+
+def measured(
+    loaded: Loaded, data: VideoData, name: str, measure: Callable[[], dict[str, Any]] | None
+) -> dict[str, Any] | None:
+    """What RUN/scores/NAME.json holds of this checkpoint and these data; else what ``measure`` finds, put there."""
+    origin = {"checkpoint": loaded.digest, "weights": loaded.weights, "data": str(data.source)}
+    path = records.path_in(loaded.run, name) if loaded.run else None
+    if path:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found: dict[str, Any] = reading.parse_json(reading.read_bytes(path))
+            if found.items() >= origin.items():
+                return found
+    if measure is None:
+        return None
+    found = origin | measure()
+    if path:
+        durable.write_json(path, found)
+    return found
