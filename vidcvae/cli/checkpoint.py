@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import command, completion, trained, ui
+from vidcvae.cli import command, trained, ui
 from vidcvae.errors import typed
 
 app = command.App(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
 
-File = Annotated[
-    Path,
-    typer.Argument(help="A checkpoint file, or a run folder.", show_default=False, autocompletion=completion.runs),
-]
+File = Annotated[Path, trained.runs_argument("A checkpoint file, or a run folder.")]
 
 
 @app.command("import")
@@ -23,9 +20,7 @@ def import_(
     course: Annotated[
         Path, typer.Argument(metavar="FILE", help="A checkpoint that the course's trainer saved.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help=f"The checkpoint to write. {command.REPLACED}", show_default=False)
-    ],
+    output: Annotated[Path, trained.output("The checkpoint to write.", show_default=False)],
     json: command.Json = False,
 ) -> None:
     """Import the weights of a course checkpoint. It is read as data: no code in it is ever run.
@@ -33,30 +28,14 @@ def import_(
     Examples:
       vidcvae checkpoint import course.ckpt -o course.safetensors
     """
-    from vidcvae import __version__
-    from vidcvae import config as settings
-    from vidcvae.models.loading import build_filled
-    from vidcvae.storage import checkpoint
-    from vidcvae.storage.course_import import read_course_checkpoint
-
     trained.check_file(output)
-    found = read_course_checkpoint(course)
-    config = settings.with_values(settings.resolve(settings.read_preset("course")), {"model": vars(found.model)})
-    model = build_filled(config, found.weights, course)
-    meta = {
-        "version": __version__,
-        "config": settings.to_table(config),
-        "step": 0,
-        "epoch": found.epoch,
-        "scores": {},
-        "imported_from": course.name,
-    }
-    checkpoint.save(output, {f"model.{name}": t for name, t in model.state_dict().items()}, meta)
-    parameters = sum(p.numel() for p in model.parameters())
+    from vidcvae.models.loading import import_course
+
+    parameters, epoch = import_course(course, output)
     if json:
-        ui.emit({"output": str(output), "model": "pose-cvae", "parameters": parameters, "epoch": found.epoch})
+        ui.emit({"output": str(output), "model": "pose-cvae", "parameters": parameters, "epoch": epoch})
     else:
-        ui.say(f"{output}: pose-cvae, {parameters:,} parameters, epoch {found.epoch}")
+        ui.say(f"{output}: pose-cvae, {parameters:,} parameters, epoch {epoch}")
     ui.note(
         "The course's code normalises each image by its own statistics at test time; to repeat its numbers: "
         f"{typed('generate', output, '--batch-stats', '...')}"
@@ -64,10 +43,7 @@ def import_(
 
 
 @app.command()
-def show(
-    file: File,
-    json: command.Json = False,
-) -> None:
+def show(file: File, json: command.Json = False) -> None:
     """Print a checkpoint's config, position, scores and sizes.
 
     Examples:
@@ -79,15 +55,7 @@ def show(
 
     path, _ = find_checkpoint(file)
     saved = checkpoint.read(path)
-    sizes = {
-        part: {
-            "tensors": len(tensors),
-            "numbers": sum(t.numel() for t in tensors.values()),
-            "bytes": sum(t.numel() * t.element_size() for t in tensors.values()),
-        }
-        for part in ("model", "ema", "optimizer")
-        if (tensors := saved.part(part))
-    }
+    sizes = saved.sizes()
     meta = {key: saved.meta.get(key) for key in ("version", "step", "epoch", "scores", "config")}
     if json:
         ui.emit({"path": str(path), "digest": saved.digest, "sizes": sizes, **meta})
@@ -96,8 +64,7 @@ def show(
     ui.say(f"digest {saved.digest}")
     for name, score in (meta["scores"] or {}).items():
         ui.say(f"{name} {score:.4f}")
-    rows = [[part, size["tensors"], size["numbers"], size["bytes"]] for part, size in sizes.items()]
-    ui.table("", ["part", "tensors", "numbers", "bytes"], rows)
+    ui.table("", ["part", "tensors", "numbers", "bytes"], [[part, *size.values()] for part, size in sizes.items()])
     ui.say("")
     ui.say(settings.to_toml(settings.resolve(saved.meta["config"])).rstrip())
 

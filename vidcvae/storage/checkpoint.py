@@ -52,6 +52,19 @@ class Checkpoint:
         """The tensors below ``name.``, without that prefix."""
         return {key.removeprefix(f"{name}."): t for key, t in self.tensors.items() if key.startswith(f"{name}.")}
 
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """``{"model": {"tensors", "numbers", "bytes"}, ...}`` of the parts that there are."""
+        parts = {name: self.part(name).values() for name in ("model", "ema", "optimizer")}
+        return {
+            name: {
+                "tensors": len(tensors),
+                "numbers": sum(t.numel() for t in tensors),
+                "bytes": sum(t.numel() * t.element_size() for t in tensors),
+            }
+            for name, tensors in parts.items()
+            if tensors
+        }
+
 
 def to_bytes(tensors: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
     """A checkpoint file's content."""
