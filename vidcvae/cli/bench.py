@@ -62,31 +62,47 @@ def bench(
     from vidcvae import config as settings
     from vidcvae.models.loading import pick_device
     from vidcvae.training import bench as measuring
+    from vidcvae.training.latency import measure_latency
 
     made = what == "generate"
-    common: dict[str, Any] = {"precision": precision, "compile": compile_, "seed": seed}
-    if latency:
-        return _latency(model, size, common, batch_size or 1, frames or 64, pick_device(device), repeats, json)
-    if batch_size or made:
-        common["batch_size"] = batch_size or 5
-    if frames or made:
-        common["clip_length"] = frames or 64
+    training: dict[str, Any] = {"precision": precision, "compile": compile_, "seed": seed}
+    if (batch_size or made) and not latency:
+        training["batch_size"] = batch_size or 5
+    if (frames or made) and not latency:
+        training["clip_length"] = frames or 64
     # statistics as the plain loop takes them, so that both compute the same
-    statistics = {} if model == "anchor-cvae" else {"batch_norm": "frame"}
-    layers = [{"model": {"name": model, **statistics}, "training": common}, {"data": {"size": size}}]
+    statistics = {} if latency or model == "anchor-cvae" else {"batch_norm": "frame"}
+    layers = [{"model": {"name": model, **statistics}, "training": training}, {"data": {"size": size}}]
     config = settings.resolve_with_preset(None, layers if size else layers[:1])
-    compare = measuring.compare_generation if made else measuring.compare_training
-    with ui.progress(f"{what}, plain and engine in turns", quiet=json) as advance:
-        found = compare(config, pick_device(device), repeats, advance)
-    if json:
-        ui.emit(asdict(found))
+    shown = f"{config.data.size[0]}x{config.data.size[1]}"
+    where = pick_device(device)
+    voice = ui.Speaker(bars=not json)
+    if latency:
+        videos, length = batch_size or 1, frames or 64
+        if length < config.training.past + 5:
+            raise UsageError(f"of {length} frames too few steps are left to time.", "Use --frames 64, or leave it out.")
+        with voice.progress("free runs, step by step") as advance:
+            steps = measure_latency(config, videos, length, where, repeats, advance)
+        _show(
+            f"{model}: {videos} x {length} frames of {shown}, step by step, {steps.precision}",
+            [
+                ("rate", f"{steps.frames_per_second:.4g} frames/s"),
+                ("a step, median", f"{steps.median_ms:.3g} ms"),
+                ("95% of the steps within", f"{steps.p95_ms:.3g} ms"),
+                ("the slowest of all", f"{steps.worst_ms:.3g} ms of {steps.steps} steps"),
+                ("machine", steps.machine),
+            ],
+            asdict(steps),
+            json,
+        )
         return
+    compare = measuring.compare_generation if made else measuring.compare_training
+    with voice.progress(f"{what}, plain and engine in turns") as advance:
+        found = compare(config, where, repeats, advance)
     kind = "frames, absolute" if made else "losses, relative"
     memory = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 2**20:.0f} MiB"
-    ui.table(
-        f"{model} {what}: {config.training.batch_size} x {config.training.clip_length} frames of "
-        f"{config.data.size[0]}x{config.data.size[1]}, {precision}",
-        ("what", "value"),
+    _show(
+        f"{model} {what}: {config.training.batch_size} x {config.training.clip_length} frames of {shown}, {precision}",
         [
             ("plain loop", f"{found.plain:.4g} {found.unit}"),
             ("engine", f"{found.engine:.4g} {found.unit}"),
@@ -97,42 +113,13 @@ def bench(
             ("largest difference", f"{found.max_difference:.2g} ({kind})"),
             ("machine", found.machine),
         ],
+        asdict(found),
+        json,
     )
 
 
-def _latency(
-    model: str,
-    size: str | None,
-    common: dict[str, Any],
-    videos: int,
-    length: int,
-    device: str,
-    repeats: int,
-    json: bool,
-) -> None:
-    from dataclasses import asdict
-
-    from vidcvae import config as settings
-    from vidcvae.training.latency import measure_latency
-
-    layers = [{"model": {"name": model}, "training": common}, *([{"data": {"size": size}}] if size else [])]
-    config = settings.resolve_with_preset(None, layers)
-    if length < config.training.past + 5:
-        raise UsageError(f"of {length} frames too few steps are left to time.", "Use --frames 64, or leave it out.")
-    with ui.progress("free runs, step by step", quiet=json) as advance:
-        found = measure_latency(config, videos, length, device, repeats, advance)
+def _show(title: str, rows: list[tuple[str, str]], found: dict[str, Any], json: bool) -> None:
     if json:
-        ui.emit(asdict(found))
-        return
-    height, width = config.data.size
-    ui.table(
-        f"{model}: {videos} x {length} frames of {height}x{width}, step by step, {found.precision}",
-        ("what", "value"),
-        [
-            ("rate", f"{found.frames_per_second:.4g} frames/s"),
-            ("a step, median", f"{found.median_ms:.3g} ms"),
-            ("95% of the steps within", f"{found.p95_ms:.3g} ms"),
-            ("the slowest of all", f"{found.worst_ms:.3g} ms of {found.steps} steps"),
-            ("machine", found.machine),
-        ],
-    )
+        ui.emit(found)
+    else:
+        ui.table(title, ("what", "value"), rows)
