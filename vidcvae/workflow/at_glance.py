@@ -131,9 +131,8 @@ def config_of(run: RunFolder) -> Config:
 def changed_settings(run: RunFolder) -> dict[str, Any]:
     """The settings of a run that are not the defaults of its model."""
     config = config_of(run)
-    # what a model cannot do without: SVG's frame size
-    minimum = {"data": {"size": [64, 64]}} if config.model.name.startswith("svg") else {}
-    default = settings.resolve({"model": {"name": config.model.name}, **minimum})
+    size = {"data": {"size": list(config.model.frame_size)}} if config.model.frame_size else {}
+    default = settings.resolve({"model": {"name": config.model.name}, **size})
     return {key: value for key, (_, value) in settings.differences(default, config).items()}
 
 
