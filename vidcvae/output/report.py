@@ -9,14 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vidcvae.config import differences, to_table, to_toml
-from vidcvae.errors import typed
 from vidcvae.evaluation import records
+from vidcvae.evaluation.columns import COLUMNS, STEPS
 from vidcvae.evaluation.drift import Drift
 from vidcvae.output import inline_svg, player, plots, templates
 from vidcvae.output.chart import Chart, Line, Panel
+from vidcvae.storage.run import command_of
 
 Record = dict[str, Any]
 
+SHOWN = (*(column for name, column in COLUMNS.items() if name != "parameters"), STEPS)  # in the table of scores
 EQUAL = 0.005  # dB: less does not show in two digits
 
 
@@ -139,23 +141,19 @@ def _byline(report: Report) -> dict[str, str]:
 def _scores(report: Report) -> dict[str, Any]:
     best_first = sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
     rows = [
-        [
-            label,
-            _cell(r["psnr_mean"], 2),
-            _cell(r.get("psnr_first_50"), 2),
-            _cell(r.get("psnr_last_50"), 2),
-            _cell(r["ssim_mean"], 4),
-            _cell(r.get("kl"), 2),
-            _cell(r.get("active_units"), 0),
-            _cell(r.get("model", {}).get("minutes"), 1),
-            _cell(r["protocol"]["step"], 0),
-            records.selection_text(r),
-        ]
-        for label, r in best_first
+        [label, *(column.cell(column.value(record)) for column in SHOWN), records.selection_text(record)]
+        for label, record in best_first
     ]
     if rows:
-        rows.append(["copy of a given frame", _cell(_baseline(best_first[0][1]), 2), *[""] * 8])
-    return {"scores": rows, "scored": [label for label, _ in report.scored], "psnr_chart": _psnr_chart(report)}
+        copied = COLUMNS["psnr"].cell(_baseline(best_first[0][1]))
+        rows.append(["copy of a given frame", copied, *[""] * len(SHOWN)])
+    heads = ["run", *(column.title for column in SHOWN), "checkpoint"]
+    return {
+        "score_heads": heads,
+        "scores": rows,
+        "scored": [label for label, _ in report.scored],
+        "psnr_chart": _psnr_chart(report),
+    }
 
 
 def _notes(report: Report) -> list[str]:
@@ -228,7 +226,7 @@ def _did(label: str, entry: Entry) -> list[str]:
         f"{parameters:,}" if parameters else "-",
         f"{last['step']:,} of {length.steps:,}",
         f"{run.epochs_of([last])[0]:.3g} of {length.epochs}",
-        _cell(last.get("minutes"), 1),
+        COLUMNS["minutes"].cell(last.get("minutes")),
         str(entry.info.get("processor", "-")),
     ]
 
@@ -264,7 +262,7 @@ def _protocol(report: Report) -> dict[str, Any]:
 
 
 def _origin(report: Report) -> dict[str, Any]:
-    commands = [(entry.run.name, _command(entry.info)) for entry in report.entries]
+    commands = [(entry.run.name, command_of(entry.info)) for entry in report.entries]
     return {
         "commands": [(name, command) for name, command in commands if command],
         "versions": [
@@ -284,12 +282,6 @@ def _differing(report: Report) -> list[str]:
     return [key for key in keys if key != "data.path"]
 
 
-def _command(info: dict[str, Any]) -> str:
-    """What was typed; however Python was started, the program is called vidcvae."""
-    words = info.get("command")
-    return typed(*map(str, words[1:])) if isinstance(words, list) and words else ""
-
-
 def _value(table: dict[str, dict[str, Any]], key: str) -> str:
     section, _, name = key.partition(".")
     return _text(table[section].get(name, "-"))
@@ -299,10 +291,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value[:12])) + (f" .. ({len(value)} in all)" if len(value) > 12 else "")
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _baseline(record: Record) -> float:
