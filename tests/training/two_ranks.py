@@ -82,9 +82,9 @@ CONFIGS: dict[str, Callable[[], Config]] = {
 
 
 def in_float64(patch: pytest.MonkeyPatch) -> None:
-    make, to_unit = loop.build_model, step.to_unit
+    make, to_unit = loop.build_model, clips.to_unit
     patch.setattr(loop, "build_model", lambda config: make(config).double())
-    patch.setattr(step, "to_unit", lambda x: to_unit(x).double())
+    patch.setattr(clips, "to_unit", lambda x: to_unit(x).double())
 
 
 # --- gradients -------------------------------------------------------------------------------------
