@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vidcvae import config as settings
 from vidcvae.config import TeacherForcing
+from vidcvae.data import clips as clips_module
 from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import build_model, objectives
 from vidcvae.models.pose_cvae import PoseCvae
-from vidcvae.training import step as step_module
 from vidcvae.training.state import new_state
 from vidcvae.training.step import Weights, clip_terms, draw, forcing_mask, gradients, training_step
 
@@ -126,7 +126,7 @@ def test_moving_average_follows_the_weights() -> None:
 @pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae"])
 def test_a_divided_batch_has_the_free_bits_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64. The floor lies under the mean over the batch: one half of it is above the floor, the other below."""
-    monkeypatch.setattr(step_module, "to_unit", lambda x: x.double() / 255)
+    monkeypatch.setattr(clips_module, "to_unit", lambda x: x.double() / 255)
     config = settings.with_values(small_config(name), {"training": {"accumulate": 1}})
     torch.manual_seed(1)
     model = build_model(config).double().eval()  # BatchNorm would see one part at a time

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ def training_step(
     finite = (check or must_be_finite)(terms)
     for group in state.optimizer.param_groups:
         if isinstance(group["lr"], Tensor):  # on the GPU, where a graph reads it
-            group["lr"].copy_(torch.as_tensor(weights.lr))
+            group["lr"].copy_(cast(Tensor, weights.lr))
         else:
             group["lr"] = weights.lr
     state.optimizer.step()
