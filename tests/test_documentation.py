@@ -164,9 +164,9 @@ def test_commands_named_in_the_text_exist() -> None:
 
 
 def test_settings_named_in_the_text_exist() -> None:
-    from vidcvae.cli import completion
+    from vidcvae.config import describe
 
-    known = set(completion._settings())
+    known = set(describe.known())
     sections = {name.partition(".")[0] for name in known}
     for page in PAGES:
         for section, key in re.findall(r"[`( ](\w+)\.(?!png)(\w+)(?==|`)", page.read_text()):

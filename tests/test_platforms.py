@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from vidcvae import errors
-from vidcvae.cli import doctor, trials
 from vidcvae.config import Config
 from vidcvae.errors import DataError, UsageError
 from vidcvae.storage import durable, lock
 from vidcvae.storage.history import History, read_history
+from vidcvae.workflow import doctor, trials
 
 FAKE_O_BINARY = 1 << 28
 

@@ -17,6 +17,7 @@ import pytest
 
 from vidcvae import config as settings
 from vidcvae.cli import completion
+from vidcvae.config import describe
 
 SCRIPTS = Path(__file__).parents[2] / "completions"
 BIN = Path(sys.executable).parent
@@ -49,7 +50,7 @@ def test_runs_are_offered_by_name_by_path_and_down_to_their_checkpoints() -> Non
 
 def test_every_setting_that_is_offered_is_accepted() -> None:
     offered = completion.overrides("")
-    assert {text.partition("=")[0] for text in offered} == set(completion._settings())
+    assert {text.partition("=")[0] for text in offered} == set(describe.known())
     for text in offered:
         model = next(
             name for name, cls in settings.MODELS.items()

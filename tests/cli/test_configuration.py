@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.cli import configuration
+from vidcvae.config import describe
 
 from .conftest import TINY, Cli
 
@@ -127,7 +127,7 @@ def test_explain_tells_everything_of_a_key(cli: Cli) -> None:
 def test_explain_knows_every_key_and_every_section(cli: Cli) -> None:
     sections = json.loads(cli("config", "explain", "--json").out)
     assert {f"{section}.{key}" for section, keys in sections.items() for key in keys} == DECLARED
-    assert set(configuration._known()) == DECLARED
+    assert set(describe.known()) == DECLARED
     kl = cli("config", "explain", "kl").out
     assert all(f"kl.{key}:" in kl for key in sections["kl"])
     assert "(pose-cvae)" in cli("config", "explain", "model.latent_channels").out

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from vidcvae.cli import doctor
 from vidcvae.device import processor
+from vidcvae.workflow import doctor
 
 from .conftest import Cli
 

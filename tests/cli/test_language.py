@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from tests import video_clips as clips
 from vidcvae.cli import command, ui
 from vidcvae.cli.app import app
-from vidcvae.cli.presets import QUALITY
 from vidcvae.config import preset_names
+from vidcvae.config.describe import QUALITY
 
 from .conftest import TINY, Cli
 

@@ -16,8 +16,7 @@ from PIL import Image
 from tests.cli.conftest import Cli
 from vidcvae import config as settings
 from vidcvae.__main__ import main
-from vidcvae.cli import trials
-from vidcvae.workflow import comparison, opening, scores
+from vidcvae.workflow import comparison, opening, scores, trials
 
 ANCHOR = (
     *("--preset", "anchor-cpu", "--size", "16x16", "--clip-length", 4, "--batch-size", 4, "--device", "cpu", "--plain"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from vidcvae import errors
-from vidcvae.cli import doctor, ui
+from vidcvae.cli import ui
+from vidcvae.workflow import doctor
 
 from .conftest import TINY, Cli
 

@@ -14,13 +14,12 @@ from statistics import fmean, stdev
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.cli import ablate, sweep, trials
 from vidcvae.cli.training_view import Screen
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
-from vidcvae.workflow import training
+from vidcvae.workflow import ablation, training, trials
 
 from .conftest import Cli
 
@@ -53,7 +52,7 @@ def tiny(workplace: Path) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train in this process: what is tested is not how children are run, and each takes seconds to import torch."""
 
-    def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
+    def run_all(planned: list[trials.Trial], jobs: int, **told: object) -> dict[trials.Trial, str]:
         for trial in planned:
             if not trials.is_finished(trial):
                 screen = Screen("plain")
@@ -104,7 +103,7 @@ def test_a_sweep_is_stopped_taken_up_and_survives_a_run_that_fails(
     started = []
 
     class Child:
-        def __init__(self, trial: trials.Trial, title: str, jobs: int) -> None:
+        def __init__(self, trial: trials.Trial, title: str, jobs: int, voice: object) -> None:
             started.append(trial.path)
             self.trial, self.share, self.process = trial, 0.0, self
 
@@ -147,9 +146,9 @@ def test_wrong_grids_are_explained(cli: Cli, tiny_dance: Path, arguments: list[s
 
 
 def test_a_value_may_hold_commas() -> None:
-    assert sweep.read_values("lr_schedule.milestones=[2, 5],[3]") == ("lr_schedule.milestones", ["[2, 5]", "[3]"])
-    assert sweep.read_values('data.path="a,b",c') == ("data.path", ['"a,b"', "c"])
-    assert sweep.read_values("data.size=32x64,64x128")[1] == ["32x64", "64x128"]
+    assert settings.read_values("lr_schedule.milestones=[2, 5],[3]") == ("lr_schedule.milestones", ["[2, 5]", "[3]"])
+    assert settings.read_values('data.path="a,b",c') == ("data.path", ['"a,b"', "c"])
+    assert settings.read_values("data.size=32x64,64x128")[1] == ["32x64", "64x128"]
 
 
 def test_a_dry_run_tells_the_grid_and_writes_nothing(cli: Cli, tiny_dance: Path) -> None:
@@ -253,7 +252,7 @@ def test_children_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError
 
     monkeypatch.setattr(trials.subprocess, "Popen", popen)
-    monkeypatch.setattr(trials, "_cores", lambda: 8)
+    monkeypatch.setattr(trials, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     trial = trials.Trial(Path("x"), trials.Variant("x"), (), settings.resolve())
     for jobs in (1, 3, 16):
@@ -300,9 +299,9 @@ def test_equal_steps_are_those_that_were_asked_for(cli: Cli, tiny_dance: Path) -
     [(1000, 400, (250, 4)), (300, 400, (300, 1)), (1200, 400, (400, 3)), (20_000, 70, (50, 400)), (7, 1, (1, 7))],
 )
 def test_steps_are_parted_into_many_equal_epochs(steps: int, most: int, parts: tuple[int, int]) -> None:
-    assert ablate._parts(steps, most) == parts
+    assert ablation._parts(steps, most) == parts
     for number in range(steps, steps + 50):
-        epochs, each = ablate._parts(number, most)
+        epochs, each = ablation._parts(number, most)
         assert most >= epochs >= min(number, most) / 2 and abs(epochs * each - number) <= number / 100
 
 
@@ -315,7 +314,7 @@ def test_what_counts_in_epochs_keeps_its_share_of_the_steps(steps: int) -> None:
             "lr_schedule": {"type": "multistep", "milestones": [160, 320]},
         }
     )
-    budget = [settings.read_override(text) for text in ablate._budget(full, None, steps)]
+    budget = [settings.read_override(text) for text in ablation.budget(full, None, steps)]
     equal = settings.resolve(settings.to_table(full), *budget)
     lengths = [Length(c.training.epochs, c.training.steps_per_epoch or 7) for c in (full, equal)]
     assert lengths[1].steps == steps

@@ -14,9 +14,9 @@ import pytest
 import typer
 
 from vidcvae.__main__ import main
-from vidcvae.cli import app, trials
+from vidcvae.cli import app
 from vidcvae.cli.training_view import Screen
-from vidcvae.workflow import training
+from vidcvae.workflow import training, trials
 
 _command_tree = functools.cache(typer.main.get_command)  # made anew each time, it takes a third of a short command
 FAULT = "fault of vidcvae"  # what the command line says of an error that is nobody's but its own
@@ -69,7 +69,7 @@ def explained(result: Result) -> str:
 def studies_in_this_process(patch: pytest.MonkeyPatch) -> None:
     """``sweep`` and ``ablate`` start processes, of which each takes seconds to import torch."""
 
-    def run_all(planned: list[trials.Trial], jobs: int) -> dict[trials.Trial, str]:
+    def run_all(planned: list[trials.Trial], jobs: int, **told: object) -> dict[trials.Trial, str]:
         for trial in planned:
             if not trials.is_finished(trial):
                 screen = Screen.asked_for(plain=True, json=False)

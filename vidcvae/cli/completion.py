@@ -30,34 +30,24 @@ def presets(incomplete: str) -> list[str]:
 
 def keys(incomplete: str) -> list[str]:
     """Sections and keys of the configuration, as ``config explain`` takes them."""
-    from vidcvae.config import SECTION_CLASSES
+    from vidcvae.config import describe
 
-    return _starting(incomplete, sorted({"model", *SECTION_CLASSES, *_settings()}))
+    return _starting(incomplete, sorted({*describe.sections(), *describe.known()}))
 
 
 def overrides(incomplete: str) -> list[str]:
     """``section.key=value`` for --set: each choice of a setting that has choices, else its default."""
-    found = []
-    for name, (default, choices) in sorted(_settings().items()):
-        found += [f"{name}={value}" for value in (choices or [default])]
+    from vidcvae.config import describe
+    from vidcvae.config.schema import choices
+
+    found: list[str] = []
+    for key, settings in sorted(describe.known().items()):
+        declared = [setting.declared for setting in settings]
+        value = declared[-1].default
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        values = ["true", "false"] if isinstance(value, bool) else [c for one in declared for c in choices(one.type)]
+        found += [f"{key}={choice}" for choice in dict.fromkeys(values or [text])]
     return _starting(incomplete, found)
-
-
-def _settings() -> dict[str, tuple[str, list[str]]]:
-    """``{"kl.type": (default, choices)}`` of every setting of every model."""
-    from dataclasses import fields
-
-    from vidcvae.config.schema import MODELS, SECTION_CLASSES, choices
-
-    found: dict[str, tuple[str, list[str]]] = {}
-    for section, cls in [*SECTION_CLASSES.items(), *(("model", cls) for cls in MODELS.values())]:
-        for declared in fields(cls):
-            value: object = declared.default
-            values = ["true", "false"] if isinstance(value, bool) else list(choices(declared.type))
-            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            known = found.get(f"{section}.{declared.name}", (text, []))[1]
-            found[f"{section}.{declared.name}"] = (text, list(dict.fromkeys([*known, *values])))
-    return found
 
 
 def _starting(incomplete: str, names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import command, configuration, trained, ui
+from vidcvae.cli import command, options, trained, ui
 from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = Fa
 @app.command()
 def schedule(
     runs: trained.Runs = None,
-    config: configuration.File = None,
-    preset: configuration.Preset = None,
+    config: options.File = None,
+    preset: options.Preset = None,
     output: Output = None,
     terminal: Terminal = False,
     json: Json = False,

@@ -7,27 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, command, completion, configuration, trained, ui
-from vidcvae.cli.configuration import PROJECT_FILE, usual
-from vidcvae.config import schema
+from vidcvae.cli import choice, command, completion, options, trained, ui
+from vidcvae.cli.options import setting, usual
+from vidcvae.config import PROJECT_FILE, schema
 from vidcvae.errors import counted
 
 if TYPE_CHECKING:
     from vidcvae.workflow.training import Prepared
-
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option(
-        "--max-minutes",
-        help="End the training after this many minutes in total, 0 being never. Schedules are fitted to them; the last "
-        "validation comes after.",
-        show_default=usual("training.max_minutes"),
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option("--epochs", help="Passes over the training clips in total.", show_default=usual("training.epochs")),
-]
 
 
 def train(
@@ -39,52 +25,43 @@ def train(
     run: Annotated[
         Path | None, typer.Option("--run", help="The run folder to make.", show_default="runs/NAME-N")
     ] = None,
-    preset: configuration.Preset = None,
-    config: configuration.File = None,
-    set_: configuration.Set = None,
+    preset: options.Preset = None,
+    config: options.File = None,
+    set_: options.Set = None,
     model: Annotated[
         schema.ModelName | None,
         choice.option(schema.ModelName, "--model", help="Which model.", show_default=usual("model.name")),
     ] = None,
-    epochs: Epochs = None,
-    max_minutes: MaxMinutes = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Clips in a step.", show_default=usual("training.batch_size"))
+    epochs: Annotated[
+        int | None, setting("training.epochs", "--epochs", "Passes over the training clips in total.")
     ] = None,
-    clip_length: Annotated[
-        int | None, typer.Option("--clip-length", help="Frames in a clip.", show_default=usual("training.clip_length"))
+    max_minutes: Annotated[
+        float | None,
+        setting(
+            "training.max_minutes",
+            "--max-minutes",
+            "End the training after this many minutes in total, 0 being never. Schedules are fitted to them; the last "
+            "validation comes after.",
+        ),
     ] = None,
+    batch_size: Annotated[int | None, setting("training.batch_size", "--batch-size", "Clips in a step.")] = None,
+    clip_length: Annotated[int | None, setting("training.clip_length", "--clip-length", "Frames in a clip.")] = None,
     lr: Annotated[
-        float | None,
-        typer.Option("--lr", help="Learning rate.", show_default=usual("optimizer.lr")),
-        command.Also("--learning-rate"),
+        float | None, setting("optimizer.lr", "--lr", "Learning rate."), command.Also("--learning-rate")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="Frame height and width.", show_default=usual("data.size"))
-    ] = None,
-    partial: Annotated[
-        float | None,
-        typer.Option("--partial", help="Share of the clips that is used.", show_default=usual("data.partial")),
-    ] = None,
+    size: Annotated[str | None, setting("data.size", "--size", "Frame height and width.")] = None,
+    partial: Annotated[float | None, setting("data.partial", "--partial", "Share of the clips that is used.")] = None,
     fast_train: Annotated[
         bool, typer.Option("--fast-train", help="Use 40% of the clips in the first 5 epochs, as the course does.")
     ] = False,
-    device: Annotated[
-        schema.Device | None,
-        choice.option(schema.Device, "--device", help="Where to compute.", show_default=usual("training.device")),
-    ] = None,
+    device: Annotated[schema.Device | None, setting("training.device", "--device", "Where to compute.")] = None,
     precision: Annotated[
-        schema.Precision | None,
-        choice.option(
-            schema.Precision, "--precision", help=trained.PRECISION, show_default=usual("training.precision")
-        ),
+        schema.Precision | None, setting("training.precision", "--precision", trained.PRECISION)
     ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Fuse small operations with torch.compile; needs a C++ compiler.")
     ] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of everything random.", show_default=usual("training.seed"))
-    ] = None,
+    seed: Annotated[int | None, setting("training.seed", "--seed", "Seed of everything random.")] = None,
     init: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +91,7 @@ def train(
     from vidcvae.cli.training_view import Screen
     from vidcvae.workflow import training
 
-    options: dict[str, dict[str, Any]] = {
+    typed: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "data": {"path": dataset, "size": size, "partial": partial, "fast_train": fast_train or None},
         "optimizer": {"lr": lr},
@@ -129,8 +106,7 @@ def train(
             "seed": seed,
         },
     }
-    given = {s: {k: v for k, v in table.items() if v is not None} for s, table in options.items()}
-    resolved = configuration.gather(preset, config, set_, {section: table for section, table in given.items() if table})
+    resolved = settings.gather(preset, config, set_, typed)
     if PROJECT_FILE.exists() and not json:
         ui.note(f"using {PROJECT_FILE} of this folder")
     if not resolved.data.path:

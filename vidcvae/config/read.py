@@ -20,7 +20,7 @@ from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvae, cho
 from vidcvae.errors import UsageError, did_you_mean
 
 Table = dict[str, Any]
-
+PROJECT_FILE = Path("vidcvae.toml")  # of the current folder; it is read wherever settings are
 
 # --- reading ---------------------------------------------------------------------------------------
 
@@ -161,6 +161,38 @@ def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]])
     return resolve(*([read_preset(preset)] if preset else []), *layers)
 
 
+def files(config: Path | None) -> list[Path]:
+    """The files that settings are read from: vidcvae.toml of this folder, if it is there, and ``config``."""
+    return [path for path in (PROJECT_FILE if PROJECT_FILE.exists() else None, config) if path]
+
+
+def gather(
+    preset: str | None,
+    config: Path | None,
+    overrides: Sequence[str] | None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """The settings as every command takes them: preset, ``files``, ``options`` but for None, ``overrides`` (--set).
+
+    Raises ``UsageError`` with all problems of the last stage that was reached.
+    """
+    layers = [read_toml(path) for path in files(config)]
+    given = {
+        section: values
+        for section, table in (options or {}).items()
+        if (values := {key: value for key, value in table.items() if value is not None})
+    }
+    read, problems = [], []
+    for text in overrides or ():
+        try:
+            read.append(read_override(text))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        raise UsageError("\n  ".join(error.message for error in problems), problems[0].hint)
+    return resolve_with_preset(preset, [*layers, given, *read])
+
+
 # Models whose defaults are not the dance's.
 _PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
 
@@ -223,6 +255,29 @@ def read_override(text: str) -> Table:
     except ValueError:
         parsed = value.strip()
     return {section: {name: parsed}}
+
+
+def read_values(text: str) -> tuple[str, list[str]]:
+    """``section.key=a,b`` as its key and values; commas in brackets or quotes belong to a value."""
+    key, equals, rest = text.partition("=")
+    values, depth, quote = [""], 0, ""
+    for letter in rest:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        else:
+            depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += letter
+    values = [value.strip() for value in values]
+    if not equals or "." not in key or not all(values):
+        raise UsageError(
+            f"cannot read --vary {text!r}.", "Write --vary section.key=V1,V2, such as kl.type=none,cyclical"
+        )
+    return key.strip(), values
 
 
 # --- writing ---------------------------------------------------------------------------------------

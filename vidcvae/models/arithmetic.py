@@ -22,7 +22,7 @@ import torch
 
 from vidcvae import reading, rng
 from vidcvae.config import Config
-from vidcvae.device import processor
+from vidcvae.device import cores, processor
 from vidcvae.errors import DataError
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
@@ -67,7 +67,7 @@ def restored(saved: Any) -> Arithmetic | None:
     if not isinstance(saved, dict) or saved.get("precision") not in list(PRECISIONS):
         return None
     threads = saved.get("threads")
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 0 < threads <= _cores():
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 0 < threads <= cores():
         threads = torch.get_num_threads()
     return Arithmetic(saved["precision"], torch.get_num_threads() if threads_are_set() else threads, "as before")
 
@@ -203,10 +203,6 @@ def threads_are_set() -> bool:
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _nothing_else_runs() -> bool:
     """Whether, as far as the system tells, no other program is running at this moment."""
     time.sleep(0.01)  # until our own threads have done with waiting
@@ -254,7 +250,7 @@ def _remember(key: str, result: Arithmetic) -> None:
 
 def _key(about: Mapping[str, Any]) -> str:
     """A line that a person can read, with a digest of all that the time depends on."""
-    everything = {**about, "processor": processor(), "cores": _cores(), "torch": torch.__version__}
+    everything = {**about, "processor": processor(), "cores": cores(), "torch": torch.__version__}
     digest = hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=8).hexdigest()
     size = "x".join(map(str, about["size"]))
     return f"{about['model']['name']} {size} {about['what']}, {processor()}, {digest}"

@@ -128,6 +128,13 @@ def config_of(run: RunFolder) -> Config:
     return settings.resolve(settings.read_toml(run.config))
 
 
+def settings_of(path: Path) -> Config:
+    """The settings of a run, or those in a checkpoint file."""
+    if path.is_file() or path.suffix == ".safetensors":
+        return settings.resolve(checkpoint.read(find_checkpoint(path)[0]).meta["config"])
+    return config_of(find_run(path))
+
+
 def changed_settings(run: RunFolder) -> dict[str, Any]:
     """The settings of a run that are not the defaults of its model."""
     config = config_of(run)

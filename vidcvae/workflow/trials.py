@@ -18,13 +18,15 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vidcvae.cli import configuration, ui
-from vidcvae.errors import DataError, Stopped, UsageError, VidcvaeError
+from vidcvae import config as settings
+from vidcvae.device import cores
+from vidcvae.errors import DataError, Stopped, UsageError
+from vidcvae.workflow.voice import SILENT, Voice
 
 if TYPE_CHECKING:
     from vidcvae.config import Config
@@ -70,7 +72,7 @@ class Common:
     def resolve(self, more: Sequence[str] = ()) -> Config:
         """The config that ``vidcvae train`` makes of this, with ``more`` settings over it."""
         own = [*self.settings, *more]
-        return configuration.gather(self.preset, self.config, own, {"data": {"path": self.dataset}})
+        return settings.gather(self.preset, self.config, own, {"data": {"path": self.dataset}})
 
     def arguments(self, more: Sequence[str]) -> tuple[str, ...]:
         """The same as arguments of ``vidcvae train``."""
@@ -80,35 +82,21 @@ class Common:
         return (self.dataset, *preset, *config, *options)
 
 
-def carry_out(
-    folder: Path,
-    common: Common,
-    variants: Sequence[Variant],
-    *,
-    seeds: int,
-    jobs: int,
-    dry_run: bool,
-    tell: Callable[[list[Trial]], None],
-    json: bool = False,
-) -> None:
-    """Plan, check and run a study, and ``tell`` of the runs that are done. A dry run ends after the checks.
-
-    Raises ``VidcvaeError`` that lists the runs that failed, once the others are told of.
-    """
-    trials = plan(folder, common, variants, seeds)
-    prepare(folder, trials, dry_run, json)
-    if dry_run:
-        return
-    problems = run_all(trials, jobs)
-    tell([trial for trial in trials if trial not in problems])
-    if problems:
-        told = "".join(f"\n  - {trial.path}: {problem}" for trial, problem in problems.items())
-        raise VidcvaeError(
-            f"{len(problems)} of the runs failed:{told}", f"The same command tries them again: {ui.command()}"
-        )
-
-
 # --- planning ---------------------------------------------------------------------------------------
+
+
+def every_combination(grid: Sequence[tuple[str, Sequence[str]]]) -> tuple[str, list[Variant]]:
+    """A name for the study that tries every combination of some settings' values, and its variants."""
+    keys = [key for key, _ in grid]
+    short = [key.rpartition(".")[2] for key in keys]
+    titles = short if len(set(short)) == len(keys) else keys
+    variants = []
+    for values in itertools.product(*(values for _, values in grid)):
+        name = "_".join(f"{title}-{value}" for title, value in zip(titles, values, strict=True))
+        variants.append(
+            Variant(folder_name(name), tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
+        )
+    return folder_name("sweep-" + "-".join(titles)), variants
 
 
 def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) -> list[Trial]:
@@ -162,13 +150,25 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:LONGEST_NAME]
 
 
-def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False, json: bool = False) -> None:
-    """Check the trials' data and the plan that ``folder`` may hold, then write the plan; a dry run tells it instead.
+@dataclass(frozen=True)
+class Planned:
+    """How long a trial will be; minutes: None where they have no limit."""
 
-    Raises ``UsageError`` if the folder holds another study or anything else.
+    run: str
+    epochs: int
+    steps: int
+    minutes: float | None
+
+
+def prepare(
+    folder: Path, trials: Sequence[Trial], *, command: str, dry_run: bool = False, voice: Voice = SILENT
+) -> list[Planned]:
+    """Check the trials' data and the plan that ``folder`` may hold, then, but for a dry run, write the plan.
+
+    command: what starts the study, and goes on with it. Raises ``UsageError`` if the folder holds another study or
+    anything else.
     """
     from vidcvae import __version__
-    from vidcvae import config as settings
     from vidcvae.models import loading
     from vidcvae.storage import durable
     from vidcvae.training import batches, host_memory, schedules
@@ -176,34 +176,27 @@ def prepare(folder: Path, trials: Sequence[Trial], dry_run: bool = False, json: 
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
-    planned: list[dict[str, Any]] = []
+    planned: list[Planned] = []
     for trial in trials:
         config = trial.config
         device = loading.pick_device(config.training.device)
         key = (config.data.path, config.data.size)
         if key not in opened:  # kept beside the runs, it is there for all of them
-            with ui.progress("reading the data", quiet=json) as advance:
+            with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
         length = batches.run_length(config, opened[key])
         if device == "cpu":
             host_memory.must_suffice(config, 1)
-        minutes = config.training.max_minutes or None
-        planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
+        planned.append(Planned(str(trial.path), length.epochs, length.steps, config.training.max_minutes or None))
         for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
-            ui.warn(f"{trial.path.name}: {text}")
-    if dry_run and json:
-        ui.emit({"output": str(folder), "planned": planned})
-    elif dry_run:
-        rows = [["-" if value is None else value for value in run.values()] for run in planned]
-        ui.table("", ("run", "epochs", "steps", "minutes"), rows)
-        ui.say(f"{len(trials)} runs; nothing was written")
-    elif not (folder / PLAN).exists():
+            voice.warn(f"{trial.path.name}: {text}")
+    if not dry_run and not (folder / PLAN).exists():
         runs = {trial.path.name: settings.to_table(trial.config) for trial in trials}
-        durable.write_json(folder / PLAN, {"command": ui.command(), "vidcvae": __version__, "runs": runs})
+        durable.write_json(folder / PLAN, {"command": command, "vidcvae": __version__, "runs": runs})
+    return planned
 
 
 def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
-    from vidcvae import config as settings
     from vidcvae import reading
 
     path = folder / PLAN
@@ -243,32 +236,32 @@ def is_finished(trial: Trial) -> bool:
     return meta["epoch"] >= wanted or (budget > 0 and meta["progress"]["minutes"] >= budget)
 
 
-def run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
+def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = SILENT) -> dict[Trial, str]:
     """Start what is missing, take up what was interrupted, skip what is finished, ``jobs`` of them at a time.
 
     Returns what went wrong with those that failed. A signal is passed on to the running ones, which save; raises
-    ``Stopped`` once they have. Raises ``UsageError`` if another process runs the same study.
+    ``Stopped``, whose hint is ``command``, once they have. Raises ``UsageError`` if another process runs the study.
     """
     from vidcvae.storage import lock
 
     with lock.holding(trials[0].path.parent):
-        return _run_all(trials, jobs)
+        return _run_all(trials, jobs, command, voice)
 
 
-def _run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
+def _run_all(trials: Sequence[Trial], jobs: int, command: str, voice: Voice) -> dict[Trial, str]:
     from vidcvae.training.signals import exit_code, listening
 
     waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
     finished = len(trials) - len(waiting)
     if finished:
-        ui.note(f"{finished} of {len(trials)} runs are finished already")
+        voice.note(f"{finished} of {len(trials)} runs are finished already")
     problems: dict[Trial, str] = {}
     told = -1
-    with ui.progress("training, in percent") as advance, listening() as requests, _children() as running:
+    with voice.progress("training, in percent") as advance, listening() as requests, _children() as running:
         while (waiting and requests.stop is None) or running:
             while waiting and len(running) < jobs and requests.stop is None:
                 number, trial = waiting.popleft()
-                running.append(Child(trial, f"{number}/{len(trials)} {trial.path.name}", jobs))
+                running.append(Child(trial, f"{number}/{len(trials)} {trial.path.name}", jobs, voice))
             if requests.stop is not None:
                 for child in running:
                     child.ask_to_stop()
@@ -287,7 +280,7 @@ def _run_all(trials: Sequence[Trial], jobs: int) -> dict[Trial, str]:
         if requests.stop is not None:
             raise Stopped(
                 f"stopped with {finished} of {len(trials)} runs finished; the others have saved what they had.",
-                f"Go on with the same command: {ui.command()}",
+                f"Go on with the same command: {command}",
                 exit_code(requests.stop),
             )
     return problems
@@ -309,13 +302,13 @@ def _children() -> Iterator[list[Child]]:
 class Child:
     """A training in a process of its own. ``share`` is how much of it is done."""
 
-    def __init__(self, trial: Trial, title: str, jobs: int) -> None:
-        self.trial, self.title, self.share = trial, title, 0.0
+    def __init__(self, trial: Trial, title: str, jobs: int, voice: Voice = SILENT) -> None:
+        self.trial, self.title, self.voice, self.share = trial, title, voice, 0.0
         self.scores: dict[str, float] = {}
         self._asked = False
         environment = dict(os.environ)
         if jobs > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         # On its own the child does not see the terminal's Ctrl-C, which we pass on ourselves
         alone = {"creationflags": _OWN_GROUP} if sys.platform == "win32" else {"start_new_session": True}
@@ -335,12 +328,12 @@ class Child:
 
         path = self.trial.path
         if (path / "config.toml").exists():
-            ui.note(f"{self.title}: taken up again")
+            self.voice.note(f"{self.title}: taken up again")
             return ["resume", str(path), "--json"]
         if not lock.holder(path):  # what a process left that ended before it had its settings
             durable.remove(path / "run.json")
             durable.remove(path / lock.FILE)
-        ui.note(f"{self.title}: started")
+        self.voice.note(f"{self.title}: started")
         return ["train", *self.trial.arguments, "--run", str(path), "--json"]
 
     def _read(self) -> None:
@@ -369,27 +362,23 @@ class Child:
         code = self.process.returncode
         if code == 0:
             score = f": {self.scores['psnr_zero']:.2f} dB" if "psnr_zero" in self.scores else ""
-            ui.note(f"{self.title}: finished{score}")
+            self.voice.note(f"{self.title}: finished{score}")
             return ""
         self._errors.seek(0)
         said = self._errors.read().decode("utf-8", "replace").strip()
         _, found, message = said.rpartition("error: ")
         reason = message if found else said.rpartition("\n")[2] or f"exit code {code}"
-        ui.note(f"{self.title}: {'stopped' if self._asked else f'ended with exit code {code}'}")
+        self.voice.note(f"{self.title}: {'stopped' if self._asked else f'ended with exit code {code}'}")
         return reason
 
 
-def score(trials: Sequence[Trial], which: str = "best", quiet: bool = False) -> list[tuple[str, Record]]:
+def score(trials: Sequence[Trial], which: str = "best", voice: Voice = SILENT) -> list[tuple[str, Record]]:
     """The name and the score record of each trial."""
     from vidcvae.workflow import opening, scores
 
-    found, voice = [], ui.Speaker(bars=not quiet)
+    found = []
     for number, trial in enumerate(trials, 1):
         loaded, data = opening.load_with_data(trial.path, which, voice=voice)
         title = f"scoring {number}/{len(trials)} {trial.path.name}"
         found.append((trial.path.name, scores.record_of(loaded, data, title, voice=voice)))
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
