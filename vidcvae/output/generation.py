@@ -5,7 +5,7 @@ S sequences or samples side by side, P given frames, T frames in all; C H W a fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vidcvae.config.schema import Latent
-from vidcvae.data import clips, images, trajectories
-from vidcvae.errors import DataError, UsageError
+from vidcvae.data import clips, images
+from vidcvae.errors import DataError
 from vidcvae.evaluation import metrics
 from vidcvae.evaluation.free_run import batches, sequence_noise
 from vidcvae.models.loading import Loaded
@@ -46,36 +46,6 @@ class Given:
         past, condition = torch.from_numpy(self.past.copy()), self.condition
         rows = None if condition is None else torch.from_numpy(condition).expand(copies, *condition.shape)
         return past.expand(copies, *past.shape), rows
-
-
-def read_push(loaded: Loaded, folder: Path, tracks: Mapping[str, Path], future: int, all_given: bool) -> Given:
-    """The given frames in ``folder`` and the conditions in ``tracks`` (CSV files), as the model takes them.
-
-    future: how many frames to make; 0 takes as many as the conditions, or else the frames, tell.
-    all_given: the model is given all frames (see ``with_past``); otherwise as many as in training, and the rest is
-        the truth. Raises ``DataError`` that names the file where there is too little of either.
-    """
-    config = loaded.config
-    sequence = trajectories.read_given(folder, tracks, config.data.size)
-    past = len(sequence) if all_given else config.training.past
-    if len(sequence) < past:
-        raise DataError(
-            f"{folder} has {len(sequence)} frames, but this model is given {past}.",
-            f"Put 0.png .. {past - 1}.png into it, or give what there is: --past-frames {folder}",
-        )
-    known = sequence.condition_length
-    length = past + future if future else known
-    if tracks and not past < length <= known:
-        raise DataError(
-            f"{' and '.join(map(str, tracks.values()))}: {known} lines tell of {known} frames, of which {past} are "
-            f"given{f'; {future} more need {length} lines' if future else ': nothing is left to make'}.",
-            f"Choose --future between 1 and {known - past}." if known > past else "Each frame to make has one line.",
-        )
-    if length <= past:
-        raise UsageError(f"how many frames to make follows from nothing in {folder}.", "Say so: --future 10")
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
-    truth = sequence.frames[:length] if len(sequence) >= length else None
-    return Given(sequence.frames[:past], condition, length, truth)
 
 
 def compare(

@@ -1,0 +1,273 @@
+"""Videos made from files: a dance from its first frame and its poses, robot pushing from past frames and actions."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidcvae.config.schema import Latent
+from vidcvae.data import clips, images, trajectories
+from vidcvae.data.dataset import known_fps
+from vidcvae.errors import DataError, UsageError, an
+from vidcvae.evaluation.score import with_past
+from vidcvae.models.loading import Loaded
+from vidcvae.output import generation, media, pictures
+from vidcvae.output.generation import Given
+from vidcvae.own_clips import retarget
+from vidcvae.storage import durable
+from vidcvae.workflow import opening
+from vidcvae.workflow.voice import SILENT, Voice
+
+MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a video is made from; each field is an option of ``vidcvae generate``.
+
+    A dance has a first_frame and poses, a folder of images or a GIF. fill: repeat a pose where one is missing.
+    fit_poses: scale and shift the poses to the first frame's figure, or to that in target_poses.
+    Robot pushing has a trajectory, which is the folder of a clip, or past_frames, actions and positions. future: how
+    many frames to make; None for as many as there are actions.
+    """
+
+    first_frame: Path | None = None
+    poses: Path | None = None
+    trajectory: Path | None = None
+    past_frames: Path | None = None
+    actions: Path | None = None
+    positions: Path | None = None
+    future: int | None = None
+    fill: bool = False
+    fit_poses: bool = False
+    target_poses: Path | None = None
+
+    @property
+    def pushing(self) -> bool:
+        return bool(self.trajectory or self.past_frames)
+
+    def check(self, loaded: Loaded) -> None:
+        """Raise ``UsageError`` unless what is given is what this model needs."""
+        given = {f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, False)}
+        kind = loaded.config.model.condition
+        name = f"{loaded.path} is {an(loaded.config.model.name)}"
+        if self.target_poses and not self.fit_poses:
+            raise UsageError(
+                "--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out."
+            )
+        if kind == "pose":
+            needed, optional = ["--first-frame", "--poses"], {"--fill", "--fit-poses", "--target-poses"}
+            hint = "Give it --first-frame FRAME.png and --poses DIR."
+        else:
+            name += " without conditions" if kind == "none" else f" conditioned on {kind.replace('+', ' and ')}"
+            own = ["--past-frames", *{"none": (), "actions": ("--actions",)}.get(kind, ("--actions", "--positions"))]
+            needed, optional = ["--trajectory"] if self.trajectory else own, {"--future"}
+            hint = f"Give it --trajectory DIR, or {' and '.join(own)}."
+        for option in sorted(given - {*needed} - optional):
+            beside = " beside --trajectory" if needed == ["--trajectory"] else ""
+            raise UsageError(f"{name}, which does not take {option}{beside}.", hint)
+        for option in needed:
+            if option not in given:
+                raise UsageError(f"{name}, and {option} is missing.", hint)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is written: videos, one or one a sample; strip, a PNG of time steps; preview, a PNG of fitted poses."""
+
+    videos: list[Path]
+    strip: Path | None
+    preview: Path | None
+
+    @property
+    def pictures(self) -> list[Path]:
+        return [path for path in (self.strip, self.preview) if path]
+
+
+def targets(output: Path, files: Files, samples: int, side_by_side: bool, fps: float | None) -> Targets:
+    """The files to write. Raises ``UsageError``, before any work, if a video cannot be written."""
+    side_by_side = side_by_side or (files.pushing and samples > 1)
+    videos = [output]
+    if samples > 1 and not side_by_side:
+        names = [f"{output.stem}-{k}{output.suffix}" if output.suffix else f"sample-{k}" for k in range(samples)]
+        videos = [(output.parent if output.suffix else output) / name for name in names]
+    for video in videos:
+        media.check_target(video, 1.0 if fps is None else fps)
+    strip = output.with_suffix(".png") if side_by_side else None
+    return Targets(videos, strip, output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None)
+
+
+def choose_latent(latent: Latent | None, latents: Path | None, samples: int) -> Latent:
+    """How z is chosen; raises ``UsageError`` where the options contradict each other."""
+    fixed = latent in ("zero", "prior-mean")
+    if latents and (fixed or samples > 1):
+        other = "--samples" if samples > 1 else f"--latent {latent}"
+        raise UsageError(f"--latents replays one noise, which {other} contradicts.", f"Leave out {other} or --latents.")
+    if samples > 1 and fixed:
+        raise UsageError(f"with --latent {latent} all {samples} samples would be the same.", "Use --latent prior.")
+    return latent or ("prior" if latents or samples > 1 else "zero")
+
+
+def check_not_swapped(files: Files) -> None:
+    """Raise ``UsageError`` where the first frame is a folder, as poses are."""
+    first_frame, poses = files.first_frame, files.poses
+    if first_frame and first_frame.is_dir():
+        swapped = poses is not None and poses.is_file()
+        raise UsageError(
+            f"--first-frame is one image, and {first_frame} is a folder.",
+            f"Swapped? --first-frame {poses} --poses {first_frame}" if swapped else f"Such as one of {first_frame}.",
+        )
+
+
+def frame_rate(loaded: Loaded, files: Files) -> float:
+    """Frames a second of the dataset that the files lie in, or of that of the training, or the usual ones."""
+    source, trained_on = files.poses or files.trajectory or files.past_frames, loaded.config.data.path
+    found = (known_fps(source) if source else None) or (known_fps(Path(trained_on)) if trained_on else None)
+    return found or (10.0 if files.pushing else 25.0)
+
+
+def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Given:
+    """The first frame and the poses of a dance."""
+    size, poses = loaded.config.data.size, files.poses
+    assert files.first_frame and poses  # check has seen to it
+    first = _read_picture(files.first_frame, size, voice)
+    with voice.progress("reading the poses") as advance:
+        pose_images = media.read_poses(poses, size, advance, gaps="fill" if files.fill else "refuse")
+    if len(pose_images) < 2:
+        raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
+    return Given(first[None], pose_images, len(pose_images))
+
+
+def _read_picture(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray:
+    """The picture as uint8 (3, H, W), with a word where it has to change its shape."""
+    picture = images.open_picture(path)
+    height, width = size
+    if abs(picture.width * height / (picture.height * width) - 1) > MOST_DISTORTION:
+        voice.warn(
+            f"{path} is {picture.height}x{picture.width}, and the model's frames are {height}x{width}: the picture is "
+            f"distorted to fit. Cut it to the shape of the frames first."
+        )
+    return images.pixels(picture, size)
+
+
+def fit_poses(
+    loaded: Loaded,
+    given: Given,
+    target: Path | None,
+    preview: Path,
+    tell: Callable[[str], None],
+    voice: Voice = SILENT,
+) -> Given:
+    """The poses scaled and shifted to the first frame's figure, and a picture of them before and after.
+
+    target: pose images of that figure; None for those of the training. tell: hears what ``preview`` shows.
+    """
+    size = loaded.config.data.size
+    poses, first = given.condition, given.past[0]
+    assert poses is not None  # a model of poses has been given them
+    own = None
+    try:
+        if target is None:
+            sequences = opening.open_data(loaded, None, voice).split("train")
+            own = retarget.figures([retarget.likely_pose(first, sequences)])
+            wanted = retarget.figures(itertools.chain.from_iterable(s.tracks["pose"] for s in sequences))
+        elif target.is_file() and target.suffix.lower() != ".gif":
+            wanted = retarget.figures([_read_picture(target, size, voice)])
+        else:
+            wanted = retarget.figures(media.read_poses(target, size, gaps="skip"))
+    except DataError as error:
+        hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
+        raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None
+    fitted = retarget.fit_poses(poses, wanted, own)
+    times = media.spread(len(poses), generation.MOST_DANCE_COLUMNS)
+    laid = [pictures.laid_over(first, fitted.poses[t]) for t in times]
+    picture = pictures.strip(
+        [list(poses[times]), list(fitted.poses[times]), laid], ["before", "after", "on frame 0"], times
+    )
+    durable.write_bytes(preview, images.encode_png(picture))
+    low, high = fitted.scale.min(), fitted.scale.max()
+    tell(f"{preview}: the poses before and after; scaled by {low:.2f}" + (f" to {high:.2f}" if high > low else ""))
+    if fitted.outside:
+        voice.warn(f"{fitted.outside} of {len(poses)} figures leave the picture.")
+    return Given(given.past, fitted.poses, given.length)
+
+
+def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, Given]:
+    """The given frames and the conditions of robot pushing, as the model takes them, and the model for that many.
+
+    Of a trajectory as many frames are given as in training, and the rest is the truth; past_frames are given all.
+    Raises ``DataError`` that names the file where there is too little of either.
+    """
+    config = loaded.config
+    tracks = {track: path for track, path in (("action", files.actions), ("position", files.positions)) if path}
+    if files.trajectory:
+        wanted = clips.condition_tracks(config.model.condition)
+        tracks = {track: files.trajectory / trajectories.TRACK_FILES[track] for track in wanted}
+    folder = files.trajectory or files.past_frames
+    assert folder  # check has seen to it
+    sequence = trajectories.read_given(folder, tracks, config.data.size)
+    past = config.training.past if files.trajectory else len(sequence)
+    if len(sequence) < past:
+        raise DataError(
+            f"{folder} has {len(sequence)} frames, but this model is given {past}.",
+            f"Put 0.png .. {past - 1}.png into it, or give what there is: --past-frames {folder}",
+        )
+    known, future = sequence.condition_length, files.future
+    length = past + future if future else known
+    if tracks and not past < length <= known:
+        raise DataError(
+            f"{' and '.join(map(str, tracks.values()))}: {known} lines tell of {known} frames, of which {past} are "
+            f"given{f'; {future} more need {length} lines' if future else ': nothing is left to make'}.",
+            f"Choose --future between 1 and {known - past}." if known > past else "Each frame to make has one line.",
+        )
+    if length <= past:
+        raise UsageError(f"how many frames to make follows from nothing in {folder}.", "Say so: --future 10")
+    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
+    truth = sequence.frames[:length] if len(sequence) >= length else None
+    return with_past(loaded, past), Given(sequence.frames[:past], condition, length, truth)
+
+
+def write(
+    loaded: Loaded,
+    given: Given,
+    targets: Targets,
+    *,
+    latent: Latent,
+    latents: Path | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    upscale: int | None = None,
+    fps: float,
+    voice: Voice = SILENT,
+) -> list[str]:
+    """Make the video, or one a sample, and write it. Returns the titles of what stands side by side in ``strip``.
+
+    latents: a file of noise to replay. upscale: every pixel as so many squared; None chooses.
+    """
+    device, count = str(loaded.device), given.length
+    if latents:
+        noise = generation.replayed_noise(latents, count - 1, generation.latent_shape(loaded), device)
+    else:
+        noise = generation.fresh_noise(loaded, latent, seed, range(samples), device)
+    with contextlib.ExitStack() as files, voice.progress("generating") as advance:
+        add = [files.enter_context(media.recording(target, fps)) for target in targets.videos]
+        if targets.strip and loaded.config.model.condition != "pose":
+            videos = generation.compare(loaded, given, latent, noise, samples, advance)
+            generation.write_comparison(add[0], targets.strip, videos, upscale or 0)
+            return list(videos)
+        made = generation.videos(loaded, *given.batch(samples), count, latent, noise)
+        if targets.strip:
+            generation.write_panels(add[0], targets.strip, given, made, upscale or 0, advance)
+            return []
+        whole = media.is_folder(targets.videos[0])
+        scale = upscale or (1 if whole else pictures.fitting_scale(loaded.config.data.size[0]))
+        for t, frames in enumerate(made):
+            for put, frame in zip(add, frames, strict=True):
+                put(pictures.enlarge(frame, scale))
+            advance(t + 1, count)
+    return []
