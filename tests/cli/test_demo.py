@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vidcvae.cli.demo import VAL
+from vidcvae.workflow.demo import VAL
 
 from .conftest import Cli
 

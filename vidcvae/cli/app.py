@@ -18,6 +18,7 @@ from vidcvae.cli import (
     ablate,
     bench,
     checkpoint,
+    clip_import,
     command,
     compare,
     configuration,
@@ -67,6 +68,7 @@ def root(
 
 app.command("demo")(demo.demo)
 app.add_typer(dataset.app, name="dataset")
+dataset.app.add_typer(clip_import.app, name="import")
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)

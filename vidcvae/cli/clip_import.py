@@ -1,24 +1,25 @@
-"""``vidcvae dataset import video | frames | gif``: somebody's own clip, with the joints found in it.
+"""``vidcvae dataset import``: somebody's own clip, with the joints found in it, or published data.
 
 Annotations are evaluated here, unlike elsewhere: those of a function in a function must see its variables.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, trained, ui
+from vidcvae.cli import choice, command, making, trained, ui
 from vidcvae.errors import DataError, UsageError, typed
 
 if TYPE_CHECKING:
-    from vidcvae.own_clips.footage import Pictures
+    from vidcvae.data.tfrecord import Problem
+
+app = command.App(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
 
 FITS = ("pad", "crop", "stretch")
 FORMATS = ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33")
 STYLES = ("course",)
+CAMERAS = ("main", "aux1")
 DEFAULT_SIZE = "32x64"
 
 _ABOUT = """
@@ -31,9 +32,7 @@ of validation.
 """
 
 
-def _importer(
-    kind: str, what: str, example: str, pictures: Callable[[Path, float | None], "Pictures"], about: str
-) -> Callable[..., None]:
+def _importer(kind: str, what: str, example: str, about: str) -> None:
     def run(
         source: Annotated[Path, typer.Argument(metavar=what, help="What to import.", show_default=False)],
         output: Annotated[
@@ -86,11 +85,8 @@ def _importer(
         packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
         json: command.Json = False,
     ) -> None:
-        from vidcvae.cli import dataset
-        from vidcvae.data import packed as packed_form
-        from vidcvae.data import pose_folder
-        from vidcvae.own_clips import estimation, importing
-        from vidcvae.own_clips import keypoints as keypoint_files
+        from vidcvae.own_clips.importing import Settings
+        from vidcvae.workflow import own_clip
 
         if fps is not None and not 0 < fps <= 1000:
             raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
@@ -101,23 +97,25 @@ def _importer(
             raise UsageError(
                 f"{both}.", "Give --keypoints FILE (COCO JSON, OpenPose folder, MediaPipe), or --estimate."
             )
-        frame_size = dataset.read_size(size) or (0, 0)
+        frame_size = making.read_size(size) or (0, 0)
         trained.check_new_folder(output)
-        settings = importing.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
-        with estimation.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
-            clip = pictures(source, fps)
-            found = keypoint_files.read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
-            with ui.progress("reading", quiet=json) as advance:
-                made = importing.import_clip(clip, found, settings, estimator, advance)
-        if packed:
-            packed_form.write(made.data, output)
-        else:
-            with ui.progress("writing", quiet=json) as advance:
-                pose_folder.write_folder(made.data, output, advance)
+        made, form = own_clip.import_clip(
+            kind,
+            source,
+            output,
+            Settings(frame_size, fit, fps, val_fraction, max_gap, smooth),
+            joints=keypoints,
+            joint_format=keypoint_format,
+            min_score=min_score,
+            pose_model=pose_model,
+            people=people,
+            in_packed_form=packed,
+            voice=ui.Speaker(bars=not json),
+        )
         tell = ui.note if json else ui.say
-        if found:
-            tell(f"{found.path}: {found.form}")
-        dataset.tell_counts(output, made.data, json, notes=made.notes)
+        if form:
+            tell(form)
+        making.tell_counts(output, made.data, json, notes=made.notes)
         for note in made.notes:
             tell(note)
         if estimate and people > 1 and made.most == 1:
@@ -135,36 +133,51 @@ def _importer(
         f"Examples:\n  {how} {example} --estimate -o my-dance\n  {how} {example} --keypoints joints.json -o my-dance"
     )
     run.__doc__ = f"{about}\n\n{_ABOUT.strip()}\n\n{examples}"
-    return run
+    app.command(kind)(run)
 
 
-def _video(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.own_clips import footage
-
-    return footage.open_video(path)
-
-
-def _frames(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.data import dataset_toml
-    from vidcvae.own_clips import footage
-
-    return footage.open_frames(path, fps or dataset_toml.DEFAULT_FPS)
+_importer("video", "CLIP", "clip.mp4", "A video of somebody dancing: frames beside skeletons, to train on.")
+_importer("frames", "FOLDER", "pictures", "A folder of numbered images, --fps of them a second (25 if left out).")
+_importer("gif", "FILE", "dance.gif", "A GIF of somebody dancing; what is transparent is painted white.")
 
 
-def _gif(path: Path, fps: float | None) -> "Pictures":
-    from vidcvae.own_clips import footage
+@app.command("bair")
+def import_bair(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="The folder softmotion30_44k, or the one that holds it.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The folder to make: new, empty, or of an interrupted import.", show_default=False
+        ),
+        command.Also("OUT"),
+    ],
+    camera: Annotated[str, choice.option(CAMERAS, "--camera", help="Which camera.")] = "main",
+    json: command.Json = False,
+) -> None:
+    """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
 
-    return footage.open_gif(path)
+    Records that cannot be read are named with file and offset and left out; then the exit code is 4.
 
+    Examples:
+      vidcvae dataset import bair softmotion30_44k -o bair
+    """
+    from vidcvae.data import bair, packed
 
-COMMANDS = {
-    "video": _importer(
-        "video", "CLIP", "clip.mp4", _video, "A video of somebody dancing: frames beside skeletons, to train on."
-    ),
-    "frames": _importer(
-        "frames", "FOLDER", "pictures", _frames, "A folder of numbered images, --fps of them a second (25 if left out)."
-    ),
-    "gif": _importer(
-        "gif", "FILE", "dance.gif", _gif, "A GIF of somebody dancing; what is transparent is painted white."
-    ),
-}
+    lost = 0
+
+    def tell(problem: "Problem") -> None:
+        nonlocal lost
+        lost += 1
+        ui.warn(str(problem))
+
+    with ui.progress("importing (MiB)", quiet=json) as advance:
+        bair.import_bair(source, output, camera, advance, tell)
+    making.tell_counts(output, packed.open_packed(output), json)
+    if lost:
+        count = f"{lost} parts of {source} could" if lost > 1 else f"a part of {source} could"
+        raise DataError(f"{count} not be read; everything else is in {output}.", "Fetch the files named above again.")

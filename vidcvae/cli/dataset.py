@@ -1,25 +1,18 @@
-"""``vidcvae dataset inspect | synth | pack | import``; a clip's import is in ``clip_import``."""
+"""``vidcvae dataset inspect | synth | pack``; ``clip_import`` has ``dataset import``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, clip_import, command, trained, ui
-from vidcvae.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from vidcvae.data.tfrecord import Problem
+from vidcvae.cli import command, making, trained, ui
+from vidcvae.errors import DataError
 
 app = command.App(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
 synth = command.App(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
-import_ = command.App(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
-app.add_typer(import_, name="import")
-for name, importer in clip_import.COMMANDS.items():
-    import_.command(name)(importer)
 
 Dataset = Annotated[
     Path,
@@ -38,7 +31,6 @@ Size = Annotated[
 ]
 
 _SHOWN_FAULTS = 40
-_CAMERAS = ("main", "aux1")
 
 
 @app.command()
@@ -64,7 +56,7 @@ def inspect(
     if preview:
         durable.check_writable(preview)
     with ui.progress("reading", quiet=json) as advance:
-        found = inspection.inspect(dataset, read_size(size), advance)
+        found = inspection.inspect(dataset, making.read_size(size), advance)
     faults = found.report["faults"]
     if preview and not faults:
         durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(found.rows)))
@@ -98,51 +90,9 @@ def pack(
     from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
 
     with ui.progress("packing", quiet=json) as advance:
-        wanted = read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
+        wanted = making.read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
         packed.write(open_stream(dataset, wanted, advance), output, shard_size << 20)
-    tell_counts(output, packed.open_packed(output), json)
-
-
-@import_.command("bair")
-def import_bair(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", help="The folder softmotion30_44k, or the one that holds it.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--output", help="The folder to make: new, empty, or of an interrupted import.", show_default=False
-        ),
-        command.Also("OUT"),
-    ],
-    camera: Annotated[str, choice.option(_CAMERAS, "--camera", help="Which camera.")] = "main",
-    json: command.Json = False,
-) -> None:
-    """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
-
-    Records that cannot be read are named with file and offset and left out; then the exit code is 4.
-
-    Examples:
-      vidcvae dataset import bair softmotion30_44k -o bair
-    """
-    from vidcvae.data import bair, packed
-
-    lost = 0
-
-    def tell(problem: Problem) -> None:
-        nonlocal lost
-        lost += 1
-        ui.warn(str(problem))
-
-    with ui.progress("importing (MiB)", quiet=json) as advance:
-        bair.import_bair(source, output, camera, advance, tell)
-    tell_counts(output, packed.open_packed(output), json)
-    if lost:
-        count = f"{lost} parts of {source} could" if lost > 1 else f"a part of {source} could"
-        raise DataError(f"{count} not be read; everything else is in {output}.", "Fetch the files named above again.")
+    making.tell_counts(output, packed.open_packed(output), json)
 
 
 @synth.command("dance")
@@ -169,10 +119,10 @@ def synth_dance(
 
     trained.check_new_folder(output)
     with ui.progress("drawing", quiet=json) as advance:
-        data = dancing.dance(frames, val, test, seed, read_size(size) or DEFAULT_SIZES["dance"], advance)
+        data = dancing.dance(frames, val, test, seed, making.read_size(size) or DEFAULT_SIZES["dance"], advance)
     with ui.progress("writing", quiet=json) as advance:
         pose_folder.write_folder(data, output, advance)
-    tell_counts(output, data, json)
+    making.tell_counts(output, data, json)
 
 
 @synth.command("push")
@@ -198,36 +148,7 @@ def synth_push(
         data = pushing.push(clips, val, test, frames, seed, advance)
     with ui.progress("writing", quiet=json) as advance:
         pushing.write_folder(data, output, advance)
-    tell_counts(output, data, json)
-
-
-def read_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isascii() and height.isdecimal() and width.isascii() and width.isdecimal()):
-        raise UsageError(f"--size {text} is no frame size.", "Write height x width, such as --size 32x64")
-    size = int(height), int(width)
-    if any(side % 8 or not 8 <= side <= 4096 for side in size):
-        raise UsageError(
-            f"--size {text}: height and width must be multiples of 8, from 8 to 4096.", "The usual size is --size 32x64"
-        )
-    return size
-
-
-def tell_counts(output: Path, data: Any, json: bool, **more: Any) -> None:
-    """What a dataset that was made holds; ``more`` is for programs."""
-    if json:
-        counts = {
-            split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()
-        }
-        ui.emit({"output": str(output), "splits": counts, **more})
-        return
-    parts = [
-        f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
-        for split, found in data.splits.items()
-    ]
-    ui.say(f"{output}: {'; '.join(parts)}")
+    making.tell_counts(output, data, json)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -19,30 +19,18 @@ if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
     from vidcvae.storage.run import RunFolder
     from vidcvae.training.loop import Outcome
-    from vidcvae.workflow.voice import Advance
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 PLAIN_SECONDS = 5
 
 
-@contextlib.contextmanager
-def watching(mode: str) -> Iterator[Report]:
-    """Yield the function that training reports its events to; ``mode`` is "auto", "plain" or "json"."""
-    if mode == "json":
-        yield _json
-    elif mode == "plain" or ui.is_quiet() or not ui.err.is_terminal:
-        yield Plain()
-    else:
-        view = LiveView()
-        with view.live:
-            yield view
-
-
-class Screen:
+class Screen(ui.Speaker):
     """The one who is told of a training (``workflow.training.Audience``): the screen, or a program that reads JSON."""
 
     def __init__(self, mode: str, events: bool = True) -> None:
+        """``mode`` is "auto", "plain" or "json"."""
+        super().__init__(bars=mode != "json")
         self.mode, self.events = mode, events
 
     @classmethod
@@ -52,23 +40,20 @@ class Screen:
             raise UsageError("--json and --plain exclude each other.", "Choose one of them.")
         return cls("json" if json else "plain" if plain else "auto", events)
 
-    def note(self, text: str) -> None:
-        ui.note(text)
-
-    def detail(self, text: str) -> None:
-        ui.detail(text)
-
-    def warn(self, text: str) -> None:
-        ui.warn(text)
-
     def tell_failures(self) -> None:
         ui.tell_failures()
 
-    def progress(self, title: str) -> contextlib.AbstractContextManager[Advance]:
-        return ui.progress(title, quiet=self.mode == "json")
-
-    def watching(self) -> contextlib.AbstractContextManager[Report]:
-        return watching(self.mode) if self.events or self.mode != "json" else contextlib.nullcontext(lambda event: None)
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Report]:
+        """Yield the function that training reports its events to."""
+        if self.mode == "json":
+            yield _json if self.events else lambda event: None
+        elif self.mode == "plain" or ui.is_quiet() or not ui.err.is_terminal:
+            yield Plain()
+        else:
+            view = LiveView()
+            with view.live:
+                yield view
 
     def trained(self, outcome: Outcome, data: VideoData) -> None:
         if self.mode != "json":
@@ -264,17 +249,7 @@ class LiveView:
 
 # The columns of the live table; on a narrow terminal the last ones go first.
 BY_IMPORTANCE = (
-    "val PSNR",
-    "reconstruction",
-    "best",
-    "step",
-    "clips/s",
-    "KL",
-    "lr",
-    "epoch",
-    "beta",
-    "|grad|",
-    "forced",
+    *("val PSNR", "reconstruction", "best", "step", "clips/s", "KL", "lr", "epoch", "beta", "|grad|", "forced"),
 )
 
 

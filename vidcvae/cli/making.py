@@ -1,0 +1,41 @@
+"""What the commands that make a dataset share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcvae.cli import ui
+from vidcvae.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidcvae.data.clips import VideoData
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isascii() and height.isdecimal() and width.isascii() and width.isdecimal()):
+        raise UsageError(f"--size {text} is no frame size.", "Write height x width, such as --size 32x64")
+    size = int(height), int(width)
+    if any(side % 8 or not 8 <= side <= 4096 for side in size):
+        raise UsageError(
+            f"--size {text}: height and width must be multiples of 8, from 8 to 4096.", "The usual size is --size 32x64"
+        )
+    return size
+
+
+def tell_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
+    """What a dataset that was made holds; ``more`` is for programs."""
+    if json:
+        counts = {
+            split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()
+        }
+        ui.emit({"output": str(output), "splits": counts, **more})
+        return
+    parts = [
+        f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
+        for split, found in data.splits.items()
+    ]
+    ui.say(f"{output}: {'; '.join(parts)}")
