@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +52,8 @@ def ablate(
     if (max_minutes is None) == (steps is None):
         raise UsageError("an ablation compares equal budgets: --max-minutes or --steps.", "Give one of the two.")
     folder = output or Path("runs") / trials.folder_name(f"ablate-{preset or 'defaults'}")
-    common = trials.Common(dataset, preset, config, studies.overrides(set_, device=device, seed=seed))
-    base = common.resolve()
+    own = studies.overrides(set_, device=device, seed=seed)
+    base = trials.Common(dataset, preset, config, own).resolve()
     equal = ablation.budget(base, max_minutes, steps, ui.Speaker())
     variants = ablation.variants(base, also or ())
 
@@ -70,5 +69,5 @@ def ablate(
             ui.table("", head, body)
             ui.say(f"{note}\n{folder / 'ablation.md'}, {folder / 'ablation.json'}")
 
-    common = replace(common, settings=(*common.settings, *equal))
+    common = trials.Common(dataset, preset, config, (*own, *equal))
     studies.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell, json=json)

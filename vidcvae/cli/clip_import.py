@@ -3,6 +3,7 @@
 Annotations are evaluated here, unlike elsewhere: those of a function in a function must see its variables.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,12 +37,9 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
     def run(
         source: Annotated[Path, typer.Argument(metavar=what, help="What to import.", show_default=False)],
         output: Annotated[
-            Path,
-            typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False),
+            Path, typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False)
         ],
-        keypoints: Annotated[
-            Path | None, typer.Option("--keypoints", help="The joints in each frame.", show_default=False)
-        ] = None,
+        keypoints: Annotated[Path | None, typer.Option("--keypoints", help="The joints in each frame.")] = None,
         keypoint_format: Annotated[
             str,
             choice.option(FORMATS, "--keypoint-format", help="The order of the joints (auto tells by what is there)."),
@@ -50,7 +48,7 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
             bool, typer.Option("--estimate", help="Find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
         ] = False,
         pose_model: Annotated[
-            Path | None, typer.Option("--pose-model", help="With --estimate: MediaPipe's model.", show_default=False)
+            Path | None, typer.Option("--pose-model", help="With --estimate: MediaPipe's model.")
         ] = None,
         people: Annotated[
             int,
@@ -63,8 +61,7 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         ] = 4,
         size: Annotated[str, typer.Option("--size", help="Frame height and width.")] = DEFAULT_SIZE,
         fit: Annotated[
-            str,
-            choice.option(FITS, "--fit", help="All of the picture, between black bars; its middle; or distorted."),
+            str, choice.option(FITS, "--fit", help="All of the picture, between black bars; its middle; or distorted.")
         ] = "pad",
         fps: Annotated[
             float | None, typer.Option("--fps", help="Frames a second of the dataset.", show_default="the clip's own")
@@ -85,8 +82,10 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
         json: command.Json = False,
     ) -> None:
-        from vidcvae.own_clips.importing import Settings
-        from vidcvae.workflow import own_clip
+        from vidcvae.data import dataset_toml, pose_folder
+        from vidcvae.data import packed as packed_form
+        from vidcvae.own_clips import estimation, footage, importing
+        from vidcvae.own_clips.keypoints import read_keypoints
 
         if fps is not None and not 0 < fps <= 1000:
             raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
@@ -99,22 +98,20 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
             )
         frame_size = making.read_size(size) or (0, 0)
         trained.check_new_folder(output)
-        made, form = own_clip.import_clip(
-            kind,
-            source,
-            output,
-            Settings(frame_size, fit, fps, val_fraction, max_gap, smooth),
-            joints=keypoints,
-            joint_format=keypoint_format,
-            min_score=min_score,
-            pose_model=pose_model,
-            people=people,
-            in_packed_form=packed,
-            voice=ui.Speaker(bars=not json),
-        )
+        settings = importing.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
+        with estimation.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
+            clip = footage.open_clip(kind, source, fps or dataset_toml.DEFAULT_FPS)
+            found = read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
+            with ui.progress("reading", quiet=json) as advance:
+                made = importing.import_clip(clip, found, settings, estimator, advance)
+        if packed:
+            packed_form.write(made.data, output)
+        else:
+            with ui.progress("writing", quiet=json) as advance:
+                pose_folder.write_folder(made.data, output, advance)
         tell = ui.note if json else ui.say
-        if form:
-            tell(form)
+        if found:
+            tell(f"{found.path}: {found.form}")
         making.tell_counts(output, made.data, json, notes=made.notes)
         for note in made.notes:
             tell(note)

@@ -30,16 +30,13 @@ Size = Annotated[
     typer.Option("--size", help="Frame height and width.", show_default="32x64 for dance, 64x64 for pushing"),
 ]
 
-_SHOWN_FAULTS = 40
-
 
 @app.command()
 def inspect(
     dataset: Dataset,
     json: command.Json = False,
     preview: Annotated[
-        Path | None,
-        typer.Option("--preview", metavar="FILE", help="Write a contact sheet of frames and poses, a PNG."),
+        Path | None, typer.Option("--preview", metavar="FILE", help="Write a contact sheet of frames and poses, a PNG.")
     ] = None,
     size: Size = None,
 ) -> None:
@@ -153,52 +150,14 @@ def synth_push(
 
 def _show(report: dict[str, Any]) -> None:
     """The report for a person."""
+    from vidcvae.output import inspection
+
     if "kind" in report:
         form = "packed" if report["layout"] == "packed" else "image files"
         height, width = report["size"]
         ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames a second")
-        ui.table("\nmeasures (copy: the PSNR in dB of repeating a frame)", *_measures(report))
+        ui.table("\nmeasures (copy: the PSNR in dB of repeating a frame)", *inspection.measures(report))
     if any("files" in split for split in report["splits"].values()):
-        ui.table("\nfiles", *_files(report))
-    for split, found in report["splits"].items():
-        for name, (low, high) in found.get("ranges", {}).items():
-            ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
-            ui.say(f"{split} {name}: {ranges}")
-        if "stretches" in found:
-            spans = [f"{s['name']} ({s['frames']} frames, {s['poses']} poses)" for s in found["stretches"]]
-            more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
-            ui.say(f"{split} sequences: {', '.join(spans[:8])}{more}")
-    for note in report["notes"][:_SHOWN_FAULTS]:
-        ui.say(f"note: {note}")
-    for fault in report["faults"][:_SHOWN_FAULTS]:
-        ui.say(f"fault: {fault}")
-    hidden = max(0, len(report["faults"]) - _SHOWN_FAULTS) + max(0, len(report["notes"]) - _SHOWN_FAULTS)
-    if hidden:
-        ui.say(f"and {hidden} more; all of them: --json")
-
-
-def _measures(report: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
-    push = report["kind"] == "push"
-    columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
-    columns += ["copy last"] if push else ["copy first", "copy previous"]
-    rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
-        conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
-        scores = [found["copy_last_past"]["psnr"]] if push else [found["copy_first_psnr"], found["copy_previous_psnr"]]
-        numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
-        rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
-    return columns, rows
-
-
-def _files(report: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
-    rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        for side, files in found["files"].items():
-            kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
-            rows.append([f"{split}_{side}", files["count"], *kinds])
-    return ["folder", "readable", "sizes", "modes"], rows
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+        ui.table("\nfiles", *inspection.files(report))
+    for line in inspection.lines(report):
+        ui.say(line)

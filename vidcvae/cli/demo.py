@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, trained, ui
-from vidcvae.config.schema import Device
+from vidcvae.cli import command, trained, ui
 from vidcvae.errors import typed
 
 
@@ -23,7 +22,7 @@ def demo(
         float, typer.Option("--max-minutes", help="End the training after this many minutes; the rest comes on top.")
     ] = 2.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of data and training.")] = 0,
-    device: Annotated[Device, choice.option(Device, "--device", help="Where to compute.")] = "auto",
+    device: trained.Device = "auto",
     json: command.Json = False,
     plain: command.Plain = False,
 ) -> None:

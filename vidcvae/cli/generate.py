@@ -10,31 +10,24 @@ import typer
 from vidcvae.cli import choice, command, trained, ui
 from vidcvae.config.schema import Latent
 
-MOST_SAMPLES = 32
-
 
 def generate(
     run: trained.Run = None,
     first_frame: Annotated[
-        Path | None, typer.Option("--first-frame", help="Dance: the given frame, an image file.", show_default=False)
+        Path | None, typer.Option("--first-frame", help="Dance: the given frame, an image file.")
     ] = None,
     poses: Annotated[
-        Path | None,
-        typer.Option("--poses", help="Dance: pose images, a folder of numbered images or a GIF.", show_default=False),
+        Path | None, typer.Option("--poses", help="Dance: pose images, a folder of numbered images or a GIF.")
     ] = None,
     trajectory: Annotated[
-        Path | None,
-        typer.Option("--trajectory", help="Pushing: a clip's folder, its first frames and CSVs.", show_default=False),
+        Path | None, typer.Option("--trajectory", help="Pushing: a clip's folder, its first frames and CSVs.")
     ] = None,
     past_frames: Annotated[
-        Path | None,
-        typer.Option("--past-frames", help="Pushing: the given frames, a folder of 0.png ..", show_default=False),
+        Path | None, typer.Option("--past-frames", help="Pushing: the given frames, a folder of 0.png ..")
     ] = None,
-    actions: Annotated[
-        Path | None, typer.Option("--actions", help="With --past-frames: CSV, a row a frame.", show_default=False)
-    ] = None,
+    actions: Annotated[Path | None, typer.Option("--actions", help="With --past-frames: CSV, a row a frame.")] = None,
     positions: Annotated[
-        Path | None, typer.Option("--positions", help="With --past-frames: CSV, a row a frame.", show_default=False)
+        Path | None, typer.Option("--positions", help="With --past-frames: CSV, a row a frame.")
     ] = None,
     future: Annotated[
         int | None,
@@ -51,19 +44,13 @@ def generate(
         ),
     ] = Path("generated.gif"),
     latent: Annotated[
-        Latent | None,
-        choice.option(
-            Latent,
-            "--latent",
-            help=trained.LATENT,
-            show_default="zero; prior for --samples",
-        ),
+        Latent | None, choice.option(Latent, "--latent", help=trained.LATENT, show_default="zero; prior for --samples")
     ] = None,
     latents: Annotated[
         Path | None, typer.Option("--latents", help="Replay the noise in this file: tensor eps (T-1, *shape of z).")
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, max=MOST_SAMPLES, help="How many videos, each with noise of its own.")
+        int, typer.Option("--samples", min=1, max=32, help="How many videos, each with noise of its own.")
     ] = 1,
     seed: trained.Seed = 0,
     batch_stats: trained.BatchStats = False,
@@ -128,8 +115,9 @@ def generate(
     )
     trained.refuse_posterior(latent, "generate makes them")
     chosen = generation.choose_latent(latent, latents, samples)
-    targets = generation.targets(output, files, samples, side_by_side, fps)
-    for picture in targets.pictures:
+    videos, strip, preview = generation.targets(output, files, samples, side_by_side, fps)
+    pictures = [path for path in (strip, preview) if path]
+    for picture in pictures:
         trained.check_file(picture)
     generation.check_not_swapped(files)
     voice = ui.Speaker(bars=not json)
@@ -139,33 +127,22 @@ def generate(
         loaded, given = generation.read_push(loaded, files)
     else:
         given = generation.read_dance(loaded, files, ui.Speaker())
-    if targets.preview:
+    if preview:
         tell = ui.note if json else ui.say
-        given = generation.fit_poses(loaded, given, target_poses, targets.preview, tell, ui.Speaker())
+        given = generation.fit_poses(loaded, given, target_poses, preview, tell, ui.Speaker())
 
     fps = fps or generation.frame_rate(loaded, files)
     loaded = opening.computing(loaded, precision, samples, voice)
     titles = generation.write(
-        loaded,
-        given,
-        targets,
-        latent=chosen,
-        latents=latents,
-        seed=seed,
-        samples=samples,
-        upscale=upscale,
-        fps=fps,
-        voice=voice,
+        loaded, given, videos, strip, fps, chosen, latents, seed=seed, samples=samples, upscale=upscale, voice=voice
     )
     z = "replayed" if latents else chosen
     if json:
-        made = {"output": [*map(str, targets.videos)], "pictures": [*map(str, targets.pictures)]}
+        made = {"output": [*map(str, videos)], "pictures": [*map(str, pictures)]}
         ui.emit({**made, "frames": given.length, "fps": fps, "latent": z})
         return
-    for target in targets.videos:
-        rate = "" if media.is_folder(target) else f" at {fps:g} a second"
-        ui.say(f"{target}: {given.length} frames{rate}, z: {z}")
-    if targets.strip:
-        ui.say(
-            f"{targets.strip}: " + (f"the same as one picture: {', '.join(titles)}" if titles else "chosen time steps")
-        )
+    for video in videos:
+        rate = "" if media.is_folder(video) else f" at {fps:g} a second"
+        ui.say(f"{video}: {given.length} frames{rate}, z: {z}")
+    if strip:
+        ui.say(f"{strip}: " + (f"the same as one picture: {', '.join(titles)}" if titles else "chosen time steps"))

@@ -28,14 +28,12 @@ def read_size(text: str | None) -> tuple[int, int] | None:
 
 def tell_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
     """What a dataset that was made holds; ``more`` is for programs."""
+    counts = {split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()}
     if json:
-        counts = {
-            split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()
-        }
         ui.emit({"output": str(output), "splits": counts, **more})
         return
     parts = [
-        f"{split} {sum(map(len, found))} frames in {len(found)} sequence{'s'[: len(found) != 1]}"
-        for split, found in data.splits.items()
+        f"{split} {n['frames']} frames in {n['sequences']} sequence{'s'[: n['sequences'] != 1]}"
+        for split, n in counts.items()
     ]
     ui.say(f"{output}: {'; '.join(parts)}")

@@ -12,20 +12,17 @@ from vidcvae.config import Config, preset_names
 from vidcvae.config.schema import ModelName, choices
 
 
-def usual(key: str) -> str:
-    """What a setting is where neither a preset nor anything typed says otherwise, as --help tells it."""
-    section, _, name = key.partition(".")
-    value = getattr(getattr(Config(), section), name)
-    if isinstance(value, tuple):
-        value = "x".join(map(str, value))
-    return f"{value:g}, or the preset's" if isinstance(value, float) else f"{value}, or the preset's"
-
-
-def setting(key: str, name: str, help: str, **more: Any) -> Any:
-    """A Typer option ``name`` for the setting ``key``, whose choices and default --help tells."""
+def setting(key: str, name: str, help: str, kind: Any = None, **more: Any) -> Any:
+    """A Typer option ``name`` for the setting ``key``: --help tells its choices, or those of ``kind``, and what it is
+    where neither a preset nor anything typed says otherwise."""
     section, _, own = key.partition(".")
-    known = choices(type(getattr(Config(), section)).__dataclass_fields__[own].type)
-    more["show_default"] = usual(key)
+    settings = getattr(Config(), section)
+    value = getattr(settings, own)
+    usual = (
+        "x".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+    )
+    more["show_default"] = f"{usual}, or the preset's"
+    known = choices(kind or settings.__dataclass_fields__[own].type)
     return choice.option(known, name, help, **more) if known else typer.Option(name, help=help, **more)
 
 
@@ -40,9 +37,6 @@ File = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML 
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Any setting; may be repeated.",
-        autocompletion=completion.overrides,
+        "--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated.", autocompletion=completion.overrides
     ),
 ]

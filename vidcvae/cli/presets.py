@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from vidcvae.cli import command, ui
 from vidcvae.errors import typed
 
@@ -22,10 +20,10 @@ def presets(json: command.Json = False) -> None:
 
     found = [describe.preset(name) for name in preset_names()]
     if json:
-        ui.emit({"presets": [asdict(preset) for preset in found]})
+        ui.emit({"presets": found})
         return
     for preset in found:
-        ui.say(f"{preset.name}: {preset.about}")
+        ui.say(f"{preset['name']}: {preset['about']}")
         for title in ("model", "data", "time", "quality"):
-            ui.say(f"  {title:<8} {getattr(preset, title)}")
+            ui.say(f"  {title:<8} {preset[title]}")
     ui.next_step(typed("train", "DATASET", "--preset", "anchor-cpu"))

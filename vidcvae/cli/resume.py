@@ -31,8 +31,7 @@ def resume(
         str | None, typer.Option("--data", help="Where the dataset is now, if it was moved.", show_default=AS_BEFORE)
     ] = None,
     epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", help="Passes over the training clips in total.", show_default=AS_BEFORE),
+        int | None, typer.Option("--epochs", help="Passes over the training clips in total.", show_default=AS_BEFORE)
     ] = None,
     more_epochs: Annotated[
         int | None, typer.Option("--more-epochs", min=1, help="So many epochs more than it has had.")
@@ -50,8 +49,7 @@ def resume(
         float | None, typer.Option("--more-minutes", min=0.01, help="So many minutes more than it has had.")
     ] = None,
     device: Annotated[
-        schema.Device | None,
-        choice.option(schema.Device, "--device", help="Where to compute.", show_default=AS_BEFORE),
+        schema.Device | None, choice.option(schema.Device, "--device", help="Where to compute.", show_default=AS_BEFORE)
     ] = None,
     json: command.JsonEvents = False,
     plain: command.Plain = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,10 +63,10 @@ def carry_out(
     again = ui.command()
     planned = trials.prepare(folder, study, command=again, dry_run=dry_run, voice=ui.Speaker(bars=not json))
     if dry_run and json:
-        ui.emit({"output": str(folder), "planned": [asdict(run) for run in planned]})
+        ui.emit({"output": str(folder), "planned": planned})
         return
     if dry_run:
-        rows = [(run.run, run.epochs, run.steps, run.minutes or "-") for run in planned]
+        rows = [["-" if value is None else value for value in run.values()] for run in planned]
         ui.table("", ("run", "epochs", "steps", "minutes"), rows)
         ui.say(f"{len(study)} runs; nothing was written")
         return

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import choice, command, completion, options, trained, ui
-from vidcvae.cli.options import setting, usual
+from vidcvae.cli import command, completion, options, trained, ui
+from vidcvae.cli.options import setting
 from vidcvae.config import PROJECT_FILE, schema
 from vidcvae.errors import counted
 
@@ -29,8 +29,7 @@ def train(
     config: options.File = None,
     set_: options.Set = None,
     model: Annotated[
-        schema.ModelName | None,
-        choice.option(schema.ModelName, "--model", help="Which model.", show_default=usual("model.name")),
+        schema.ModelName | None, setting("model.name", "--model", "Which model.", schema.ModelName)
     ] = None,
     epochs: Annotated[
         int | None, setting("training.epochs", "--epochs", "Passes over the training clips in total.")

@@ -13,11 +13,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from vidcvae.cli import ui
-from vidcvae.errors import UsageError, counted, typed
+from vidcvae.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
-    from vidcvae.storage.run import RunFolder
     from vidcvae.training.loop import Outcome
 
 Event = dict[str, Any]
@@ -57,6 +56,8 @@ class Screen(ui.Speaker):
 
     def trained(self, outcome: Outcome, data: VideoData) -> None:
         if self.mode != "json":
+            from vidcvae.workflow.at_glance import next_commands
+
             tell_outcome(outcome)
             ui.next_step(*next_commands(outcome.run, data))
 
@@ -249,7 +250,8 @@ class LiveView:
 
 # The columns of the live table; on a narrow terminal the last ones go first.
 BY_IMPORTANCE = (
-    *("val PSNR", "reconstruction", "best", "step", "clips/s", "KL", "lr", "epoch", "beta", "|grad|", "forced"),
+    *("val PSNR", "reconstruction", "best", "step", "clips/s", "KL", "lr"),
+    *("epoch", "beta", "|grad|", "forced"),
 )
 
 
@@ -308,24 +310,3 @@ def baseline(scores: Event) -> tuple[float, str]:
     """The PSNR of repeating a frame, and which frame that is, from a validation's scores."""
     copied = {"baseline_copy_first_psnr": "first", "baseline_copy_last_past_psnr": "last given"}
     return next((scores[key], name) for key, name in copied.items() if key in scores)
-
-
-def next_commands(run: RunFolder, data: VideoData) -> list[str]:
-    """What to type after a training: to score it, to look at its losses, and to make a video.
-
-    The video is of the first test sequence where that lies in files, else of a whole split.
-    """
-    split = () if data.has_split("val") else ("--split", "train")
-    return [typed("evaluate", run.path, *split), typed("plot", "loss", run.path), _video(run, data, split)]
-
-
-def _video(run: RunFolder, data: VideoData, split: tuple[str, ...]) -> str:
-    test = data.splits.get("test", ())
-    folder, name = data.source / "test", test[0].name if test else ""
-    if test and (folder / "test_img" / name).is_dir():
-        first = min((folder / "test_img" / name).glob("[0-9]*.png"), key=lambda path: int(path.stem))
-        return typed("generate", run.path, "--first-frame", first, "--poses", folder / "test_label" / name)
-    if test and (folder / name).is_dir():
-        return typed("generate", run.path, "--trajectory", folder / name)
-    split = () if test else split or ("--split", "val")
-    return typed("export", run.path, *split, "-o", run.path / "videos.csv", "--gifs", run.path / "videos")

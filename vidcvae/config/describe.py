@@ -46,21 +46,16 @@ class Setting:
 
     def facts(self) -> dict[str, str]:
         """Choices, range, unit, symbol and default, as far as there are any, each under its title."""
-        meta, found = self.declared.metadata, {}
-        bounds = [
-            *([f"at least {meta['low']:g}"] if meta["low"] is not None else []),
-            *([f"above {meta['above']:g}"] if meta["above"] is not None else []),
-            *([f"at most {meta['high']:g}"] if meta["high"] is not None else []),
-        ]
-        if names := choices(self.declared.type):
-            found["choices:"] = ", ".join(names)
-        if bounds:
-            found["range:"] = ", ".join(bounds)
-        if meta["unit"]:
-            found["unit:"] = meta["unit"]
-        if meta["symbol"]:
-            found["symbol:"] = meta["symbol"]
-        return found | {"default:": json.dumps(self.declared.default)}
+        meta = self.declared.metadata
+        limits = {"at least": meta["low"], "above": meta["above"], "at most": meta["high"]}
+        found = {
+            "choices:": ", ".join(choices(self.declared.type)),
+            "range:": ", ".join(f"{words} {limit:g}" for words, limit in limits.items() if limit is not None),
+            "unit:": meta["unit"],
+            "symbol:": meta["symbol"],
+            "default:": json.dumps(self.declared.default),
+        }
+        return {title: value for title, value in found.items() if value}
 
     def presets(self) -> dict[str, Any]:
         """The presets in which it is not the default, with its value there."""
@@ -137,21 +132,15 @@ def starter(config: Config, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True)
-class Preset:
+def preset(name: str) -> dict[str, str]:
     """A preset at a glance. data: the kind of dataset that it is for; quality: PSNR of a free run with z = 0."""
-
-    name: str
-    about: str
-    model: str
-    data: str
-    time: str
-    quality: str
-
-
-def preset(name: str) -> Preset:
     config, about = resolve(read_preset(name)), preset_comment(name)
     told = re.search(r"\w+ minutes on [\w ]+", about)
-    time = f"about {told[0]}" if told else f"{config.training.epochs} epochs, without a limit: set --max-minutes"
-    data = "dance: poses" if config.model.condition == "pose" else f"pushing: {config.model.condition}"
-    return Preset(name, about, config.model.name, data, time, QUALITY[name])
+    return {
+        "name": name,
+        "about": about,
+        "model": config.model.name,
+        "data": "dance: poses" if config.model.condition == "pose" else f"pushing: {config.model.condition}",
+        "time": f"about {told[0]}" if told else f"{config.training.epochs} epochs, without a limit: set --max-minutes",
+        "quality": QUALITY[name],
+    }

@@ -16,10 +16,12 @@ from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
 from vidcvae.errors import DataError
 
 Report = dict[str, Any]
+Table = tuple[list[str], list[list[object]]]  # head, and rows
 Progress = Callable[[int, int], None] | None
 
 _SMALLEST_MSE = 1e-10  # frames that agree to the last bit score 100 dB, not infinity
 _STATIC_DB = 30.0
+_SHOWN_FAULTS = 40
 _PAST, _FUTURE = 2, 10  # of the usual score of robot pushing
 _ROWS, _COLUMNS = 3, 6  # of the contact sheet: sequences of a split, pictures of a sequence
 
@@ -212,3 +214,50 @@ def contact_sheet(rows: list[tuple[str, Sequence]]) -> np.ndarray:
                 sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
         top += block
     return np.asarray(sheet).transpose(2, 0, 1)
+
+
+def measures(report: Report) -> Table:
+    """What was measured of each split."""
+    push = report["kind"] == "push"
+    columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
+    columns += ["copy last"] if push else ["copy first", "copy previous"]
+    rows: list[list[object]] = []
+    for split, found in report["splits"].items():
+        counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
+        conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
+        scores = [found["copy_last_past"]["psnr"]] if push else [found["copy_first_psnr"], found["copy_previous_psnr"]]
+        numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
+        rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
+    return columns, rows
+
+
+def files(report: Report) -> Table:
+    """How many image files there are, of what sizes and kinds."""
+    rows: list[list[object]] = []
+    for split, found in report["splits"].items():
+        for side, files in found["files"].items():
+            kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
+            rows.append([f"{split}_{side}", files["count"], *kinds])
+    return ["folder", "readable", "sizes", "modes"], rows
+
+
+def lines(report: Report) -> list[str]:
+    """What is told beside the tables: ranges of actions, sequences, notes and faults."""
+    told = []
+    for split, found in report["splits"].items():
+        for name, (low, high) in found.get("ranges", {}).items():
+            ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
+            told.append(f"{split} {name}: {ranges}")
+        if "stretches" in found:
+            spans = [f"{s['name']} ({s['frames']} frames, {s['poses']} poses)" for s in found["stretches"]]
+            more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
+            told.append(f"{split} sequences: {', '.join(spans[:8])}{more}")
+    hidden = 0
+    for kind in ("note", "fault"):
+        told += [f"{kind}: {text}" for text in report[f"{kind}s"][:_SHOWN_FAULTS]]
+        hidden += len(report[f"{kind}s"][_SHOWN_FAULTS:])
+    return [*told, f"and {hidden} more; all of them: --json"] if hidden else told
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -67,6 +67,16 @@ def import_av(purpose: str, instead: str = "") -> Any:
 # --- videos ----------------------------------------------------------------------------------------
 
 
+def open_clip(kind: str, path: Path, rate: float) -> Pictures:
+    """What ``path`` holds: a "video", a "gif", or "frames", which are images in a folder, ``rate`` of them a second."""
+    match kind:
+        case "frames":
+            return open_frames(path, rate)
+        case "gif":
+            return open_gif(path)
+    return open_video(path)
+
+
 def open_video(path: Path) -> Pictures:
     """The first video stream of ``path``; frames are shown when their time stamps say, turned as the file says.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidcvae import config as settings
 from vidcvae.errors import DataError
+from vidcvae.evaluation import columns
 from vidcvae.workflow import trials
 from vidcvae.workflow.trials import Trial, Variant, folder_name
 from vidcvae.workflow.voice import SILENT, Voice
@@ -31,14 +32,14 @@ REMEDIES = {
     "flips": ("data.flip=false",),
     "shifts": ("data.shift=0",),
 }
-# What is told of each variant: its title, and digits after the point
+# What is told of each variant
 COLUMNS = {
-    "psnr_mean": ("PSNR (dB)", 2),
-    "psnr_first_50": ("first 50", 2),
-    "psnr_last_50": ("last 50", 2),
-    "lost_to_age": ("lost to age (dB)", 2),
-    "minutes": ("minutes", 1),
-    "steps": ("steps", 0),
+    "psnr_mean": columns.COLUMNS["psnr"],
+    "psnr_first_50": columns.COLUMNS["first_50"],
+    "psnr_last_50": columns.COLUMNS["last_50"],
+    "lost_to_age": columns.Column("lost to age (dB)", 2, ()),
+    "minutes": columns.COLUMNS["minutes"],
+    "steps": columns.STEPS,
 }
 
 
@@ -153,15 +154,14 @@ def _age_test(trial: Trial, voice: Voice) -> dict[str, Any] | None:
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], str]:
     """Head and body of a table of ``measure``'s rows, and the sentences that say what its numbers are."""
     seeds = max(len(row["runs"]) for row in rows)
-    shown = {name: about for name, about in COLUMNS.items() if any(row[name] is not None for row in rows)}
-    titles = [title for title, _ in shown.values()]
-    head = ["variant", *titles, "against full (dB)", *(["p"] if seeds > 1 else [])]
+    shown = {name: column for name, column in COLUMNS.items() if any(row[name] is not None for row in rows)}
+    head = ["variant", *(column.title for column in shown.values()), "against full (dB)", *(["p"] if seeds > 1 else [])]
     body = []
     for row in rows:
-        cells = [row["variant"], *(_cell(row[name], digits) for name, (_, digits) in shown.items())]
+        cells = [row["variant"], *(column.cell(row[name]) for name, column in shown.items())]
         if row["spread"] is not None:
             cells[1] += f" ± {row['spread']:.2f}"
-        p = [_cell(row.get("p_value"), 3)] if seeds > 1 else []
+        p = ["-" if row.get("p_value") is None else f"{row['p_value']:.3f}"] if seeds > 1 else []
         body.append([*cells, f"{row['against_full']:+.2f}" if "against_full" in row else "", *p])
     note = (
         f"Free run of val from its first frame, z = 0, last checkpoint; {seeds} seed{'s' if seeds > 1 else ''}"
@@ -169,7 +169,3 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
         + ". Lost to age: PSNR of the last frames from a restart not long before, less that from the start."
     )
     return head, body, note
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidcvae import config as settings
 from vidcvae.config import Config
@@ -15,6 +15,9 @@ from vidcvae.storage import checkpoint, lock
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import ROOT, RunFolder, find_checkpoint, find_run, is_run, runs_in, was_made
 from vidcvae.workflow.voice import SILENT, Voice
+
+if TYPE_CHECKING:
+    from vidcvae.data.clips import VideoData
 
 
 @dataclass(frozen=True)
@@ -165,3 +168,24 @@ def disk_use(places: Sequence[Path]) -> int:
     files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file()]
     stats = [file.stat() for file in files]
     return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
+
+
+def next_commands(run: RunFolder, data: VideoData) -> list[str]:
+    """What to type after a training: to score it, to look at its losses, and to make a video.
+
+    The video is of the first test sequence where that lies in files, else of a whole split.
+    """
+    split = () if data.has_split("val") else ("--split", "train")
+    return [typed("evaluate", run.path, *split), typed("plot", "loss", run.path), _video(run, data, split)]
+
+
+def _video(run: RunFolder, data: VideoData, split: tuple[str, ...]) -> str:
+    test = data.splits.get("test", ())
+    folder, name = data.source / "test", test[0].name if test else ""
+    if test and (folder / "test_img" / name).is_dir():
+        first = min((folder / "test_img" / name).glob("[0-9]*.png"), key=lambda path: int(path.stem))
+        return typed("generate", run.path, "--first-frame", first, "--poses", folder / "test_label" / name)
+    if test and (folder / name).is_dir():
+        return typed("generate", run.path, "--trajectory", folder / name)
+    split = () if test else split or ("--split", "val")
+    return typed("export", run.path, *split, "-o", run.path / "videos.csv", "--gifs", run.path / "videos")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,21 +76,13 @@ class Files:
                 raise UsageError(f"{name}, and {option} is missing.", hint)
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What is written: videos, one or one a sample; strip, a PNG of time steps; preview, a PNG of fitted poses."""
+def targets(
+    output: Path, files: Files, samples: int, side_by_side: bool, fps: float | None
+) -> tuple[list[Path], Path | None, Path | None]:
+    """The files to write: videos, one or one a sample; a PNG of their time steps; and a PNG of the poses fitted.
 
-    videos: list[Path]
-    strip: Path | None
-    preview: Path | None
-
-    @property
-    def pictures(self) -> list[Path]:
-        return [path for path in (self.strip, self.preview) if path]
-
-
-def targets(output: Path, files: Files, samples: int, side_by_side: bool, fps: float | None) -> Targets:
-    """The files to write. Raises ``UsageError``, before any work, if a video cannot be written."""
+    Raises ``UsageError``, before any work, if a video cannot be written.
+    """
     side_by_side = side_by_side or (files.pushing and samples > 1)
     videos = [output]
     if samples > 1 and not side_by_side:
@@ -99,7 +91,7 @@ def targets(output: Path, files: Files, samples: int, side_by_side: bool, fps: f
     for video in videos:
         media.check_target(video, 1.0 if fps is None else fps)
     strip = output.with_suffix(".png") if side_by_side else None
-    return Targets(videos, strip, output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None)
+    return videos, strip, output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None
 
 
 def choose_latent(latent: Latent | None, latents: Path | None, samples: int) -> Latent:
@@ -156,12 +148,7 @@ def _read_picture(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray
 
 
 def fit_poses(
-    loaded: Loaded,
-    given: Given,
-    target: Path | None,
-    preview: Path,
-    tell: Callable[[str], None],
-    voice: Voice = SILENT,
+    loaded: Loaded, given: Given, target: Path | None, preview: Path, tell: Callable[[str], None], voice: Voice = SILENT
 ) -> Given:
     """The poses scaled and shifted to the first frame's figure, and a picture of them before and after.
 
@@ -235,17 +222,18 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, Given]:
 def write(
     loaded: Loaded,
     given: Given,
-    targets: Targets,
-    *,
+    videos: Sequence[Path],
+    strip: Path | None,
+    fps: float,
     latent: Latent,
     latents: Path | None = None,
+    *,
     seed: int = 0,
     samples: int = 1,
     upscale: int | None = None,
-    fps: float,
     voice: Voice = SILENT,
 ) -> list[str]:
-    """Make the video, or one a sample, and write it. Returns the titles of what stands side by side in ``strip``.
+    """Make the video, or one a sample, and write it; of robot pushing, returns the titles of what is side by side.
 
     latents: a file of noise to replay. upscale: every pixel as so many squared; None chooses.
     """
@@ -255,17 +243,16 @@ def write(
     else:
         noise = generation.fresh_noise(loaded, latent, seed, range(samples), device)
     with contextlib.ExitStack() as files, voice.progress("generating") as advance:
-        add = [files.enter_context(media.recording(target, fps)) for target in targets.videos]
-        if targets.strip and loaded.config.model.condition != "pose":
-            videos = generation.compare(loaded, given, latent, noise, samples, advance)
-            generation.write_comparison(add[0], targets.strip, videos, upscale or 0)
-            return list(videos)
+        add = [files.enter_context(media.recording(video, fps)) for video in videos]
+        if strip and loaded.config.model.condition != "pose":
+            columns = generation.compare(loaded, given, latent, noise, samples, advance)
+            generation.write_comparison(add[0], strip, columns, upscale or 0)
+            return list(columns)
         made = generation.videos(loaded, *given.batch(samples), count, latent, noise)
-        if targets.strip:
-            generation.write_panels(add[0], targets.strip, given, made, upscale or 0, advance)
+        if strip:
+            generation.write_panels(add[0], strip, given, made, upscale or 0, advance)
             return []
-        whole = media.is_folder(targets.videos[0])
-        scale = upscale or (1 if whole else pictures.fitting_scale(loaded.config.data.size[0]))
+        scale = upscale or (1 if media.is_folder(videos[0]) else pictures.fitting_scale(loaded.config.data.size[0]))
         for t, frames in enumerate(made):
             for put, frame in zip(add, frames, strict=True):
                 put(pictures.enlarge(frame, scale))

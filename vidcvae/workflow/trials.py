@@ -150,23 +150,13 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:LONGEST_NAME]
 
 
-@dataclass(frozen=True)
-class Planned:
-    """How long a trial will be; minutes: None where they have no limit."""
-
-    run: str
-    epochs: int
-    steps: int
-    minutes: float | None
-
-
 def prepare(
     folder: Path, trials: Sequence[Trial], *, command: str, dry_run: bool = False, voice: Voice = SILENT
-) -> list[Planned]:
+) -> list[dict[str, Any]]:
     """Check the trials' data and the plan that ``folder`` may hold, then, but for a dry run, write the plan.
 
-    command: what starts the study, and goes on with it. Raises ``UsageError`` if the folder holds another study or
-    anything else.
+    command: what starts the study, and goes on with it. Returns the run, epochs, steps and minutes (None: no limit) of
+    each trial. Raises ``UsageError`` if the folder holds another study or anything else.
     """
     from vidcvae import __version__
     from vidcvae.models import loading
@@ -176,7 +166,7 @@ def prepare(
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
-    planned: list[Planned] = []
+    planned: list[dict[str, Any]] = []
     for trial in trials:
         config = trial.config
         device = loading.pick_device(config.training.device)
@@ -187,7 +177,8 @@ def prepare(
         length = batches.run_length(config, opened[key])
         if device == "cpu":
             host_memory.must_suffice(config, 1)
-        planned.append(Planned(str(trial.path), length.epochs, length.steps, config.training.max_minutes or None))
+        minutes = config.training.max_minutes or None
+        planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
         for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
             voice.warn(f"{trial.path.name}: {text}")
     if not dry_run and not (folder / PLAN).exists():
@@ -243,21 +234,16 @@ def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = 
     ``Stopped``, whose hint is ``command``, once they have. Raises ``UsageError`` if another process runs the study.
     """
     from vidcvae.storage import lock
-
-    with lock.holding(trials[0].path.parent):
-        return _run_all(trials, jobs, command, voice)
-
-
-def _run_all(trials: Sequence[Trial], jobs: int, command: str, voice: Voice) -> dict[Trial, str]:
     from vidcvae.training.signals import exit_code, listening
 
-    waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
-    finished = len(trials) - len(waiting)
-    if finished:
-        voice.note(f"{finished} of {len(trials)} runs are finished already")
     problems: dict[Trial, str] = {}
     told = -1
-    with voice.progress("training, in percent") as advance, listening() as requests, _children() as running:
+    bar = voice.progress("training, in percent")
+    with lock.holding(trials[0].path.parent), bar as advance, listening() as requests, _children() as running:
+        waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
+        finished = len(trials) - len(waiting)
+        if finished:
+            voice.note(f"{finished} of {len(trials)} runs are finished already")
         while (waiting and requests.stop is None) or running:
             while waiting and len(running) < jobs and requests.stop is None:
                 number, trial = waiting.popleft()
@@ -304,7 +290,7 @@ class Child:
 
     def __init__(self, trial: Trial, title: str, jobs: int, voice: Voice = SILENT) -> None:
         self.trial, self.title, self.voice, self.share = trial, title, voice, 0.0
-        self.scores: dict[str, float] = {}
+        self.psnr: float | None = None
         self._asked = False
         environment = dict(os.environ)
         if jobs > 1:
@@ -348,7 +334,7 @@ class Child:
                     minutes = event.get("minutes", 0.0) / train_.max_minutes if train_.max_minutes else 0.0
                     self.share = min(1.0, max(self.share, event["step"] / steps, minutes))
                 if event["kind"] == "done":
-                    self.scores = {key: value for key, value in event.items() if key != "kind"}
+                    self.psnr = event.get("psnr_zero")
 
     def ask_to_stop(self) -> None:
         """Once only: a second signal would keep it from saving."""
@@ -361,7 +347,7 @@ class Child:
         self._reader.join()
         code = self.process.returncode
         if code == 0:
-            score = f": {self.scores['psnr_zero']:.2f} dB" if "psnr_zero" in self.scores else ""
+            score = "" if self.psnr is None else f": {self.psnr:.2f} dB"
             self.voice.note(f"{self.title}: finished{score}")
             return ""
         self._errors.seek(0)
