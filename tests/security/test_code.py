@@ -262,7 +262,7 @@ def test_nothing_in_the_package_can_run_what_it_reads() -> None:
 
 def test_files_are_read_through_reading() -> None:
     """Whoever reads a file otherwise waits for pipes: it is done for files of the package and of the system only."""
-    own = {"config/presets/__init__.py", "cli/doctor.py", "storage/durable.py"}
+    own = {"config/presets/__init__.py", "workflow/doctor.py", "storage/durable.py"}
     own |= {"models/arithmetic.py", "training/host_memory.py", "device.py"}  # of the system: /proc, /sys
     found = {
         path.relative_to(PACKAGE).as_posix()
