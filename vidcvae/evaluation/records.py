@@ -20,6 +20,7 @@ import numpy as np
 from vidcvae import config as settings
 from vidcvae import reading
 from vidcvae.errors import DataError, typed
+from vidcvae.evaluation.protocol import Protocol
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder, find_checkpoint
 
@@ -136,8 +137,6 @@ def _same_place(record: Record, trained_on: str) -> bool:
 def ordinary_protocol(meta: Mapping[str, Any], digest: str, split: str = "val") -> dict[str, Any]:
     """The protocol of a checkpoint's ordinary score, as far as its file tells: z = 0, the whole split that it was
     validated on, as many given frames as in training, and nothing else out of the ordinary."""
-    from vidcvae.evaluation.score import Protocol  # which needs this module
-
     fields = dataclasses.fields(Protocol)
     usual = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name not in FREE}
     training, validated = settings.resolve(meta.get("config") or {}).training, _validated(meta)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from vidcvae import __version__
 from vidcvae.config import to_table
 from vidcvae.config.schema import Latent
 from vidcvae.data import clips
@@ -19,6 +18,7 @@ from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
 from vidcvae.evaluation import records
 from vidcvae.evaluation.free_run import COLUMNS, MEASURES, Progress, Way, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
+from vidcvae.evaluation.protocol import Protocol
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
 
@@ -27,52 +27,6 @@ CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  #
 ENDS = 50  # frames at either end that long runs are also scored by
 
 Scores = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a score came about. Two scores may be compared only if these agree (but for the checkpoint and version).
-
-    past, future: frames given to the model and frames predicted, of each sequence in turn if they differ.
-    condition: "pose", "none", or the actions with the row that goes with the step into frame t
-        ("source": t-1, which causes it; "target": t).
-    actions: whether each clip has its "own" conditions, or those "of other clips", exchanged by the seed.
-    weights: "raw" or "ema", of those in ``weights_available``.
-    batch_norm: "running" statistics, those of the "batch" as in the course's code, or "none" in the model.
-    data_digest: of the content of the sequences' frames and conditions, whatever file they came from.
-    precision: arithmetic of the networks; scores are in float64.
-    """
-
-    dataset: str
-    data_digest: str
-    split: str
-    sequences: tuple[str, ...]
-    size: str
-    past: int
-    future: int | tuple[int, ...]
-    condition: str
-    actions: str
-    latent: Latent
-    samples: int
-    seed: int
-    weights: str
-    weights_available: str
-    batch_norm: str
-    checkpoint: str
-    step: int
-    version: str = __version__
-    precision: str = "float32"
-    clips: str = "every sequence, from its frame 0"
-    given_frames_counted: bool = False
-    reduce: str = "mean"
-    best: str = "of each sequence the sample of the highest mean PSNR over its predicted frames"
-    data_range: str = "0..1"
-    quantised: bool = False
-    averaging: str = "mean of the scores of all predicted frames of all sequences"
-    psnr: str = "per frame, from the squared error over all its channels"
-    psnr_per_channel: str = "mean of the PSNRs of a frame's channels (Finn 2016)"
-    ssim: str = "Wang 2004: 11x11 Gaussian window, sigma 1.5, full windows only"
-    temporal_difference_error: str = "mean of |change of the prediction - change of the truth|, from frame to frame"
 
 
 def score_split(
