@@ -13,6 +13,7 @@ import pytest
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
 from vidcvae.evaluation import records
+from vidcvae.storage import checkpoint
 from vidcvae.storage.run import RunFolder
 
 PROTOCOL: dict[str, Any] = {
@@ -163,6 +164,9 @@ def test_what_must_agree(left: dict[str, Any], right: dict[str, Any], differ: se
         ("r", {}, {"batch_norm": "batch", "actions": "of other clips"}, "r --batch-stats --shuffle-actions"),
         ("r", {}, {"data_digest": "x"}, "r --data data/dance"),
         ("r", {}, {"size": "8x8"}, "r --data data/dance"),
+        ("r", {}, {"precision": "bfloat16"}, "r --precision bf16"),
+        ("r", {"precision": "bfloat16"}, {"precision": "bfloat16"}, "r --precision bf16"),
+        ("r", {"precision": "bfloat16"}, {}, "r --precision float32"),
     ],
 )  # fmt: skip
 def test_the_command_says_what_is_out_of_the_ordinary_or_was(
@@ -204,6 +208,8 @@ def test_scores_that_flatter_are_warned_of_beside_others_alone() -> None:
     many = [*((name, best) for name in "abcde"), ("z", last)]
     assert records.selection_warning(many).startswith("a, b, c and 2 more: the checkpoint")
     assert "beside z (last)" in records.selection_warning(many)
+    assert records.selection_warning(many[2:]).startswith("c, d, e: the checkpoint"), "three are all named"
+    assert records.selection_warning(many[1:]).startswith("b, c, d and 1 more: the checkpoint")
 
 
 def test_only_the_best_and_the_last_of_a_run_are_known_to_be_chosen(run: RunFolder, tmp_path: Path) -> None:
@@ -224,6 +230,21 @@ def test_only_the_best_and_the_last_of_a_run_are_known_to_be_chosen(run: RunFold
         assert chosen(best, {"validation": kept}, **other) == whole | {"on_scored_data": False}
     old = {"config": {"validation": {"metric": "psnr_prior"}}}
     assert chosen(best, old) == whole | {"of": None, "metric": "psnr_prior"}, "of an older version"
+
+
+def test_the_newest_checkpoint_knows_of_how_many_validations_the_best_is_the_best(run: RunFolder) -> None:
+    """``best`` knows only those before it."""
+    kept = {"split": "val", "data_digest": PROTOCOL["data_digest"], "metric": "psnr_zero", "count": 3}
+    best, last = run.checkpoints / "best.safetensors", run.checkpoints / "last.safetensors"
+
+    def of(**newest: Any) -> tuple[Any, Any]:
+        checkpoint.save(last, {}, newest)
+        found = records.selection_of(best, run, {"validation": kept}, PROTOCOL)
+        return found["of"], found["metric"]
+
+    assert of(validation=kept | {"count": 9}) == (9, "psnr_zero")
+    assert of() == (3, "psnr_zero"), "where the newest one does not tell"
+    assert of(validation=kept | {"count": "9"}) == (3, "psnr_zero"), "or not what a training keeps"
 
 
 def test_what_is_no_record_says_how_to_make_one(tmp_path: Path) -> None:

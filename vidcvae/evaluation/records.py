@@ -288,6 +288,8 @@ def command(run: str, record: Record, like: Record) -> str:
             words += [f"--{key}", str(wanted)]
     if "weights" in unlike:
         words += ["--weights", str(protocol.get("weights"))]
+    if {r["protocol"].get("precision", "float32") for r in (record, like)} != {"float32"}:
+        words += ["--precision", "bf16" if protocol.get("precision") == "bfloat16" else "float32"]
     words += ["--batch-stats"] if protocol.get("batch_norm") == "batch" else []
     words += ["--shuffle-actions"] if protocol.get("actions") == "of other clips" else []
     return typed("evaluate", *words)
