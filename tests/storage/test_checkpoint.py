@@ -211,14 +211,34 @@ def rewritten(path: Path, **meta: object) -> None:
         ({"step": "12"}, "its metadata cannot be read"),
         ({"config": []}, "its metadata cannot be read"),
         ({"scores": 3}, "its metadata cannot be read"),
+        ({"epoch": "3"}, "its metadata cannot be read"),
+        ({"epoch": 1.5}, "its metadata cannot be read"),
+        ({"progress": []}, "its metadata cannot be read"),
+        ({"progress": 4}, "its metadata cannot be read"),
+        ({"validation": "val"}, "its metadata cannot be read"),
     ],
 )
 def test_metadata_that_are_not_ours_are_named(saved: Path, meta: dict[str, object], says: str) -> None:
     rewritten(saved)
     assert checkpoint.read(saved).meta["step"] == 12
     rewritten(saved, **meta)
-    with pytest.raises(DataError, match=says):
-        checkpoint.read(saved)
+    for read in (checkpoint.read, checkpoint.read_header):
+        if read is checkpoint.read or "metadata" in says:  # a header alone says nothing of its tensors or its format
+            with pytest.raises(DataError, match=says):
+                read(saved)
+
+
+def test_a_header_of_16_mib_is_read_and_a_larger_one_is_not(saved: Path) -> None:
+    """Whatever else is right: JSON may take twenty times its size in memory."""
+    content = saved.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, tensors = content[8 : 8 + size], content[8 + size :]
+    saved.write_bytes((2**24).to_bytes(8, "little") + header.ljust(2**24) + tensors)
+    assert checkpoint.read(saved).meta["step"] == checkpoint.read_header(saved)[0]["step"] == 12
+    saved.write_bytes((2**24 + 1).to_bytes(8, "little") + header.ljust(2**24 + 1) + tensors)
+    for read in (checkpoint.read, checkpoint.read_header):
+        with pytest.raises(DataError, match="its header cannot be read"):
+            read(saved)
 
 
 def test_where_a_file_ends_is_named(saved: Path) -> None:

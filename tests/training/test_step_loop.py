@@ -143,6 +143,31 @@ def test_gradients_are_those_of_the_loop_over_the_whole_batch(parts: int) -> Non
             torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-2, atol=1e-3, msg=name)
 
 
+def test_activations_are_computed_again_without_the_random_state_and_for_any_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reading the random state forbids a captured graph, and nothing in a step draws; re-entrant checkpoints would lose
+    what hangs on the weights alone, and refuse ``autograd.grad``."""
+    chosen = config(checkpoint_activations=True)
+    state, twin = state_of(chosen), state_of(chosen)
+    frames, poses, anchor, start = given()
+    draws = drawn(MASKS["mixed"], True, True)
+
+    def read() -> Tensor:
+        raise AssertionError("the random state was read")
+
+    monkeypatch.setattr(torch, "get_rng_state", read)
+    found, _ = clip_terms(state.model, frames, poses, draws, chosen, anchor, start)
+    want, _ = plain_loop(twin, draws, frames, poses, anchor, start)
+    gradients_of = [
+        torch.autograd.grad(terms["reconstruction"] + terms["kl"], list(model.parameters()), allow_unused=True)
+        for terms, model in ((found, state.model), (want, twin.model))
+    ]
+    for mine, theirs in zip(*gradients_of, strict=True):
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_a_step_takes_the_rate_that_it_is_given_and_nothing_after_a_loss_that_is_not_finite() -> None:
     chosen = config()
     state = state_of(chosen)
