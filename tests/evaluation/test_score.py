@@ -19,6 +19,7 @@ from vidcvae import rng
 from vidcvae.config import Config, Data
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
+from vidcvae.evaluation import score
 from vidcvae.evaluation.free_run import Way, measure, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries
 from vidcvae.models.loading import Loaded
@@ -249,3 +250,38 @@ def test_a_score_of_which_any_number_is_not_finite_is_refused(every: bool, made:
     """A record is JSON, which has no infinity."""
     with pytest.raises(DataError, match=rf"the weights of x\.safetensors make {made}"):
         score_split(_loaded(Diverged()), _data(_sequence("val/0", 4, 0)), "val", "zero", every_latent=every)
+
+
+def test_every_number_of_a_tree_is_seen_under_the_key_nearest_to_it() -> None:
+    tree = {"a": 1.0, "b": [2.0, {"c": 3.0, "d": [4.0]}], "e": 5, "f": "g", "h": None}
+    assert list(score._numbers(tree)) == [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0)]
+    assert list(score._numbers([6.0])) == [("", 6.0)]
+
+
+def test_the_best_sample_is_that_of_the_highest_mean_psnr_whatever_else_it_has() -> None:
+    ways = [Way("prior", k) for k in range(3)]
+    tables = {way: [torch.zeros(2, len(score.COLUMNS), dtype=torch.float64) for _ in range(2)] for way in ways}
+    psnrs = [([9.0, 1.0], [3.0, 3.0]), ([4.0, 8.0], [1.0, 1.0]), ([5.0, 5.0], [9.0, 0.0])]
+    for way, (first, second) in zip(ways, psnrs, strict=True):
+        tables[way][0][:, 0], tables[way][1][:, 0] = torch.tensor(first), torch.tensor(second)
+        tables[way][0][:, 1] = -sum(first)  # a PSNR by channel that says the opposite
+    picks, best = score._best_of(tables, ways)
+    assert picks == [1, 2], "means 5, 6, 5 and 3, 1, 4.5"
+    assert [table[:, 0].tolist() for table in best] == [[4.0, 8.0], [9.0, 0.0]]
+    assert [table[:, 0].tolist() for table in score._mean_of(tables, ways[:2])] == [[6.5, 4.5], [2.0, 2.0]]
+
+
+def test_summaries_have_their_own_keys() -> None:
+    table = torch.arange(2.0 * len(score.COLUMNS)).reshape(2, -1)
+    (found,) = summaries({Way("zero"): [table]}, [_sequence("a", 3, 0)]).values()
+    keys = {
+        *("psnr_mean", "psnr_per_channel_mean", "ssim_mean", "mse_mean", "temporal_difference_error_mean"),
+        *(f"baseline_copy_{name}_psnr" for name in ("first", "last_past", "previous_truth")),
+        *(f"baseline_copy_{name}_psnr_per_channel" for name in ("first", "last_past", "previous_truth")),
+        *("psnr_per_frame", "psnr_per_channel_per_frame", "ssim_per_frame", "baseline_copy_last_past_psnr_per_frame"),
+    }
+    assert found.keys() == keys
+    long = torch.arange(100.0)[:, None].expand(-1, len(score.COLUMNS))
+    (found,) = summaries({Way("zero"): [long]}, [_sequence("a", 3, 0)]).values()
+    assert found.keys() == keys | {"psnr_first_50", "psnr_last_50"}
+    assert (found["psnr_first_50"], found["psnr_last_50"]) == (24.5, 74.5)

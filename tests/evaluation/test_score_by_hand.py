@@ -1,0 +1,392 @@
+"""Whole score records of runs that can be worked out by hand: every number, every key, and every word of the protocol.
+
+Frames have one value a channel; a step adds the first three of its actions to them, and a tenth of z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vidcvae
+from vidcvae import config as settings
+from vidcvae import rng
+from vidcvae.config import Config
+from vidcvae.data.clips import Sequence, VideoData
+from vidcvae.errors import DataError, UsageError
+from vidcvae.evaluation import score
+from vidcvae.evaluation.score import protocol_of, score_split, with_past
+from vidcvae.models import build_model
+from vidcvae.models.loading import Loaded
+from vidcvae.storage.run import RunFolder
+
+PAST, LENGTH = 2, 5
+PREDICTED = LENGTH - PAST
+FIFTH = 51  # of 255
+
+
+def config(conditions: str = "actions", past: int = PAST, **training: Any) -> Config:
+    model = {"name": "svg-fp", "backbone": "dcgan64", "frame_dim": 4, "latent_dim": 2, "hidden_dim": 8}
+    sections = {"model": {**model, "conditions": conditions}, "data": {"size": [64, 64], "path": "trained/on"}}
+    return settings.resolve(sections, {"training": {"past": past, **training}})
+
+
+class Adds(nn.Module):
+    """One latent number, of posterior N(1, e^-40) and prior N(0, 1): a KL of (1 + e^-40 - 1 + 40) / 2 = 20 nats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 3)  # 9 parameters, which change nothing
+        self.rows: list[int] = []
+        self.kinds: set[torch.dtype] = set()
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return (1, 1, 1)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        return frames
+
+    def encode_condition(self, condition: Tensor | None, like: Tensor) -> Tensor:
+        return torch.zeros(*like.shape[:2], 4) if condition is None else condition
+
+    def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        mu = torch.ones(*frames.shape[:2], 1, 1, 1)
+        return mu, torch.full_like(mu, -40)
+
+    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> tuple[()]:
+        return ()
+
+    def prior(self, state: tuple[()], previous: Tensor, condition: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
+        zero = torch.zeros(len(previous), 1, 1, 1)
+        return (zero, zero), state
+
+    def step(self, state: tuple[()], previous: Tensor, condition: Tensor, z: Tensor) -> tuple[Tensor, tuple[()]]:
+        self.rows.append(len(previous))
+        self.kinds.add(self.linear(previous.new_zeros(1, 2)).dtype)
+        return previous + condition[:, :3, None, None] + z / 10, state
+
+
+def clip(name: str, begin: int, rise: int, errors: tuple[float, ...], length: int = LENGTH) -> Sequence:
+    """``begin`` fifths of grey at first, ``rise`` more in each frame; the actions say that, but for ``errors``."""
+    frames = np.empty((length, 3, 64, 64), np.uint8)
+    frames[:] = ((begin + rise * np.arange(length)) * FIFTH)[:, None, None, None]
+    actions = np.zeros((length, 4), np.float32)
+    actions[:, :3] = rise / 5 + np.array(errors)
+    return Sequence(name, frames, {"action": actions})
+
+
+CLIPS = (clip("a", 0, 1, (0.01, 0.02, 0.1)), clip("b", 3, 0, (0.03, 0.03, 0.03)))
+DATA = VideoData("tiny", "push", 10, Path("there/tiny"), {"validate": CLIPS})
+
+
+def loaded(model: nn.Module | None = None, chosen: Config | None = None, **parts: Any) -> Loaded:
+    meta = {"step": 7, "progress": {"minutes": 2.5}}
+    given = {"meta": meta, "path": Path("x.safetensors"), "digest": "abc", "run": None, "weights": "raw"}
+    return Loaded((model or Adds()).eval(), chosen or config(), batch_stats=False, **(given | parts))
+
+
+def decibels(error: float) -> float:
+    return 100.0 if error < 1e-5 else -20 * math.log10(error)
+
+
+def psnrs(errors: Any) -> tuple[list[float], list[float]]:
+    """Of the error of each frame and channel: the PSNR of each frame, and the mean of those of its channels."""
+    whole = [decibels(math.sqrt(sum(e * e for e in frame) / 3)) for frame in errors]
+    return whole, [sum(decibels(abs(e)) for e in frame) / 3 for frame in errors]
+
+
+def growing(*each: float) -> list[list[float]]:
+    """An error of every channel that is made once more in each predicted frame."""
+    return [[k * e for e in each] for k in range(1, PREDICTED + 1)]
+
+
+def mean_of(curves: list[list[float]]) -> list[float]:
+    return [sum(values) / len(values) for values in zip(*curves, strict=True)]
+
+
+OWN = growing(0.01, 0.02, 0.1), growing(0.03, 0.03, 0.03)
+SWAPPED = growing(-0.17, -0.17, -0.17), growing(0.21, 0.22, 0.3)  # b's actions for a, a's for b
+BESIDE = {
+    *("psnr_mean", "psnr_per_channel_mean", "ssim_mean", "mse_mean", "temporal_difference_error_mean"),
+    *("psnr_per_frame", "psnr_per_channel_per_frame", "ssim_per_frame"),
+}
+BASELINES = {
+    *("baseline_copy_first_psnr", "baseline_copy_first_psnr_per_channel"),
+    *("baseline_copy_last_past_psnr", "baseline_copy_last_past_psnr_per_channel"),
+    *("baseline_copy_previous_truth_psnr", "baseline_copy_previous_truth_psnr_per_channel"),
+}
+CURVE = "baseline_copy_last_past_psnr_per_frame"
+SUMMARY = BESIDE | BASELINES | {CURVE}
+RECORD = SUMMARY | {
+    *("kl", "active_units", "latent_dimensions", "model", "data", "config", "whole", "selection", "protocol")
+}
+
+
+def curve(errors: tuple[list[list[float]], ...], kind: int = 0) -> list[float]:
+    return mean_of([psnrs(e)[kind] for e in errors])
+
+
+def test_every_number_of_a_record_of_robot_pushing() -> None:
+    told: list[tuple[int, int]] = []
+    scores = score_split(loaded(), DATA, progress=lambda *now: told.append(now))
+    assert scores.keys() == RECORD | {"sequences", "posterior", "other_actions", "listening_gap_psnr"}
+    for kind, key in enumerate(("psnr", "psnr_per_channel")):
+        assert scores[f"{key}_per_frame"] == pytest.approx(curve(OWN, kind), abs=1e-3)
+        assert scores[f"{key}_mean"] == pytest.approx(np.mean(curve(OWN, kind)), abs=1e-3)
+        copies = {
+            "first": ([[0.4] * 3, [0.6] * 3, [0.8] * 3], [[0.0] * 3] * 3),  # frame 0 of a is black, its 3rd 0.4
+            "last_past": ([[0.2] * 3, [0.4] * 3, [0.6] * 3], [[0.0] * 3] * 3),
+            "previous_truth": ([[0.2] * 3] * 3, [[0.0] * 3] * 3),
+        }
+        for name, errors in copies.items():
+            assert scores[f"baseline_copy_{name}_{key}"] == pytest.approx(np.mean(curve(errors, kind)), abs=1e-3)
+    assert scores[CURVE] == pytest.approx(curve(([[0.2] * 3, [0.4] * 3, [0.6] * 3], [[0.0] * 3] * 3)), abs=1e-3)
+    assert scores["mse_mean"] == pytest.approx(np.mean(np.square(OWN)), abs=1e-7)
+    assert scores["temporal_difference_error_mean"] == pytest.approx((0.13 / 3 + 0.03) / 2, abs=1e-6)
+    a, b = scores["sequences"]
+    assert (a["name"], b["name"]) == ("a", "b")
+    assert a.keys() == b.keys() == (SUMMARY | {"name"}) - {"psnr_per_channel_per_frame", "ssim_per_frame", CURVE}
+    assert a["psnr_per_frame"] == pytest.approx(psnrs(OWN[0])[0], abs=1e-3)
+    assert b["psnr_per_channel_mean"] == pytest.approx(np.mean(psnrs(OWN[1])[1]), abs=1e-3)
+    # z = 1 in each step of the posterior, and KL and activity are those of the constants
+    assert scores["posterior"].keys() == scores["other_actions"].keys() == BESIDE
+    drawn = growing(0.11, 0.12, 0.2), growing(0.13, 0.13, 0.13)
+    assert scores["posterior"]["psnr_per_frame"] == pytest.approx(curve(drawn), abs=1e-3)
+    assert scores["kl"] == pytest.approx(20)
+    assert (scores["active_units"], scores["latent_dimensions"]) == (0, 1)
+    assert scores["other_actions"]["psnr_per_frame"] == pytest.approx(curve(SWAPPED), abs=1e-3)
+    gap = np.mean(curve(OWN)) - np.mean(curve(SWAPPED))
+    assert gap > 10 and scores["listening_gap_psnr"] == pytest.approx(gap, abs=1e-3)
+    assert scores["model"] == {"name": "svg-fp", "parameters": 9, "minutes": 2.5}
+    assert (scores["data"], scores["whole"], scores["selection"]) == ("there/tiny", True, {"chosen": "unknown"})
+    assert scores["config"] == settings.to_table(config())
+    # own and other actions side by side, then the posterior
+    assert told == [(i, 2 * PREDICTED) for i in range(1, 2 * PREDICTED + 1)]
+
+
+def test_ssim_of_flat_frames_is_their_luminance_s() -> None:
+    """0.5 beside 0.4: (2 * 0.5 * 0.4 + 0.01^2) / (0.5^2 + 0.4^2 + 0.01^2)."""
+    data = replace(DATA, splits={"val": (clip("c", 2, 0, (0.1, 0.1, 0.1)),)})
+    scores = score_split(loaded(), data, frames=3)
+    assert scores["ssim_per_frame"] == pytest.approx([0.4001 / 0.4101], abs=1e-5)
+    assert scores["ssim_mean"] == pytest.approx(0.4001 / 0.4101, abs=1e-5)
+    assert scores["psnr_mean"] == pytest.approx(20, abs=1e-3)
+    assert scores["whole"] is False and scores.keys() == RECORD | {"posterior"}, "one clip has no others' actions"
+
+
+def test_shuffled_actions_are_scored_with_their_best_beside_the_own() -> None:
+    """As the clips with each other's tracks, sample by sample."""
+    shuffled = score_split(loaded(), DATA, "val", "prior", samples=3, shuffle_actions=True, seed=1)
+    tracks = [c.tracks for c in CLIPS]
+    other = tuple(replace(c, tracks=t) for c, t in zip(CLIPS, reversed(tracks), strict=True))
+    swapped = score_split(loaded(), replace(DATA, splits={"val": other}), "val", "prior", samples=3, seed=1)
+    assert shuffled["best"].keys() == BESIDE | {"samples"}
+    assert shuffled["best"]["samples"] == swapped["best"]["samples"]
+    for part, key in ((None, "psnr_per_frame"), ("best", "psnr_per_frame"), ("best", "mse_mean")):
+        a, b = (s if part is None else s[part] for s in (shuffled, swapped))
+        assert a[key] == pytest.approx(b[key], abs=1e-3)
+    own = score_split(loaded(), DATA, "val", "prior", samples=3, seed=1)
+    assert shuffled["own_actions"]["psnr_mean"] == pytest.approx(own["psnr_mean"], abs=1e-3)
+    assert shuffled["listening_gap_psnr"] == pytest.approx(own["psnr_mean"] - swapped["psnr_mean"], abs=1e-3)
+    assert shuffled.keys() == RECORD | {"sequences", "best", "posterior", "own_actions", "listening_gap_psnr"}
+    # each sample has the noise of its own seed, and the score is the mean over samples
+    curves = []
+    for sample in range(3):
+        seed = rng.seed_of(1, "sample", sample) if sample else 1
+        for row, errors in enumerate(((0.01, 0.02, 0.1), (0.03, 0.03, 0.03))):
+            z = [rng.normal((1, 1, 1), seed, "rollout", row, t).item() / 10 for t in range(PAST, LENGTH)]
+            curves.append(psnrs([[k * e + sum(z[:k]) for e in errors] for k in range(1, 4)])[0])
+    assert own["psnr_per_frame"] == pytest.approx(mean_of(curves), abs=1e-2)
+
+
+def test_every_latent_stands_beside_the_one_that_was_asked_for() -> None:
+    scores = score_split(loaded(), DATA, every_latent=True)
+    assert scores.keys() >= {"by_latent", "latents"}
+    assert list(scores["by_latent"]) == ["prior-mean", "prior", "posterior"]
+    assert scores["by_latent"]["prior-mean"]["psnr_mean"] == pytest.approx(scores["psnr_mean"])
+    assert scores["by_latent"]["posterior"] == scores["posterior"]
+    assert scores["by_latent"]["prior"].keys() == BESIDE
+    told = scores["latents"]
+    assert told["kl"] == pytest.approx(20)
+    assert (told["dimensions"], told["shape"], told["frames"]) == (1, [1, 1, 1], 2 * (LENGTH - 1))
+    assert "zero" in score_split(loaded(), DATA, "val", "prior", every_latent=True)["by_latent"]
+
+
+def poses(*names: str) -> VideoData:
+    """Black clips whose poses are a fifth, which is added in each step."""
+    tracks = {"pose": np.full((LENGTH, 3, 8, 16), FIFTH, np.uint8)}
+    frames = np.zeros((LENGTH, 3, 8, 16), np.uint8)
+    return VideoData("dance", "dance", 25, Path("d"), {"val": tuple(Sequence(n, frames, tracks) for n in names)})
+
+
+class AddsPose(Adds):
+    def encode_condition(self, condition: Tensor | None, like: Tensor) -> Tensor:
+        assert condition is not None
+        return condition.mean((-2, -1))
+
+
+def test_dance_has_nothing_beside_its_score() -> None:
+    """And no z from the truth, although there is a posterior."""
+    chosen = settings.resolve({"data": {"size": [8, 16]}})
+    scores = score_split(loaded(AddsPose(), chosen, meta={}), poses("a", "b"))
+    assert scores.keys() == RECORD | {"sequences"}
+    assert scores["psnr_per_frame"] == pytest.approx([decibels(k / 5) for k in range(1, 5)], abs=1e-3)
+    assert scores["model"] == {"name": "pose-cvae", "parameters": 9, "minutes": None}
+    assert (scores["protocol"]["step"], scores["protocol"]["actions"]) == (0, "none")
+    with pytest.raises(UsageError, match="is a pose-cvae that is not conditioned on actions") as caught:
+        score_split(loaded(AddsPose(), chosen), poses("a", "b"), shuffle_actions=True)
+    assert caught.value.hint == "Leave out --shuffle-actions."
+
+
+# --- the protocol ------------------------------------------------------------------------------------
+
+ORDINARY = {
+    "dataset": "tiny",
+    "split": "validate",
+    "sequences": ("a", "b"),
+    "size": "64x64",
+    "past": 2,
+    "future": 3,
+    "condition": "actions (source)",
+    "actions": "own",
+    "latent": "zero",
+    "samples": 1,
+    "seed": 0,
+    "weights": "raw",
+    "weights_available": "raw",
+    "batch_norm": "none",
+    "checkpoint": "abc",
+    "step": 7,
+    "version": vidcvae.__version__,
+    "precision": "float32",
+    "clips": "every sequence, from its frame 0",
+    "given_frames_counted": False,
+    "reduce": "mean",
+    "best": "of each sequence the sample of the highest mean PSNR over its predicted frames",
+    "data_range": "0..1",
+    "quantised": False,
+    "averaging": "mean of the scores of all predicted frames of all sequences",
+    "psnr": "per frame, from the squared error over all its channels",
+    "psnr_per_channel": "mean of the PSNRs of a frame's channels (Finn 2016)",
+    "ssim": "Wang 2004: 11x11 Gaussian window, sigma 1.5, full windows only",
+    "temporal_difference_error": "mean of |change of the prediction - change of the truth|, from frame to frame",
+}
+
+
+def test_the_ordinary_protocol_is_word_for_word_what_records_hold() -> None:
+    """Records of older versions are compared with these words."""
+    found = score_split(loaded(), DATA)["protocol"]
+    digest = found.pop("data_digest")
+    assert found == ORDINARY
+    assert digest == score_split(loaded(), DATA, frames=4)["protocol"]["data_digest"], "of the whole clips"
+    assert protocol_of(loaded(), DATA).data_digest == digest
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "told"),
+    [
+        ({}, {"frames": 4}, {"future": 2}),
+        ({}, {"latent": "prior", "samples": 2, "seed": 5}, {"latent": "prior", "samples": 2, "seed": 5}),
+        ({}, {"shuffle_actions": True}, {"actions": "of other clips"}),
+        ({"chosen": config("none")}, {"frames": 5}, {"condition": "none", "actions": "none"}),
+        ({"chosen": config(ema=0.9)}, {}, {"weights_available": "raw, ema"}),
+        ({"chosen": config(ema=0.9), "weights": "ema"}, {}, {"weights": "ema", "weights_available": "raw, ema"}),
+        ({"weights": "ema"}, {}, {"weights": "ema", "weights_available": "ema"}),
+        ({"dtype": torch.bfloat16}, {}, {"precision": "bfloat16"}),
+        ({"model": nn.Sequential(nn.BatchNorm2d(3))}, {}, {"batch_norm": "running"}),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_the_ordinary_is_told(parts: dict[str, Any], options: dict[str, Any], told: Any) -> None:
+    found = protocol_of(loaded(**parts), DATA, "val", **options)
+    assert {key: getattr(found, key) for key in ORDINARY} == ORDINARY | told
+    assert protocol_of(replace(loaded(**parts), batch_stats=True), DATA, "val", **options).batch_norm == "batch"
+
+
+def test_the_networks_run_in_the_precision_of_the_model_and_everything_on_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given, **named: seen.append(named["device"]) or real(*given, **named)
+
+    for name in ("measure", "measure_latents"):
+        monkeypatch.setattr(score, name, watched(getattr(score, name)))
+    model, device = Adds(), torch.device("cpu", 0)
+    score_split(loaded(model, dtype=torch.bfloat16), DATA, device=device)
+    assert seen == [device, device] and model.kinds == {torch.bfloat16}
+
+
+# --- what is refused ---------------------------------------------------------------------------------
+
+
+def test_the_frames_to_score_are_from_one_to_all_that_follow_the_given() -> None:
+    for frames, count in ((3, 1), (5, 3)):
+        assert len(score_split(loaded(), DATA, frames=frames)["psnr_per_frame"]) == count
+    for frames in (1, 2, 6):
+        with pytest.raises(UsageError, match=rf"cannot score {frames} frames of sequence a: it has 5, of which 2 are"):
+            score_split(loaded(), DATA, frames=frames)
+    chosen = replace(DATA, splits={"val": (CLIPS[0], clip("short", 0, 0, (0.1,) * 3, 4))})
+    with pytest.raises(UsageError, match="of sequence short: it has 4, of which 2 are given") as caught:
+        score_split(loaded(), chosen, frames=5)
+    assert "Choose --future between 1 and 2 (--frames" in caught.value.hint
+
+
+def test_hints_name_what_there_is() -> None:
+    with pytest.raises(UsageError) as caught:
+        score_split(loaded(), DATA, "val", "none")  # type: ignore[arg-type]
+    assert caught.value.hint == "Choose one of zero, prior-mean, prior, posterior."
+    with pytest.raises(UsageError, match="2 samples are draws from the prior, but z is posterior") as caught:
+        score_split(loaded(), DATA, "val", "posterior", samples=2)
+    assert caught.value.hint == "Use --latent prior."
+    small = replace(DATA, splits={"val": (Sequence("s", np.zeros((5, 3, 8, 16), np.uint8)),)})
+    with pytest.raises(DataError, match="the frames of there/tiny are 8x16, but this model makes 64x64") as caught:
+        score_split(loaded(), small)
+    assert "--size" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_the_number_that_is_not_finite_is_named_with_the_command_that_checks(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = score._summary
+    monkeypatch.setattr(score, "_summary", lambda *given: summary(*given) | {"ssim_mean": number})
+    with pytest.raises(DataError, match=rf"weights of x\.safetensors make a ssim_mean of {number}\.") as caught:
+        score_split(loaded(), DATA)
+    assert caught.value.hint == "Check them: vidcvae checkpoint verify x.safetensors"
+
+
+def test_another_past_is_another_model_with_the_same_weights_and_the_record_has_the_trained_config() -> None:
+    chosen = config()
+    given = loaded(build_model(chosen), chosen)
+    assert with_past(given, PAST) is given
+    other = with_past(given, 3)
+    assert other.config == config(past=3) and other.model is not given.model and not other.model.training
+    for (name, a), b in zip(given.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    scores = score_split(given, DATA, past=3)
+    assert scores["config"] == settings.to_table(chosen)
+    assert (scores["protocol"]["past"], scores["protocol"]["future"], scores["whole"]) == (3, 2, True)
+    with pytest.raises(UsageError, match="a pose-cvae starts from one given frame, not from 3") as caught:
+        with_past(replace(given, config=settings.resolve()), 3)
+    assert caught.value.hint == "Leave out --past."
+
+
+def test_the_best_of_a_run_is_told_to_be_chosen(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    best = loaded(run=run, path=run.checkpoints / "best.safetensors")
+    digest = protocol_of(best, DATA).data_digest
+    told = {"split": "validate", "data_digest": digest, "metric": "ssim_zero", "count": 4}
+    whole = {"chosen": "best", "of": 4, "metric": "ssim_zero", "split": "validate", "on_scored_data": True}
+    assert score_split(replace(best, meta={"validation": told}), DATA)["selection"] == whole
+    assert score_split(replace(best, path=run.checkpoints / "last.safetensors"), DATA)["selection"] == {
+        "chosen": "last"
+    }
