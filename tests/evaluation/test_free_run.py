@@ -72,6 +72,16 @@ def test_rows_of_means_have_no_noise_and_ways_of_a_sample_share_theirs() -> None
     assert not free_run._noise_for(ways[:1], (2,), 3, [5, 6], "cpu")(4).any()
 
 
+def test_nothing_is_drawn_for_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a sample that no way draws."""
+    asked: list[int] = []
+    monkeypatch.setattr(free_run, "sequence_noise", lambda shape, seed, *_: asked.append(seed) or torch.zeros)
+    free_run._noise_for([Way("zero"), Way("prior-mean", 1)], (2,), 3, [5, 6], "cpu")
+    assert asked == []
+    free_run._noise_for([Way("zero", 1), Way("prior", 2)], (2,), 3, [5, 6], "cpu")
+    assert asked == [rng.seed_of(3, "sample", 2)]
+
+
 # --- runs that can be worked out by hand ---------------------------------------------------------------
 
 

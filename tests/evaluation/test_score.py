@@ -285,3 +285,17 @@ def test_summaries_have_their_own_keys() -> None:
     (found,) = summaries({Way("zero"): [long]}, [_sequence("a", 3, 0)]).values()
     assert found.keys() == keys | {"psnr_first_50", "psnr_last_50"}
     assert (found["psnr_first_50"], found["psnr_last_50"]) == (24.5, 74.5)
+
+
+def test_tables_that_do_not_belong_together_are_no_score() -> None:
+    """A sequence too few in one of the ways, a name too many, a column too few: never a score of what is left."""
+    table, ways = torch.zeros(2, len(score.COLUMNS)), [Way("prior"), Way("prior", 1)]
+    unequal = {ways[0]: [table], ways[1]: [table, table]}
+    for wrong in (
+        lambda: score._mean_of(unequal, ways),
+        lambda: score._best_of(unequal, ways),
+        lambda: score._summary([table, table], ["a", "b", "c"]),
+        lambda: score._means(table[:, :-1]),
+    ):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            wrong()

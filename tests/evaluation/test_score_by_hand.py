@@ -287,7 +287,8 @@ def test_the_ordinary_protocol_is_word_for_word_what_records_hold() -> None:
     digest = found.pop("data_digest")
     assert found == ORDINARY
     assert digest == score_split(loaded(), DATA, frames=4)["protocol"]["data_digest"], "of the whole clips"
-    assert protocol_of(loaded(), DATA).data_digest == digest
+    protocol = protocol_of(loaded(), DATA)
+    assert protocol.data_digest == digest and hash(protocol), "which nothing changes once it is told"
 
 
 @pytest.mark.parametrize(
