@@ -220,7 +220,7 @@ def test_what_cannot_be_scored_is_refused_with_the_way_out() -> None:
 def test_weights_that_are_not_numbers_are_no_score() -> None:
     model = Average()
     model.share.data.fill_(math.nan)
-    with pytest.raises(DataError, match=r"x.safetensors make frames that are not finite"):
+    with pytest.raises(DataError, match=r"x\.safetensors make frames that are not finite numbers\."):
         score_split(_loaded(model), _data(_sequence("val/0", 4, 0)))
 
 

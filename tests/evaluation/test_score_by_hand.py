@@ -197,6 +197,9 @@ def test_shuffled_actions_are_scored_with_their_best_beside_the_own() -> None:
     assert shuffled["own_actions"]["psnr_mean"] == pytest.approx(own["psnr_mean"], abs=1e-3)
     assert shuffled["listening_gap_psnr"] == pytest.approx(own["psnr_mean"] - swapped["psnr_mean"], abs=1e-3)
     assert shuffled.keys() == RECORD | {"sequences", "best", "posterior", "own_actions", "listening_gap_psnr"}
+    told = {"samples": 3, "seed": 1, "latent": "prior", "actions": "of other clips"}
+    assert {key: shuffled["protocol"][key] for key in told} == told
+    assert "best" in score_split(loaded(), DATA, "val", "prior", samples=2)
     # each sample has the noise of its own seed, and the score is the mean over samples
     curves = []
     for sample in range(3):
@@ -244,6 +247,10 @@ def test_dance_has_nothing_beside_its_score() -> None:
     with pytest.raises(UsageError, match="is a pose-cvae that is not conditioned on actions") as caught:
         score_split(loaded(AddsPose(), chosen), poses("a", "b"), shuffle_actions=True)
     assert caught.value.hint == "Leave out --shuffle-actions."
+
+
+def test_a_model_without_conditions_has_no_others_actions() -> None:
+    assert score_split(loaded(chosen=config("none")), DATA).keys() == RECORD | {"sequences", "posterior"}
 
 
 # --- the protocol ------------------------------------------------------------------------------------
@@ -373,7 +380,7 @@ def test_another_past_is_another_model_with_the_same_weights_and_the_record_has_
     assert other.config == config(past=3) and other.model is not given.model and not other.model.training
     for (name, a), b in zip(given.model.state_dict().items(), other.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    scores = score_split(given, DATA, past=3)
+    scores = score_split(given, replace(DATA, splits={"val": CLIPS[:1]}), past=3)
     assert scores["config"] == settings.to_table(chosen)
     assert (scores["protocol"]["past"], scores["protocol"]["future"], scores["whole"]) == (3, 2, True)
     with pytest.raises(UsageError, match="a pose-cvae starts from one given frame, not from 3") as caught:
