@@ -176,12 +176,6 @@ def test_wrong_input_is_one_sentence_and_makes_nothing(cli: Cli, phone: Path, cl
     assert done.code == 2 and "is not an empty folder" in done.err
 
 
-def test_without_pyav_it_says_what_to_install(cli: Cli, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    done = cli("dataset", "import", "video", phone, "--keypoints", "coco.json", "-o", "out")
-    assert done.code == 2 and "needs PyAV" in done.err and "pip install 'vidcvae[video]'" in done.err
-
-
 def test_estimate_says_what_to_install_and_what_to_make(cli: Cli, phone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     done = cli("dataset", "import", "video", phone, "--estimate", "-o", "out")

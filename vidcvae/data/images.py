@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,10 +22,15 @@ from vidcvae.errors import DataError
 
 # An 8K frame has 7680 x 4320. Larger images are refused undecoded: a PNG of 200 kB can be one, and fill the memory.
 MAX_PIXELS = 8192 * 4320
+MAX_GIF_FRAMES = 20_000  # that are read; a few kilobytes can declare any number
 _END = b"IEND\xaeB`\x82"  # the last chunk's name and checksum
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those whose values convert to 8-bit RGB without a guess
+
+
+class OtherFormatError(DataError):
+    """A file is none of the formats that were asked for."""
 
 
 def open_image(path: Path) -> Image.Image:
@@ -75,7 +81,7 @@ def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
         raise DataError(f"{path} is too large for a frame (over {MAX_PIXELS:,} pixels).") from None
     except UnidentifiedImageError:
         wanted = f"a {forms[0]} image" if len(forms) == 1 else f"an image ({', '.join(forms)})"
-        raise DataError(f"{path} is {_what_instead(path)}, not {wanted}.") from None
+        raise OtherFormatError(f"{path} is {_what_instead(path)}, not {wanted}.") from None
     # Pillow's parsers raise whatever their unpacking met: OSError, SyntaxError, struct.error, ..
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
@@ -86,6 +92,26 @@ def refuse_too_large(image: Image.Image) -> None:
     """Raise Pillow's ``DecompressionBombError`` for more pixels than a frame has. A frame of a GIF can enlarge it."""
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"over {MAX_PIXELS:,} pixels")
+
+
+def gif_frames(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
+    """Each frame of an ``opened`` GIF, to be used before the next one, and the milliseconds it says it is shown for.
+
+    Raises whatever Pillow met in a damaged frame; the frames before that one have come by then.
+    """
+    for index in itertools.count():
+        try:
+            image.seek(index)
+        except EOFError:
+            return
+        refuse_too_large(image)
+        yield image, round(image.info.get("duration", 0))
+
+
+def unit_of_time(milliseconds: Sequence[int]) -> int | None:
+    """The shortest of a GIF's durations if all are multiples of it: Pillow and others merge equal neighbours."""
+    unit = min(milliseconds)
+    return unit if unit > 0 and not any(duration % unit for duration in milliseconds) else None
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

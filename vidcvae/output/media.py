@@ -16,22 +16,23 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import GifImagePlugin, Image
-from torch import Tensor
+from PIL import Image
 
 from vidcvae.data import images
 from vidcvae.errors import DataError, UsageError, did_you_mean
-from vidcvae.own_clips.footage import import_av
 from vidcvae.storage import durable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Frame = np.ndarray  # uint8 (3, H, W)
 Add = Callable[[Frame], None]
 Gaps = Literal["refuse", "fill", "skip"]
 
-MAX_GIF_FRAMES, MAX_GIF_PIXELS = 20_000, 4 << 30  # that are read; a few kilobytes can declare any number
+MAX_GIF_PIXELS = 4 << 30  # that are read as poses, which are held all at once
 KEPT_COLOURS, KEPT_SHARE = 64, 1e-3  # how many colours of a GIF stay exact: those of at least this share of its pixels
 PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
 
@@ -45,11 +46,18 @@ def to_bytes(frames: Tensor) -> np.ndarray:
 def on_disk(shape: tuple[int, ...]) -> np.ndarray:
     """An array of uint8 for any number of frames: in a file without a name, which goes when the array goes."""
     size = math.prod(shape)
+    with _room(size), tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
+            os.posix_fallocate(file.fileno(), 0, size)
+        frames = np.memmap(file, np.uint8, "w+", shape=shape)
+    return frames
+
+
+@contextlib.contextmanager
+def _room(size: int) -> Iterator[None]:
+    """Say what to do where the system has no room for ``size`` bytes of frames in a temporary file."""
     try:
-        with tempfile.TemporaryFile() as file:
-            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
-                os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, np.uint8, "w+", shape=shape)
+        yield
     except OSError as error:
         raise DataError(
             f"cannot keep {size / 1e6:,.0f} MB of frames in {tempfile.gettempdir()}: {error.strerror}.",
@@ -74,8 +82,6 @@ def check_target(target: Path, fps: float) -> None:
         raise UsageError(f"{target} is a folder, but a {kind.upper()} is a file.", "Choose another name.")
     if kind == "gif" and fps > 100:
         raise UsageError(f"a GIF cannot show {fps:g} frames a second, only 100.", "Choose a lower --fps, or .mp4.")
-    if kind == "mp4":
-        import_av("writing MP4", ", or choose a name in .gif")
     durable.check_writable(target)
 
 
@@ -138,23 +144,54 @@ def _record_folder(target: Path, fps: float) -> Iterator[Add]:
 
 @contextlib.contextmanager
 def _record_gif(target: Path, fps: float) -> Iterator[Add]:
-    # The palette is shared by all frames, so it waits for the last one; compressed, the frames wait in little space
-    waiting: list[bytes] = []
-    shapes: list[tuple[int, ...]] = []
+    # The palette is shared by all frames, so it waits for the last one; until then the frames wait on the disk
+    ends, shape = [0], (3, 0, 0)
+    with tempfile.TemporaryFile() as waiting:
 
-    def add(frame: Frame) -> None:
-        waiting.append(zlib.compress(frame.tobytes(), 1))
-        shapes.append(frame.shape)
+        def add(frame: Frame) -> None:
+            nonlocal shape
+            data, shape = zlib.compress(frame.tobytes(), 1), frame.shape
+            ends.append(ends[-1] + len(data))
+            with _room(ends[-1]):
+                waiting.write(data)
+                waiting.flush()
 
-    yield add
+        yield add
 
-    def frame_at(index: int) -> Frame:
-        return np.frombuffer(zlib.decompress(waiting[index]), np.uint8).reshape(shapes[index])
+        def frame_at(index: int) -> Frame:
+            waiting.seek(ends[index])
+            data = zlib.decompress(waiting.read(ends[index + 1] - ends[index]))
+            return np.frombuffer(data, np.uint8).reshape(shape)
 
-    palette = _palette(frame_at(i) for i in spread(len(waiting), max(1, PALETTE_PIXELS * 3 // int(np.prod(shapes[0])))))
-    with durable.writing(target) as file:
-        for part in _gif_parts((frame_at(i) for i in range(len(waiting))), palette, fps):
-            file.write(part)
+        count = len(ends) - 1
+        palette = _palette(frame_at(i) for i in spread(count, max(1, PALETTE_PIXELS * 3 // math.prod(shape))))
+        with durable.writing(target) as file:
+            _encode_gif(file, map(frame_at, range(count)), [round(i * 100 / fps) for i in range(count + 1)], palette)
+
+
+def _encode_gif(file: durable.Writer, frames: Iterable[Frame], ticks: list[int], palette: Image.Image) -> None:
+    """``ticks``: when each frame begins, and the last one ends, in 1/100 s, so that rounding does not add up.
+
+    imageio and Pillow merge equal neighbours, so that counts no longer agree with the video, and hold all frames in
+    memory; FFmpeg's encoder, which imageio gives no palette to, writes each frame as it comes, cut to what changed.
+    """
+    import av
+
+    colours = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
+    known = np.frombuffer(bytes(palette.getpalette() or []), np.uint8).reshape(-1, 3)
+    colours[: len(known), 1:] = known
+    with av.open(file, "w", format="gif", options={"final_delay": str(ticks[-1] - ticks[-2])}) as container:
+        stream = container.add_stream("gif", rate=100)
+        stream.pix_fmt = "pal8"
+        for tick, frame in zip(ticks, frames, strict=False):
+            image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+            indices = np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE))
+            picture = av.VideoFrame.from_ndarray((indices, colours), format="pal8")  # type: ignore[arg-type]
+            picture.pts, picture.time_base = tick, Fraction(1, 100)
+            if not stream.codec_context.is_open:  # the first frame
+                stream.width, stream.height = image.size
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -182,61 +219,24 @@ def _palette(frames: Iterable[Frame]) -> Image.Image:
     return palette
 
 
-def _gif_parts(frames: Iterable[Frame], palette: Image.Image, fps: float) -> Iterator[bytes]:
-    """A GIF89a file piece by piece: one image block a frame, cut to what changed.
-
-    Pillow's own ``save_all`` merges equal neighbours into one longer frame, so that counts and times no longer
-    agree with the video; here a frame that changes nothing is a block of one pixel.
-    """
-    colours = bytes(palette.getpalette() or [])[: 3 * 256].ljust(3 * 256, b"\0")
-    before: np.ndarray | None = None
-    for index, frame in enumerate(frames):
-        picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
-        picture = picture.quantize(palette=palette, dither=Image.Dither.NONE)
-        current = np.asarray(picture)
-        left, top, right, bottom = (0, 0, *picture.size)
-        if before is None:
-            yield b"GIF89a" + right.to_bytes(2, "little") + bottom.to_bytes(2, "little") + b"\xf7\0\0" + colours
-            yield b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"  # play for ever
-        else:
-            left, top, right, bottom = _changed(current != before)
-        before = current
-        # Times are in 1/100 s: each frame's end is rounded, so that errors do not add up
-        ticks = round((index + 1) * 100 / fps) - round(index * 100 / fps)
-        blocks = GifImagePlugin.getdata(picture.crop((left, top, right, bottom)), (left, top), duration=ticks * 10)
-        yield b"".join(blocks)
-    yield b";"
-
-
-def _changed(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """left, top, right, bottom around what is true in ``mask`` (H, W); one pixel if nothing is."""
-    if not mask.any():
-        return 0, 0, 1, 1
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 @contextlib.contextmanager
 def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
     """H.264 in yuv420p, which every player shows; it needs even sides, so odd ones repeat their last row or column."""
-    av = import_av("writing MP4")
+    import imageio.v3 as iio
+
     encoded = io.BytesIO()  # an MP4's index is written last, at its front
-    with av.open(encoded, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.pix_fmt = "yuv420p"
-        # said, not left to be guessed: players take large pictures for BT.709, and PyAV converts by BT.601
-        stream.codec_context.colorspace = av.video.reformatter.Colorspace.SMPTE170M
-        stream.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
-        stream.options = {"crf": "16", "preset": "medium"}
+    with iio.imopen(encoded, "w", plugin="pyav", extension=".mp4", container="mp4") as video:
+        video.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+        # The colours are said, not left to be guessed: players take large pictures for BT.709, PyAV converts by BT.601
+        colours = {"colorspace": "bt470bg", "color_range": "tv"}
+        stream: Any = video._video_stream  # imageio has no way of its own to give an encoder options
+        stream.options = {"crf": "16", "preset": "medium", **colours}
 
         def add(frame: Frame) -> None:
             even = np.pad(frame.transpose(1, 2, 0), [(0, side % 2) for side in frame.shape[1:]] + [(0, 0)], mode="edge")
-            if not stream.codec_context.is_open:  # the first frame
-                stream.height, stream.width = even.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+            video.write_frame(even)
 
         yield add
-        container.mux(stream.encode(None))
     durable.write_bytes(target, encoded.getvalue())
 
 
@@ -305,17 +305,15 @@ def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
     frames: list[Frame] = []
     durations: list[int] = []
     seen = 0
-    with images.opened(path, "GIF") as (image, _), contextlib.suppress(EOFError):  # raised behind the last frame
-        while True:
-            image.seek(len(frames))
-            images.refuse_too_large(image)
-            seen += image.width * image.height
-            if len(frames) == MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
+    with images.opened(path, "GIF") as (image, _):
+        for frame, milliseconds in images.gif_frames(image):
+            seen += frame.width * frame.height
+            if len(frames) == images.MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
                 raise DataError(f"{path} is too long: of its size, {len(frames):,} frames are read.", _POSES)
-            frames.append(images.pixels(image, size))
-            durations.append(round(image.info.get("duration", 0)))
-    unit = min(durations)
-    repeats = [d // unit for d in durations] if unit > 0 and not any(d % unit for d in durations) else [1] * len(frames)
-    if sum(repeats) > MAX_GIF_FRAMES:
+            frames.append(images.pixels(frame, size))
+            durations.append(milliseconds)
+    unit = images.unit_of_time(durations)
+    repeats = [duration // unit if unit else 1 for duration in durations]
+    if sum(repeats) > images.MAX_GIF_FRAMES:
         raise DataError(f"{path} is too long: its times tell of {sum(repeats):,} frames.", _POSES)
     return np.repeat(np.stack(frames), repeats, axis=0)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from vidcvae import reading
 from vidcvae.data import images
-from vidcvae.errors import DataError, UsageError, typed
+from vidcvae.errors import DataError, typed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MAX_GIF_FRAMES = 20_000  # a few kilobytes can declare any number
-_GIF_SECONDS = 0.1  # what browsers make of a frame that is to last for 0 or 1 hundredth
+_GIF_MILLISECONDS = 100  # what browsers make of a frame that is to last for 0 or 1 hundredth of a second
 _SLACK = 0.5  # seconds by which an intact file may end before its header says, where that does not count frames
 
 # (a, b, c, d) of a display matrix, a picture's (x, y) going to (ax + cy, bx + dy), and what Pillow calls it
@@ -53,17 +52,6 @@ class Pictures:
     numbers: tuple[int, ...] | None = None
 
 
-def import_av(purpose: str, instead: str = "") -> Any:
-    """PyAV, or a ``UsageError`` that says how to get it."""
-    try:
-        import av
-    except ImportError:
-        raise UsageError(
-            f"{purpose} needs PyAV, which is not installed.", f"pip install 'vidcvae[video]'{instead}"
-        ) from None
-    return av
-
-
 # --- videos ----------------------------------------------------------------------------------------
 
 
@@ -80,9 +68,10 @@ def open_clip(kind: str, path: Path, rate: float) -> Pictures:
 def open_video(path: Path) -> Pictures:
     """The first video stream of ``path``; frames are shown when their time stamps say, turned as the file says.
 
-    Raises ``UsageError`` without PyAV, ``DataError`` if the file is missing or holds no video that can be read.
+    Raises ``DataError`` if the file is missing or holds no video that can be read.
     """
-    av = import_av("reading a video", ", or make a folder of its frames: vidcvae dataset import frames DIR")
+    import av
+
     if not path.exists():
         raise DataError(f"there is no video {path}.", "Name a file such as dance.mp4.")
     try:
@@ -155,55 +144,42 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def open_gif(path: Path) -> Pictures:
     """The frames of a GIF, each shown for as long as it says; raises ``DataError`` if it is none."""
+    if not path.exists():
+        raise DataError(f"there is no GIF {path}.", "Name a file such as dance.gif.")
+    durations: list[int] = []
     try:
-        file = reading.open_file(path)
-        image = Image.open(file, formats=("GIF",))
-        if image.width * image.height > images.MAX_PIXELS:
-            raise DataError(f"{path} is too large for a frame (over {images.MAX_PIXELS:,} pixels).")
-    except FileNotFoundError:
-        raise DataError(f"there is no GIF {path}.", "Name a file such as dance.gif.") from None
-    except UnidentifiedImageError:
+        with images.opened(path, "GIF") as (image, _):
+            for _, milliseconds in itertools.islice(images.gif_frames(image), images.MAX_GIF_FRAMES):
+                durations.append(_shown(milliseconds))
+    except images.OtherFormatError:
         raise DataError(f"{path} is no GIF.", f"A video: {typed('dataset', 'import', 'video', path)}") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path} cannot be read ({error}).", "Name a file such as dance.gif.") from None
-    durations = _gif_durations(image)
-    # Pillow and others merge equal neighbours into one longer frame: the shortest then is the unit of time
-    unit = min(durations, default=0.0)
-    even = unit > 0 and all(math.isclose(d / unit, round(d / unit), abs_tol=1e-6) for d in durations)
-    return Pictures(path, _gif_frames(file, image, durations), len(durations), 1 / unit if even else None)
+    except DataError:
+        if not durations:  # else the frames before the damage are kept
+            raise
+    unit = images.unit_of_time(durations)
+    return Pictures(path, _gif_frames(path), len(durations), 1000 / unit if unit else None)
 
 
-def _gif_durations(image: Any) -> list[float]:
-    """Seconds of each frame, as far as they can be read."""
-    durations: list[float] = []
-    with contextlib.suppress(Exception):  # the end of the file, or whatever a parser met in a damaged one
-        while len(durations) < MAX_GIF_FRAMES:
-            image.seek(len(durations))
-            images.refuse_too_large(image)
-            milliseconds = image.info.get("duration", 0)
-            durations.append(milliseconds / 1000 if milliseconds > 10 else _GIF_SECONDS)
-    return durations
+def _shown(milliseconds: int) -> int:
+    return milliseconds if milliseconds > 10 else _GIF_MILLISECONDS
 
 
-def _gif_frames(file: BinaryIO, image: Any, durations: list[float]) -> Iterator[tuple[float, Image.Image]]:
-    now = 0.0
-    with file, image:
-        for index, duration in enumerate([*durations, 0.0]):
-            try:
-                image.seek(index)
-                images.refuse_too_large(image)
-                picture = on_white(image)
-            except EOFError:
-                break
-            except Exception as error:
-                raise BrokenOff(str(error)) from None
-            yield now, picture
-            now += duration
-        if len(durations) == MAX_GIF_FRAMES:
-            raise BrokenOff(f"of a GIF, {MAX_GIF_FRAMES:,} frames are read")
-        file.seek(-min(16, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        if not file.read().rstrip(b"\0").endswith(b";"):
-            raise BrokenOff("the end of the file is missing")
+def _gif_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
+    now, broken = 0, ""
+    with images.opened(path, "GIF") as (image, file):
+        try:
+            for index, (frame, milliseconds) in enumerate(images.gif_frames(image)):
+                if index == images.MAX_GIF_FRAMES:
+                    raise BrokenOff(f"of a GIF, {images.MAX_GIF_FRAMES:,} frames are read")
+                yield now / 1000, on_white(frame)
+                now += _shown(milliseconds)
+            file.seek(-min(16, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            if not file.read().rstrip(b"\0").endswith(b";"):
+                raise BrokenOff("the end of the file is missing")
+        except Exception as error:  # Pillow's parsers raise whatever their unpacking met
+            broken = str(error)
+    if broken:
+        raise BrokenOff(broken)
 
 
 def open_frames(folder: Path, rate: float) -> Pictures:

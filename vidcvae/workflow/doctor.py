@@ -19,9 +19,8 @@ from vidcvae import __version__
 from vidcvae.device import cores, processor
 from vidcvae.errors import typed
 
-NEEDED = ("numpy", "safetensors", "PIL", "matplotlib")
+NEEDED = ("numpy", "safetensors", "PIL", "matplotlib", "imageio", "av")
 EXTRAS = {
-    "av": ("video", "MP4 files and videos as data"),
     "mediapipe": ("pose", "dataset import --estimate"),
     "tensorboard": ("tensorboard", "train --tensorboard"),
 }
