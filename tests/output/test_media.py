@@ -16,6 +16,7 @@ from PIL import GifImagePlugin, Image
 from vidcvae.errors import DataError, UsageError
 from vidcvae.output import media, pictures
 from vidcvae.scenes import dancing
+from vidcvae.storage import durable
 
 SIZE = (8, 16)
 
@@ -286,3 +287,16 @@ def test_a_full_disk_is_an_error_with_a_way_out_not_a_killed_process(monkeypatch
     with pytest.raises(DataError, match=r"cannot keep 12 MB of frames in .*No space left") as error:
         media.on_disk((2000, 3, 32, 64))
     assert "TMPDIR" in error.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_a_disk_that_fills_up_while_a_video_is_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "_write", full)
+    with pytest.raises(DataError, match=rf"cannot write .*{name}: No space left"):
+        media.save(tmp_path / name, _frames(60), 25)
+    assert list(tmp_path.iterdir()) == []

@@ -165,12 +165,14 @@ def _record_gif(target: Path, fps: float) -> Iterator[Add]:
 
         count = len(ends) - 1
         palette = _palette(frame_at(i) for i in spread(count, max(1, PALETTE_PIXELS * 3 // math.prod(shape))))
+        ticks = [round(index * 100 / fps) for index in range(count + 1)]
         with durable.writing(target) as file:
-            _encode_gif(file, map(frame_at, range(count)), [round(i * 100 / fps) for i in range(count + 1)], palette)
+            for part in _gif_parts(map(frame_at, range(count)), ticks, palette):
+                file.write(part)
 
 
-def _encode_gif(file: durable.Writer, frames: Iterable[Frame], ticks: list[int], palette: Image.Image) -> None:
-    """``ticks``: when each frame begins, and the last one ends, in 1/100 s, so that rounding does not add up.
+def _gif_parts(frames: Iterable[Frame], ticks: list[int], palette: Image.Image) -> Iterator[bytes]:
+    """A GIF piece by piece. ``ticks``: when each frame begins, and the last ends, in 1/100 s: rounding does not add up.
 
     imageio and Pillow merge equal neighbours, so that counts no longer agree with the video, and hold all frames in
     memory; FFmpeg's encoder, which imageio gives no palette to, writes each frame as it comes, cut to what changed.
@@ -180,7 +182,8 @@ def _encode_gif(file: durable.Writer, frames: Iterable[Frame], ticks: list[int],
     colours = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
     known = np.frombuffer(bytes(palette.getpalette() or []), np.uint8).reshape(-1, 3)
     colours[: len(known), 1:] = known
-    with av.open(file, "w", format="gif", options={"final_delay": str(ticks[-1] - ticks[-2])}) as container:
+    encoded = io.BytesIO()  # not the file itself: PyAV would put an error of its own in the place of a full disk
+    with av.open(encoded, "w", format="gif", options={"final_delay": str(ticks[-1] - ticks[-2])}) as container:
         stream = container.add_stream("gif", rate=100)
         stream.pix_fmt = "pal8"
         for tick, frame in zip(ticks, frames, strict=False):
@@ -191,7 +194,11 @@ def _encode_gif(file: durable.Writer, frames: Iterable[Frame], ticks: list[int],
             if not stream.codec_context.is_open:  # the first frame
                 stream.width, stream.height = image.size
             container.mux(stream.encode(picture))
+            yield encoded.getvalue()
+            encoded.seek(0)
+            encoded.truncate()
         container.mux(stream.encode(None))
+    yield encoded.getvalue()
 
 
 def spread(count: int, most: int) -> list[int]:
