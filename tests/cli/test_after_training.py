@@ -25,7 +25,7 @@ from vidcvae.errors import VidcvaeError
 from vidcvae.evaluation.score import score_split
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_model
-from vidcvae.output import media
+from vidcvae.output import video
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.course_import import from_course_names
 from vidcvae.storage.run import RunFolder
@@ -199,11 +199,11 @@ def test_a_gap_in_the_poses_is_refused_or_filled(tmp_path: Path) -> None:
 
 def test_samples_are_files_of_their_own_or_columns_of_one_picture(tmp_path: Path) -> None:
     assert run("generate", *_poses(), "-o", tmp_path / "a", "--samples", "3", "--seed", "1")[0] == 0
-    made = [media.read_poses(tmp_path / "a" / f"sample-{k}", (H, W)) for k in range(3)]
+    made = [video.read_poses(tmp_path / "a" / f"sample-{k}", (H, W)) for k in range(3)]
     assert np.array_equal(made[0][0], made[1][0])
     assert not np.array_equal(made[0], made[1])
     assert run("generate", *_poses(), "-o", tmp_path / "b", "--latent", "prior", "--seed", "1")[0] == 0
-    alone = media.read_poses(tmp_path / "b", (H, W)).astype(int)
+    alone = video.read_poses(tmp_path / "b", (H, W)).astype(int)
     assert np.abs(alone - made[0]).max() <= 1  # the first sample is the single video of the same seed
     code, out, _ = run("generate", *_poses(), "-o", tmp_path / "c.gif", "--samples", "3", "--side-by-side")
     assert (code, out.count(".gif")) == (0, 1)
@@ -233,15 +233,15 @@ def test_generate_makes_the_courses_frames(shared: Path, tmp_path: Path, options
     names = from_course_names(load_file(shared / "golden" / "pose_weights.safetensors"))
     meta = {"config": settings.to_table(settings.Config()), "step": 0, "epoch": 0, "scores": {}}
     checkpoint.save(tmp_path / "course.safetensors", {f"model.{name}": t for name, t in names.items()}, meta)
-    durable.write_bytes(tmp_path / "first.png", images.encode_png(media.to_bytes(golden["first_frame"])))
+    durable.write_bytes(tmp_path / "first.png", images.encode_png(video.to_bytes(golden["first_frame"])))
     for index, pose in enumerate(golden["poses"][:6]):
-        durable.write_bytes(tmp_path / "poses" / f"{index}.png", images.encode_png(media.to_bytes(pose)))
+        durable.write_bytes(tmp_path / "poses" / f"{index}.png", images.encode_png(video.to_bytes(pose)))
     save_file({"eps": golden["eps"][:5].contiguous()}, tmp_path / "eps.safetensors")
     arguments = [str(tmp_path / "eps.safetensors") if o == "LATENTS" else o for o in options]
     paths = ("--first-frame", tmp_path / "first.png", "--poses", tmp_path / "poses", "-o", tmp_path / "out")
     assert run("generate", tmp_path / "course.safetensors", *paths, *arguments)[0] == 0
-    made = media.read_poses(tmp_path / "out", (32, 64)).astype(int)
-    assert np.abs(made - media.to_bytes(golden[tensor][:6]).astype(int)).max() <= 1
+    made = video.read_poses(tmp_path / "out", (32, 64)).astype(int)
+    assert np.abs(made - video.to_bytes(golden[tensor][:6]).astype(int)).max() <= 1
 
 
 # --- export ----------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_export_is_the_kaggle_file_of_all_sequences_in_order(tmp_path: Path) -> 
     rows = []
     for name in ("0", "1", "10"):  # one has a pose more than the others
         assert run("generate", *_poses(name), "-o", tmp_path / name)[0] == 0
-        rows += [frame.flatten() for frame in media.read_poses(tmp_path / name, (H, W))]
+        rows += [frame.flatten() for frame in video.read_poses(tmp_path / name, (H, W))]
         with Image.open(tmp_path / "gifs" / f"{name}.gif") as image:
             assert image.n_frames == FRAMES + (name == "1")  # type: ignore[attr-defined]
     table = pd.read_csv(tmp_path / "s.csv")
@@ -309,7 +309,7 @@ def _damage(place: Path, tmp_path: Path) -> None:
     """Files of every wrong kind, for the table below."""
     whole = (place / "data/test/test_img/0/0.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    media.save(tmp_path / "video.gif", np.zeros((3, 3, H, W), np.uint8), 25)
+    video.save(tmp_path / "video.gif", np.zeros((3, 3, H, W), np.uint8), 25)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "0.png").write_bytes(whole)
     (tmp_path / "full").mkdir()

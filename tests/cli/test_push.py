@@ -18,7 +18,7 @@ from vidcvae.data import images, packed, trajectories
 from vidcvae.data.clips import condition_rows
 from vidcvae.models import build_model
 from vidcvae.models.rollout import rollout
-from vidcvae.output import media, pictures
+from vidcvae.output import pictures, video
 from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.run import create_run
@@ -125,7 +125,7 @@ def _expected() -> np.ndarray:
     rows = condition_rows(clip, 0, FRAMES, "actions+positions", "source")
     given = torch.from_numpy(clip.frames[None, :2].copy())
     made = rollout(model, given, torch.from_numpy(np.asarray(rows))[None], length=FRAMES)
-    return np.concatenate([clip.frames[:2], *map(media.to_bytes, made)])
+    return np.concatenate([clip.frames[:2], *map(video.to_bytes, made)])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from vidcvae.output import media, submission
+from vidcvae.output import submission, video
 
 
 def _course(frames: torch.Tensor, path: Path) -> None:
@@ -27,7 +27,7 @@ def test_equals_pandas_byte_for_byte(tmp_path: Path) -> None:
     _course(frames, tmp_path / "course.csv")
     with submission.writing(tmp_path / "ours.csv") as add:
         for frame in frames:
-            add(media.to_bytes(frame))
+            add(video.to_bytes(frame))
     assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "course.csv").read_bytes()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
-from vidcvae.output import media
+from vidcvae.output import video
 from vidcvae.own_clips import retarget, skeleton
 from vidcvae.scenes import dancer, dancing
 
@@ -80,7 +80,7 @@ def test_the_same_figure_stays_as_it_is() -> None:
 
 def test_who_only_steps_and_bends_is_scaled_by_one_factor(dance: Path) -> None:
     """On real labels: the synthetic dancer's feet move two rows, and theirs nine; rows must not be stretched by 9/2."""
-    real = media.read_poses(dance / "val" / "val_label", (32, 64))
+    real = video.read_poses(dance / "val" / "val_label", (32, 64))
     poses = np.concatenate([s.tracks["pose"] for s in dancing.dance(120, 0, 0, 0).splits["train"]])
     fitted = retarget.fit_poses(poses, retarget.figures(real))
     assert np.ptp(fitted.scale) == 0 and 0.8 < fitted.scale[0] < 1.1

@@ -323,9 +323,9 @@ def _read_checkpoint(root: Path) -> None:
 
 
 def _read_gif(root: Path) -> None:
-    from vidcvae.output import media
+    from vidcvae.output import video
 
-    media.read_poses(root / "poses.gif", SIZE)
+    video.read_poses(root / "poses.gif", SIZE)
 
 
 def _read_keypoints(root: Path) -> None:

@@ -16,7 +16,7 @@ from tests.security.confined import confined
 from tests.security.readers import SIZE, dance, field, picture, record
 from vidcvae.data import bair, dataset_toml, images, packed, tfrecord, trajectories
 from vidcvae.errors import DataError
-from vidcvae.output import media
+from vidcvae.output import video
 from vidcvae.own_clips import keypoints
 
 pytestmark = pytest.mark.reliability
@@ -117,7 +117,7 @@ def gif(width: int, height: int, frames: int, ticks: tuple[int, ...] = (4,)) -> 
 
 def read_poses(path: Path, content: bytes) -> Callable[[], object]:
     path.write_bytes(content)
-    return lambda: media.read_poses(path, SIZE)
+    return lambda: video.read_poses(path, SIZE)
 
 
 def test_the_gif_is_good(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def gif_of_300000_frames(folder: Path) -> Callable[[], object]:
 
 def test_a_gif_s_pixels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of one pixel on a large screen cost as much as large ones."""
-    monkeypatch.setattr(media, "MAX_GIF_PIXELS", 10 * 64 * 64)
+    monkeypatch.setattr(video, "MAX_GIF_PIXELS", 10 * 64 * 64)
     with pytest.raises(DataError, match="of its size, 10 frames are read"):
         read_poses(tmp_path / "x.gif", gif(64, 64, 100_000))()
     assert len(read_poses(tmp_path / "x.gif", gif(64, 64, 10))()) == 10  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def export(
     trained.check_file(output)
     if gifs:
         trained.check_new_folder(gifs)
-    from vidcvae.output import generation, media, submission
+    from vidcvae.output import generation, submission, video
     from vidcvae.workflow import opening
 
     voice = ui.Speaker(bars=not json)
@@ -50,18 +50,18 @@ def export(
     names = [re.sub(r"[^\w.-]+", "-", s.name) for s in sequences]  # a name from a file must not lead out of the folder
     targets = [gifs / f"{name}.gif" for name in names] if gifs else []
     for target in targets:
-        media.check_target(target, dataset.fps)
+        video.check_target(target, dataset.fps)
     loaded = opening.computing(loaded, precision, len(sequences), voice)
     with voice.progress("free run") as advance:
         videos = generation.export_frames(
             loaded, sequences, latent=latent, seed=seed, device=str(loaded.device), progress=advance
         )
     with submission.writing(output) as add:
-        for video in videos:
-            for frame in video:
+        for made in videos:
+            for frame in made:
                 add(frame)
-    for target, video in zip(targets, videos, strict=False):
-        media.save(target, video, dataset.fps)
+    for target, made in zip(targets, videos, strict=False):
+        video.save(target, made, dataset.fps)
     rows = sum(map(len, videos))
     if json:
         told = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}

@@ -107,7 +107,7 @@ def generate(
       vidcvae generate --first-frame frame.png --poses poses -o dance.gif
       vidcvae generate runs/svg-lp-001 --trajectory clips/0 --samples 5
     """
-    from vidcvae.output import media
+    from vidcvae.output import video
     from vidcvae.workflow import generation, opening
 
     files = generation.Files(
@@ -141,8 +141,8 @@ def generate(
         made = {"output": [*map(str, videos)], "pictures": [*map(str, pictures)]}
         ui.emit({**made, "frames": given.length, "fps": fps, "latent": z})
         return
-    for video in videos:
-        rate = "" if media.is_folder(video) else f" at {fps:g} a second"
-        ui.say(f"{video}: {given.length} frames{rate}, z: {z}")
+    for target in videos:
+        rate = "" if video.is_folder(target) else f" at {fps:g} a second"
+        ui.say(f"{target}: {given.length} frames{rate}, z: {z}")
     if strip:
         ui.say(f"{strip}: " + (f"the same as one picture: {', '.join(titles)}" if titles else "chosen time steps"))

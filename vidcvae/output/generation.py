@@ -21,8 +21,8 @@ from vidcvae.evaluation import metrics
 from vidcvae.evaluation.free_run import batches, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
-from vidcvae.output import media, pictures
-from vidcvae.output.media import on_disk, to_bytes
+from vidcvae.output import pictures, video
+from vidcvae.output.video import on_disk, to_bytes
 from vidcvae.storage import durable
 
 Progress = Callable[[int, int], None]
@@ -187,7 +187,7 @@ def write_panels(
     """Pose and samples side by side into a video, and some time steps of it into a PNG."""
     poses = given.condition
     assert poses is not None  # only a dance is shown like this
-    times = media.spread(len(poses), MOST_DANCE_COLUMNS)
+    times = video.spread(len(poses), MOST_DANCE_COLUMNS)
     kept: list[list[np.ndarray]] = []
     for t, frames in enumerate(made):
         titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
@@ -205,6 +205,6 @@ def write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: dic
     rows, titles = list(videos.values()), list(videos)
     for frames in zip(*rows, strict=True):
         add(pictures.panel(frames, titles, scale))
-    times = media.spread(len(rows[0]), MOST_COLUMNS)
+    times = video.spread(len(rows[0]), MOST_COLUMNS)
     picture = pictures.strip([[row[t] for t in times] for row in rows], titles, times, scale)
     durable.write_bytes(strip, images.encode_png(picture))

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from vidcvae.output import templates
-from vidcvae.output.media import spread
+from vidcvae.output.video import spread
 
 MOST_PIXELS = 16_000_000  # of one image, which phones still decode; longer videos show every second, third .. frame
 LOSSLESS_PIXELS = 24_000_000  # of all videos together, about 20 MB; more are compressed with loss

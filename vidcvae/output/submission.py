@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidcvae.output.media import Add, Frame
+from vidcvae.output.video import Add, Frame
 from vidcvae.storage import durable
 
 

@@ -14,7 +14,7 @@ from vidcvae.data.clips import VideoData
 from vidcvae.errors import UsageError
 from vidcvae.models.loading import load_model
 from vidcvae.models.rollout import rollout
-from vidcvae.output import media, pictures
+from vidcvae.output import pictures, video
 from vidcvae.storage.run import RunFolder
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
     rows = None if condition is None else torch.from_numpy(condition.copy())[None]
     frames = torch.from_numpy(sequence.frames[:length].copy())
     made = rollout(loaded.model, frames[None, :past], rows, length=length)
-    shown = {"truth": list(frames.numpy()), "free run": [*frames[:past].numpy(), *(media.to_bytes(f)[0] for f in made)]}
+    shown = {"truth": list(frames.numpy()), "free run": [*frames[:past].numpy(), *(video.to_bytes(f)[0] for f in made)]}
     if "pose" in sequence.tracks:
         shown["pose"] = list(sequence.tracks["pose"][:length])
-    times = media.spread(length, STRIP_COLUMNS)
+    times = video.spread(length, STRIP_COLUMNS)
     return pictures.strip([[row[t] for t in times] for row in shown.values()], list(shown), times)

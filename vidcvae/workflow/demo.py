@@ -9,7 +9,7 @@ from vidcvae.config.schema import Device
 from vidcvae.data import pose_folder
 from vidcvae.evaluation.score import Scores, score_split
 from vidcvae.models.loading import load_model
-from vidcvae.output import figures, generation, media, pictures, plots
+from vidcvae.output import figures, generation, pictures, plots, video
 from vidcvae.scenes import dancing
 from vidcvae.storage import durable
 from vidcvae.workflow import training
@@ -38,10 +38,10 @@ def run(output: Path, max_minutes: float, seed: int, device: Device, audience: t
     scores = score_split(loaded, data, "val")
     durable.write_json(output / "scores.json", scores)
     (sequence,) = data.split("val")
-    (video,) = generation.export_frames(loaded, [sequence], latent="zero", seed=seed, device="cpu")
+    (generated,) = generation.export_frames(loaded, [sequence], latent="zero", seed=seed, device="cpu")
     titles = ["truth", "generated", "pose"]
-    frames = zip(sequence.frames, video, sequence.tracks["pose"], strict=True)
-    media.save(output / "dance.gif", (pictures.panel(three, titles) for three in frames), data.fps)
+    frames = zip(sequence.frames, generated, sequence.tracks["pose"], strict=True)
+    video.save(output / "dance.gif", (pictures.panel(three, titles) for three in frames), data.fps)
     history = [plots.read_run(folder)]
     figures.save(plots.loss_chart(history), output / "loss.png")
     figures.save(plots.psnr_chart(history), output / "psnr.png")

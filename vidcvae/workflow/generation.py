@@ -16,7 +16,7 @@ from vidcvae.data.dataset import known_fps
 from vidcvae.errors import DataError, UsageError, an
 from vidcvae.evaluation.score import with_past
 from vidcvae.models.loading import Loaded
-from vidcvae.output import generation, media, pictures
+from vidcvae.output import generation, pictures, video
 from vidcvae.output.generation import Given
 from vidcvae.own_clips import retarget
 from vidcvae.storage import durable
@@ -88,8 +88,8 @@ def targets(
     if samples > 1 and not side_by_side:
         names = [f"{output.stem}-{k}{output.suffix}" if output.suffix else f"sample-{k}" for k in range(samples)]
         videos = [(output.parent if output.suffix else output) / name for name in names]
-    for video in videos:
-        media.check_target(video, 1.0 if fps is None else fps)
+    for target in videos:
+        video.check_target(target, 1.0 if fps is None else fps)
     strip = output.with_suffix(".png") if side_by_side else None
     return videos, strip, output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None
 
@@ -129,7 +129,7 @@ def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Given:
     assert files.first_frame and poses  # check has seen to it
     first = _read_picture(files.first_frame, size, voice)
     with voice.progress("reading the poses") as advance:
-        pose_images = media.read_poses(poses, size, advance, gaps="fill" if files.fill else "refuse")
+        pose_images = video.read_poses(poses, size, advance, gaps="fill" if files.fill else "refuse")
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     return Given(first[None], pose_images, len(pose_images))
@@ -166,12 +166,12 @@ def fit_poses(
         elif target.is_file() and target.suffix.lower() != ".gif":
             wanted = retarget.figures([_read_picture(target, size, voice)])
         else:
-            wanted = retarget.figures(media.read_poses(target, size, gaps="skip"))
+            wanted = retarget.figures(video.read_poses(target, size, gaps="skip"))
     except DataError as error:
         hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
         raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None
     fitted = retarget.fit_poses(poses, wanted, own)
-    times = media.spread(len(poses), generation.MOST_DANCE_COLUMNS)
+    times = video.spread(len(poses), generation.MOST_DANCE_COLUMNS)
     laid = [pictures.laid_over(first, fitted.poses[t]) for t in times]
     picture = pictures.strip(
         [list(poses[times]), list(fitted.poses[times]), laid], ["before", "after", "on frame 0"], times
@@ -243,7 +243,7 @@ def write(
     else:
         noise = generation.fresh_noise(loaded, latent, seed, range(samples), device)
     with contextlib.ExitStack() as files, voice.progress("generating") as advance:
-        add = [files.enter_context(media.recording(video, fps)) for video in videos]
+        add = [files.enter_context(video.recording(target, fps)) for target in videos]
         if strip and loaded.config.model.condition != "pose":
             columns = generation.compare(loaded, given, latent, noise, samples, advance)
             generation.write_comparison(add[0], strip, columns, upscale or 0)
@@ -252,7 +252,7 @@ def write(
         if strip:
             generation.write_panels(add[0], strip, given, made, upscale or 0, advance)
             return []
-        scale = upscale or (1 if media.is_folder(videos[0]) else pictures.fitting_scale(loaded.config.data.size[0]))
+        scale = upscale or (1 if video.is_folder(videos[0]) else pictures.fitting_scale(loaded.config.data.size[0]))
         for t, frames in enumerate(made):
             for put, frame in zip(add, frames, strict=True):
                 put(pictures.enlarge(frame, scale))

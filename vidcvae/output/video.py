@@ -232,16 +232,16 @@ def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
     import imageio.v3 as iio
 
     encoded = io.BytesIO()  # an MP4's index is written last, at its front
-    with iio.imopen(encoded, "w", plugin="pyav", extension=".mp4", container="mp4") as video:
-        video.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+    with iio.imopen(encoded, "w", plugin="pyav", extension=".mp4", container="mp4") as file:
+        file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
         # The colours are said, not left to be guessed: players take large pictures for BT.709, PyAV converts by BT.601
         colours = {"colorspace": "bt470bg", "color_range": "tv"}
-        stream: Any = video._video_stream  # imageio has no way of its own to give an encoder options
+        stream: Any = file._video_stream  # imageio has no way of its own to give an encoder options
         stream.options = {"crf": "16", "preset": "medium", **colours}
 
         def add(frame: Frame) -> None:
             even = np.pad(frame.transpose(1, 2, 0), [(0, side % 2) for side in frame.shape[1:]] + [(0, 0)], mode="edge")
-            video.write_frame(even)
+            file.write_frame(even)
 
         yield add
     durable.write_bytes(target, encoded.getvalue())
