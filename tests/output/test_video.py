@@ -84,6 +84,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from vidcvae.output import video
+from vidcvae.scenes import dancing
 
 def peak(count):
     frame = np.random.default_rng(0).integers(0, 256, (3, 32, 40), dtype=np.uint8)
@@ -155,6 +156,17 @@ def test_mp4_is_h264_that_every_player_shows(tmp_path: Path) -> None:
     assert len(decoded) == 10
     grey = frames[3].astype(float).transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
     assert np.corrcoef(decoded[3][:63, :127].ravel(), grey.ravel())[0, 1] > 0.95
+
+
+def test_limbs_keep_their_colours_beside_the_dancer(tmp_path: Path) -> None:
+    """Side by side, as --side-by-side writes them: thousands of colours, and limbs of a few pixels each."""
+    sequence = dancing.dance(1, 100, 0, 0).split("val")[0]
+    poses, frames = np.asarray(sequence.tracks["pose"])[::5], np.asarray(sequence.frames)[::5]
+    video.save(tmp_path / "x.gif", np.concatenate([poses, frames], axis=3), 25)
+    with Image.open(tmp_path / "x.gif") as image:
+        read = [np.asarray((image.seek(t), image.convert("RGB"))[1]).transpose(2, 0, 1) for t in range(len(poses))]
+    errors = np.sqrt(((np.stack(read)[..., : poses.shape[3]] - poses.astype(float)) ** 2).mean(1))
+    assert errors[poses.min(1) < 200].mean() < 10, "grey levels; it was 14"
 
 
 def test_an_mp4_is_near_its_source_and_says_how_its_colours_are_meant(tmp_path: Path) -> None:

@@ -214,13 +214,15 @@ def _palette(frames: Iterable[Frame]) -> Image.Image:
         # What is drawn has few colours, each of many pixels: the paper behind a pose stays white, its limbs as they are
         share = counts / counts.sum()
         common = np.argsort(-share)[:KEPT_COLOURS]
-        kept = colours[common[share[common] > KEPT_SHARE]]
+        kept = common[share[common] > KEPT_SHARE]
         # Black backgrounds would take all others: a colour counts for the root of its share, so thin limbs keep theirs
         weights = np.ceil(np.sqrt(share) * 1000).astype(int)
+        weights[kept] = 0
         spread = Image.fromarray(np.repeat(colours, weights, axis=0)[None])
-        mixed = spread.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        # The median cut alone mixes the limbs of a pose with greys; k-means from there halves their error
+        mixed = spread.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         others = np.array(mixed.getpalette(), np.uint8).reshape(-1, 3)[: 256 - len(kept)]
-        colours = np.concatenate([kept, others])
+        colours = np.concatenate([colours[kept], others])
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours.astype(np.uint8).tobytes())
     return palette
