@@ -50,7 +50,7 @@ def test_the_source_archive_builds_and_tests(shipped: tuple[Path, Path]) -> None
         names = {name.partition("/")[2] for name in archive.getnames()}
     for name in (
         *("pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt"),
-        *("docs/maths.md", "docs/images/dance.gif", "completions/vidcvae.bash", "tests/conftest.py"),
+        *("docs/maths.md", "docs/images/hero.gif", "completions/vidcvae.bash", "tests/conftest.py"),
         *("vidcvae/config/presets/course.toml", "vidcvae/py.typed"),
     ):
         assert name in names, name
