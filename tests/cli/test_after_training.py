@@ -349,7 +349,7 @@ FRAME = "data/test/test_img/0/0.png"
         ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--latent", "zero"), 2, "--latent zero contradicts"),
         ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--samples", "2"), 2, "--samples contradicts"),
         ((*GENERATE, FRAME, "--samples", "2", "--latent", "zero"), 2, "would be the same"),
-        ((*GENERATE, FRAME, "-o", "TMP/full"), 2, "full is not empty"),
+        ((*GENERATE, FRAME, "-o", "TMP/full"), 2, "full is not an empty folder"),
         ((*GENERATE, FRAME, "-o", "TMP/a.avi"), 2, "a.avi is no kind of video"),
         ((*GENERATE, FRAME, "--fps", "0"), 2, "0 frames a second"),
         ((*GENERATE, FRAME, "--weights", "ema"), 2, "no moving average"),

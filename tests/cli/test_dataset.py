@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[list[str], type[VidcvaeError], str]] = {
     "size": (["inspect", "{folder}", "--size", "32"], UsageError, "--size 32 is no frame size"),
     "size not of 8": (["pack", "{folder}", "{tmp}/out", "--size", "30x64"], UsageError, "30x64.*multiples of 8"),
     "size 0": (["pack", "{folder}", "{tmp}/out", "--size", "0x64"], UsageError, "multiples of 8, from 8"),
-    "out not empty": (["pack", "{folder}", "{tmp}"], UsageError, "is not empty"),
+    "out not empty": (["pack", "{folder}", "{tmp}"], UsageError, "is not an empty folder, nor half a pack"),
     "synth not empty": (["synth", "dance", "{tmp}"], UsageError, "is not an empty folder"),
     "out is a file": (["synth", "push", "{tmp}/a.gif"], UsageError, "is not an empty folder"),
 }

@@ -239,7 +239,7 @@ def test_a_sweep_with_seeds_trains_what_it_says_and_refuses_another_plan(
     Path("full").mkdir()
     Path("full/letter.txt").write_text("dear")
     taken = cli(*arguments, "--into", "full")
-    assert taken.code == 2 and "already holds something else" in taken.err
+    assert taken.code == 2 and "is not an empty folder, nor a study of this command" in taken.err
     (folder / "sweep.json").write_text("{")
     assert cli(*arguments, "--epochs", 1).code == 4
 

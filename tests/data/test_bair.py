@@ -192,9 +192,9 @@ def test_wrong_places_are_named(source: Path, tmp_path: Path) -> None:
         bair.import_bair(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(UsageError, match=r"no camera 'man'\. Did you mean 'main'"):
         bair.import_bair(source, tmp_path / "out", "man")
-    with pytest.raises(DataError, match="bair is not empty and holds no interrupted import"):
+    with pytest.raises(UsageError, match="bair is not an empty folder, nor half an import"):
         bair.import_bair(source, source)
-    with pytest.raises(DataError, match="is a file where a folder"):
+    with pytest.raises(UsageError, match="is not an empty folder, nor half an import"):
         bair.import_bair(source, train_file(source))
     bair.import_bair(source, tmp_path / "out")
     with pytest.raises(DataError, match="out already holds a packed dataset"):

@@ -121,7 +121,7 @@ def test_an_interrupted_pack_is_no_dataset_and_is_written_anew(tmp_path: Path) -
 def test_nothing_else_is_overwritten(tmp_path: Path, pack: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years")
-    with pytest.raises(UsageError, match="thesis is not empty"):
+    with pytest.raises(UsageError, match="thesis is not an empty folder, nor half a pack"):
         packed.write(make(), tmp_path / "thesis")
     with pytest.raises(UsageError, match="already holds a packed dataset"):
         packed.write(make(1), pack)

@@ -200,7 +200,7 @@ def test_targets_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> N
     for name, fps, words in [
         ("a.avi", 25, r"a\.avi is no kind of video"),
         ("a.png", 25, r"a\.png is no kind of video"),
-        ("full", 25, "full is not empty"),
+        ("full", 25, "full is not an empty folder"),
         ("folder.gif", 25, "is a folder, but a GIF is a file"),
         ("plain", 25, "plain is a file"),
         ("a.gif", 0, "0 frames a second"),

@@ -68,8 +68,7 @@ def check_new_folder(path: Path) -> None:
     """Raise ``VidcvaeError``, before any work, unless ``path`` can become a folder, or is an empty one."""
     from vidcvae.storage import durable
 
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is not an empty folder.", "Choose a folder that is new or empty.")
+    durable.must_be_new(path)
     durable.check_writable(path)
 
 

@@ -195,10 +195,8 @@ def _claim(out: Path) -> None:
     if packed.is_packed(out):
         shutil.rmtree(out / _PARTS, ignore_errors=True)  # of an import that was ended by a crash at its very end
         raise DataError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
-    if out.exists() and any(out.iterdir()) and not is_unfinished(out):
-        raise DataError(f"{out} is not empty and holds no interrupted import.", "Choose a folder that is new or empty.")
+    if not is_unfinished(out):
+        durable.must_be_new(out, otherwise=", nor half an import")
     durable.clean_leftovers(out)
 
 

@@ -86,15 +86,9 @@ def commit(out: Path, manifest: dict[str, Any]) -> None:
 
 def _claim(out: Path) -> None:
     """Make sure that writing into ``out`` destroys nothing but an interrupted pack."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file where a folder for the packed data is meant.", "Choose another folder.")
-    if not out.exists() or not any(out.iterdir()):
-        return
     if is_packed(out):
         raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
-    names = map(durable.target_name, out.iterdir())
-    if any(not _DATA_FILE.fullmatch(name) and name != MANIFEST for name in names):
-        raise UsageError(f"{out} is not empty and holds no interrupted pack.", "Choose a folder that is new or empty.")
+    durable.must_be_new(out, lambda name: name == MANIFEST or bool(_DATA_FILE.fullmatch(name)), ", nor half a pack")
     durable.clean_leftovers(out)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vidcvae.data import dataset_toml, images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.pose_listing import Listing, Problem, Stretch, is_pose_folder, list_files
-from vidcvae.errors import DataError, UsageError, typed
+from vidcvae.errors import DataError, typed
 from vidcvae.storage import durable
 
 __all__ = ["FolderScan", "is_pose_folder", "read", "scan", "stream", "write_folder"]
@@ -98,8 +98,7 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
 
     Raises ``UsageError`` if ``out`` is not a new or empty folder, ``DataError`` if it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder.", "Choose a folder that is new or empty.")
+    durable.must_be_new(out)
     # first: where writing is broken off, the starts that it declares show that frames are missing
     durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(_facts_of(data)))
     jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]

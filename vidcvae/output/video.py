@@ -76,8 +76,7 @@ def check_target(target: Path, fps: float) -> None:
     if kind == "folder":
         if target.is_file():
             raise UsageError(f"{target} is a file, but without .gif or .mp4 it would be a folder of PNGs.", _FORMS)
-        if target.is_dir() and any(target.iterdir()):
-            raise UsageError(f"the folder {target} is not empty; nothing in it is overwritten.", "Name a new folder.")
+        durable.must_be_new(target)
     elif target.is_dir():
         raise UsageError(f"{target} is a folder, but a {kind.upper()} is a file.", "Choose another name.")
     if kind == "gif" and fps > 100:

@@ -87,8 +87,7 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
 
     Raises ``UsageError`` if ``out`` is there and not an empty folder.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} is not an empty folder.", "Choose a new folder, or remove that one.")
+    durable.must_be_new(out)
     sequences = [(out / split / sequence.name, sequence) for split, found in data.splits.items() for sequence in found]
     files = [file for folder, sequence in sequences for file in _files_of(folder, sequence)]
     for done, _ in enumerate(durable.write_many(files), 1):

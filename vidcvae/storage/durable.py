@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, UsageError
 
 # The file operations stand here by name, so that the crash tests can put a failing layer under them.
 _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
@@ -214,6 +214,15 @@ def make_folder(path: Path, *, new: bool = False) -> None:
         if new and isinstance(error, FileExistsError):
             raise
         raise _refused("make the folder", path, error) from error
+
+
+def must_be_new(folder: Path, ours: Callable[[str], bool] = lambda name: False, otherwise: str = "") -> None:
+    """Raise ``UsageError`` unless ``folder`` is missing, or is a folder that holds nothing but files that are ``ours``.
+
+    ours: goes by the name that a file has once it is finished. otherwise: what the folder could have held, in words.
+    """
+    if folder.exists() and not (folder.is_dir() and all(ours(target_name(path)) for path in folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder{otherwise}.", "Choose a folder that is new or empty.")
 
 
 def check_writable(path: Path) -> None:

@@ -189,11 +189,11 @@ def prepare(
 
 def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
     from vidcvae import reading
+    from vidcvae.storage import durable
 
     path = folder / PLAN
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(p.name not in OWN for p in folder.iterdir())):
-            raise UsageError(f"{folder} already holds something else.", "Choose another folder: -o FOLDER")
+        durable.must_be_new(folder, OWN.__contains__, ", nor a study of this command")
         return
     try:
         saved = reading.parse_json(reading.read_bytes(path))
