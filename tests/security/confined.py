@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -34,7 +35,11 @@ def confined(work: Callable[[], object]) -> Outcome:
 def _peak(work: Callable[[], object]) -> tuple[tuple[str, int, str], int]:
     """The outcome, and the largest resident memory of the fork in kibibytes."""
     read, write = os.pipe()
+    gc.disable()  # a fork must not collect what it inherits: that of PyAV waits for threads which no fork has
     child = os.fork()
+    if not child:
+        gc.freeze()
+    gc.enable()
     if not child:
         found = "", 0, ""
         try:
