@@ -167,6 +167,7 @@ def test_limbs_keep_their_colours_beside_the_dancer(tmp_path: Path) -> None:
         read = [np.asarray((image.seek(t), image.convert("RGB"))[1]).transpose(2, 0, 1) for t in range(len(poses))]
     errors = np.sqrt(((np.stack(read)[..., : poses.shape[3]] - poses.astype(float)) ** 2).mean(1))
     assert errors[poses.min(1) < 200].mean() < 10, "grey levels; it was 14"
+    assert errors[poses.min(1) == 255].max() == 0, "white paper stays white"
 
 
 def test_an_mp4_is_near_its_source_and_says_how_its_colours_are_meant(tmp_path: Path) -> None:

@@ -221,7 +221,9 @@ def _palette(frames: Iterable[Frame]) -> Image.Image:
         # The median cut alone mixes the limbs of a pose with greys; k-means from there halves their error
         mixed = spread.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         others = np.array(mixed.getpalette(), np.uint8).reshape(-1, 3)[: 256 - len(kept)]
-        colours = np.concatenate([colours[kept], others])
+        # Pillow goes by cells of 4 x 4 x 4 colours: a neighbour could take the place of a colour that stays exact
+        apart = np.abs(others[:, None].astype(int) - colours[kept]).max(2).min(1, initial=255)
+        colours = np.concatenate([colours[kept], others[apart >= 8]])
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours.astype(np.uint8).tobytes())
     return palette
