@@ -1,9 +1,11 @@
 """The README's first picture: the same frames and skeletons given to two models that were trained equally long.
 
-vidcvae dataset synth dance my-dance
-vidcvae train my-dance --preset course     --max-minutes 10 --set validation.every=0 --run course
-vidcvae train my-dance --preset anchor-cpu --max-minutes 10 --set validation.every=0 --run anchor
-python docs/hero.py course anchor docs/images/hero.gif
+Made by:
+    export OMP_NUM_THREADS=1
+    vidcvae dataset synth dance my-dance
+    vidcvae train my-dance --preset course --precision bf16 --max-minutes 10 --set validation.every=0 --run course
+    vidcvae train my-dance --preset anchor-cpu --precision bf16 --max-minutes 10 --set validation.every=0 --run anchor
+    python docs/hero.py course anchor docs/images/hero.gif
 """
 
 import sys
