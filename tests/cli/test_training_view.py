@@ -114,6 +114,18 @@ def test_screens_tell_the_losses_of_a_frame_under_their_names_as_the_plots_do(
     assert (view._cells()["reconstruction"], view._cells()["KL"]) == ("-6.0000", "3")
 
 
+def test_a_step_without_a_drawn_z_has_no_kl_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    event = progress(2, 0.5)
+    del event["kl"]
+    plain, view = Plain(), LiveView()
+    view.live.console = Console(quiet=True)
+    for shown in (plain, view):
+        shown(start())
+        plain.spoken -= 5
+        shown(event)
+    assert "KL -  beta" in capsys.readouterr().err and view._cells()["KL"] == "-"
+
+
 @pytest.mark.parametrize(("score", "warned"), [(14.3, True), (30.0, False)])
 def test_a_result_worse_than_repeating_a_frame_is_said_in_words(
     score: float, warned: bool, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from vidcvae import config as settings
+from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
@@ -22,6 +23,7 @@ from vidcvae.evaluation.free_run import COLUMNS, Way
 from vidcvae.models import arithmetic
 from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
+from vidcvae.output import figures, inline_svg, plots, terminal
 from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
@@ -144,6 +146,33 @@ def test_history_has_every_number(tmp_path: Path, squares: VideoData) -> None:
     (score, *_) = [line for line in lines if line["kind"] == "validation"]
     assert len(score["psnr_zero_per_frame"]) == 5
     assert score["psnr_zero"] == pytest.approx(sum(score["psnr_zero_per_frame"]) / 5, rel=1e-4)
+
+
+def test_a_step_whose_clips_all_lost_their_z_has_no_kl(tmp_path: Path, squares: VideoData) -> None:
+    """The 0 that its loss has for it would read as a collapsed posterior; means are over the other steps."""
+    dropout = {"latent_dropout": 0.5, "log_every": 1}
+    config = tiny_config(training=dropout, kl={"free_bits": 0.1}, validation={"every": 0})
+    draws = [rng.uniform((2,), config.training.seed, "latent-dropout", step) >= 0.5 for step in range(9)]
+    without = [step + 1 for step, kept in enumerate(draws) if not kept.any()]
+    run = new_run(tmp_path / "run", config)
+    with pytest.raises(Stopped):  # what a mean counts is saved in the middle of an epoch too
+        train(run, config, squares, report=KillAt("step", without[0] + 1))
+    assert 0 < len(without) < 9 and last(run).meta["step"] % 3
+    train(run, config, squares, resume=last(run))
+    steps, epochs = ([r for r in read_history(run.history) if r["kind"] == kind] for kind in ("step", "epoch"))
+    assert [r["step"] for r in steps if "kl" not in r] == [r["step"] for r in steps if "kl_charged" not in r] == without
+    kls = [[r["kl"] for r in steps if r["epoch"] == epoch and "kl" in r] for epoch in range(3)]
+    assert [r["kl"] for r in epochs] == pytest.approx([sum(part) / len(part) for part in kls])
+    for r in (r for r in steps if r["step"] in without):  # the loss is as it was: three frames' free bits are charged
+        assert r["total"] == pytest.approx(r["reconstruction"] + 0.3 * r["smoothing"] + r["beta"] * 0.3)
+
+    never = tiny_config(training=dropout | {"latent_dropout": 1.0}, validation={"every": 0})
+    bare = new_run(tmp_path / "bare", never)
+    train(bare, never, squares)
+    assert not any("kl" in r for r in read_history(bare.history))
+    chart = plots.kl_chart([plots.read_run(bare)])
+    assert list(chart.panels[0].lines[0].x) == []
+    assert figures.render(chart, "png") and terminal.to_text(chart) and inline_svg.figure(chart, "kl", "")
 
 
 def test_best_is_the_highest_of_its_metric(tmp_path: Path, squares: VideoData) -> None:

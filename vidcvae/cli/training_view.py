@@ -289,10 +289,11 @@ def _per_frame(event: Event, term: str) -> float:
 
 
 def _step(event: Event, ends: Ends) -> str:
-    total, error, kl = (_per_frame(event, term) for term in ("total", "reconstruction", "kl"))
+    total, error = (_per_frame(event, term) for term in ("total", "reconstruction"))
+    kl = f"{_per_frame(event, 'kl'):.4g}" if "kl" in event else "-"  # no clip of the step had a drawn z
     return (
         f"step {event['step']:,} ({ends})  epoch {event['epoch'] + 1}  loss {total:.4g}  "
-        f"reconstruction {error:.4g}  KL {kl:.4g}  beta {event['beta']:.3g}  "
+        f"reconstruction {error:.4g}  KL {kl}  beta {event['beta']:.3g}  "
         f"lr {event['lr']:.2g}  {event['clips_per_second']:.3g} clips/s"
     )
 

@@ -101,15 +101,28 @@ class Batches:
         train, size = self.config.training, self.config.data.size
         shape = (*mask.shape, *self.state.model.latent_shape(*size))
         eps = rng.normal(shape, train.seed, "posterior", step, device=self.device)
-        noise = level = keep = None
+        noise = level = None
         if train.noise:
             level = rng.uniform((len(mask), 1), train.seed, "noise-level", step).expand_as(mask) * train.noise
             noise = rng.normal((*mask.shape, 3, *size), train.seed, "noise", step, device=self.device)
             noise = noise * rng.there(level, self.device)[:, :, None, None, None]
-        if train.latent_dropout:
-            keep = (rng.uniform((len(mask),), train.seed, "latent-dropout", step) >= train.latent_dropout).float()
+        keep = self._keep(step)
+        if keep is not None:
             keep *= len(keep) / keep.sum().clamp(min=1)
         return draw(eps, mask, noise=noise, level=level, keep=keep)[self.mine]
+
+    def draws_latents(self, step: int) -> bool:
+        """Whether any clip of a step, of all ranks, has a drawn z; where latent dropout took them all, there is no
+        KL, and the 0 that the loss has for it is no posterior's."""
+        keep = self._keep(step)
+        return keep is None or bool(keep.any())
+
+    def _keep(self, step: int) -> Tensor | None:
+        """1 for the clips whose z is drawn, 0 for those with the prior's mean; None where all are drawn."""
+        train = self.config.training
+        if not train.latent_dropout:
+            return None
+        return (rng.uniform((train.batch_size,), train.seed, "latent-dropout", step) >= train.latent_dropout).float()
 
     def _picks(self, step: int) -> list[sampler.Pick]:
         """The clips of a step. An epoch's last batch is filled up from its beginning, so all are full."""

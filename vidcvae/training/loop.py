@@ -242,8 +242,9 @@ class _Training:
         if progress.step % train.log_every == 0:
             self._check()
         # 4. the books
+        drawn = self.batches.draws_latents(progress.step - 1)
         numbers: dict[str, Tensor | float] = {
-            **terms,
+            **{name: term for name, term in terms.items() if drawn or not name.startswith("kl")},
             "beta": weights.beta,
             "teacher_forcing": ratio,
             "forced": float(mask[:, train.past :].ne(0).float().mean()) if frames - 1 > train.past else 1.0,

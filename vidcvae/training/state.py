@@ -18,17 +18,24 @@ from vidcvae.training.replay import Replay
 
 
 class Meter:
-    """Running means of named numbers, summed in float64 where they are, and read only when asked."""
+    """Running means of named numbers, summed in float64 where they are, and read only when asked.
 
-    def __init__(self, sums: dict[str, float] | None = None, count: int = 0) -> None:
+    ``count`` is how often numbers were added; one that is not there each time is a mean over the times that it was.
+    """
+
+    def __init__(
+        self, sums: dict[str, float] | None = None, count: int = 0, counts: dict[str, int] | None = None
+    ) -> None:
         self.sums: dict[str, Tensor | float] = dict(sums or {})
         self.count = count
+        self.counts = dict.fromkeys(self.sums, count) | (counts or {})
 
     def add(self, values: dict[str, Tensor | float]) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + (
                 value.detach().double() if isinstance(value, Tensor) else value
             )
+            self.counts[name] = self.counts.get(name, 0) + 1
         self.count += 1
 
     def read(self) -> dict[str, float]:
@@ -36,10 +43,11 @@ class Meter:
         return {name: float(value) for name, value in self.sums.items()}
 
     def means(self) -> dict[str, float]:
-        return {name: value / self.count for name, value in self.read().items()}
+        return {name: value / self.counts[name] for name, value in self.read().items()}
 
     def saved(self) -> dict[str, Any]:
-        return {"sums": self.read(), "count": self.count}
+        fewer = {name: count for name, count in self.counts.items() if count != self.count}
+        return {"sums": self.read(), "count": self.count} | ({"counts": fewer} if fewer else {})
 
 
 @dataclass
