@@ -268,6 +268,17 @@ def test_every_step_is_told_and_losses_within_seconds(tmp_path: Path, squares: V
     assert (start["minutes"], start["max_minutes"], start["best"]) == (0.0, 0.0, None)
 
 
+@pytest.mark.parametrize(("steps", "batch", "clips"), [(0, 2, 5), (4, 2, 8), (7, 3, 21)])
+def test_the_start_tells_how_many_clips_an_epoch_has(
+    tmp_path: Path, squares: VideoData, steps: int, batch: int, clips: int
+) -> None:
+    """The split has 5 windows; so many steps an epoch have a batch each."""
+    config = tiny_config(training={"epochs": 1, "steps_per_epoch": steps, "batch_size": batch}, validation={"every": 0})
+    events: list[dict[str, Any]] = []
+    train(new_run(tmp_path / "run", config), config, squares, report=events.append)
+    assert [event["clips"] for event in events if event["kind"] == "start"] == [clips]
+
+
 def test_a_budget_that_allows_only_part_of_the_steps_is_told_once(tmp_path: Path, squares: VideoData) -> None:
     config = tiny_config(
         training={"epochs": 1000, "max_minutes": 0.01},

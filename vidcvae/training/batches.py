@@ -111,6 +111,11 @@ class Batches:
             keep *= len(keep) / keep.sum().clamp(min=1)
         return draw(eps, mask, noise=noise, level=level, keep=keep)[self.mine]
 
+    def clips_per_epoch(self) -> int:
+        """How many clips an epoch that is not shortened trains: whole batches, or each clip once."""
+        train = self.config.training
+        return train.steps_per_epoch * train.batch_size or len(self.order(train.epochs))
+
     def draws_latents(self, step: int) -> bool:
         """Whether any clip of a step, of all ranks, has a drawn z; where latent dropout took them all, there is no
         KL, and the 0 that the loss has for it is no posterior's."""

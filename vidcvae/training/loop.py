@@ -173,7 +173,7 @@ class _Training:
                 "error": error_name(self.config.loss.reconstruction),
                 "kl_unit": kl_unit(self.config.kl.reduction),
                 "arithmetic": asdict(self.arithmetic),
-                "clips": len(self.batches.order(self.config.training.epochs)),
+                "clips": self.batches.clips_per_epoch(),
                 "epochs": length.epochs,
                 "steps": length.steps,
                 "step": self.progress.step,
