@@ -83,6 +83,14 @@ def test_the_best_score_stands_beside_the_last() -> None:
     assert (view._cells()["val PSNR"], view._cells()["best"]) == ("21.50 dB", "25.00 dB")
 
 
+def test_a_score_in_the_middle_of_an_epoch_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    plain(VALIDATION | {"step": 13, "epochs_done": 13 / 600})
+    plain(VALIDATION | {"step": 600, "epochs_done": 1.0})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("epoch 1, unfinished (step 13): val PSNR") and second.startswith("epoch 1: val PSNR")
+
+
 def test_plain_lines_speak_at_the_first_step_with_losses(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
     plain(start(max_minutes=2.0))

@@ -84,6 +84,38 @@ def test_an_epoch_that_is_not_over_goes_on_at_the_same_pace() -> None:
     assert plots.loss_chart([cut]).panels[0].lines[0].x[-1] == 1.5
 
 
+def test_an_epoch_that_the_time_cut_off_is_drawn_as_far_as_it_came() -> None:
+    """Its last record is of kind "epoch" too; a resume goes on where it was, with no jag in the line."""
+    shared = {
+        "total": 15.0,
+        "kl": 30.0,
+        "beta": 1.0,
+        "lr": 1e-3,
+        "predicted": 15.0,
+        "forced": 0.0,
+        "teacher_forcing": 0,
+    }
+    for epochs, done in ((300, 13 / 600), (8, 1 + 13 / 600)):  # an epoch's length is written down, or seen before
+        whole = [{"kind": "epoch", "step": 600, "epoch": 0}] if done > 1 else []
+        at = {"step": 600 * len(whole) + 13, "epoch": len(whole), "epochs_done": done}
+        cut = [*whole, *({"kind": kind, **at, **shared} for kind in ("step", "epoch"))]
+        config = settings.resolve({"training": {"epochs": epochs}})
+        run = plots.Run("cut", config, cut)
+        assert run.length() == Length(epochs, 600)
+        assert list(plots.loss_chart([run]).panels[0].lines[0].x) == [pytest.approx(done)]
+        rest = {"kind": "epoch", "step": 600 * (len(whole) + 1), "epoch": len(whole), "epochs_done": len(whole) + 1.0}
+        resumed = plots.Run("resumed", config, [*cut, {**shared, **rest}])
+        assert resumed.epochs_of(resumed.history) == sorted(resumed.epochs_of(resumed.history))
+        ends = resumed.records("epoch")[len(whole) :]
+        assert resumed.middles_of(ends) == pytest.approx([len(whole) + 6.5 / 600, len(whole) + (13 / 600 + 1) / 2])
+    stopped = plots.Run("stopped", config, [{"kind": "step", "step": 10, "epoch": 0, "epochs_done": 0.25, **shared}])
+    assert stopped.epochs_of(stopped.history) == [0.25]
+    known = plots.Run(
+        "known", settings.resolve({"training": {"steps_per_epoch": 600}}), [{"kind": "epoch", "step": 13}]
+    )
+    assert known.epochs_of(known.history) == [pytest.approx(13 / 600)], "as a history before epochs_done tells"
+
+
 def test_runs_are_named_by_what_differs_between_them() -> None:
     a, b = _run("a", kl={"type": "monotonic"}), _run("b", kl={"type": "none"}, data={"path": "elsewhere"})
     assert plots.labels([a, b]) == ["kl.type = monotonic", "kl.type = none"]
@@ -101,6 +133,9 @@ def test_psnr_is_that_of_the_best_epoch_with_its_mean_and_the_baseline() -> None
     assert (zero.label, list(zero.x), list(zero.y)) == ("z = 0: mean 25.00 dB", [1, 2], [26.0, 24.0])
     assert _line(chart.panels[0], "z from the prior").label.endswith("mean 20.00 dB")
     assert set(_line(chart.panels[0], "copying the first frame").y) == {16.0}
+    cut = _run(epochs=1)
+    cut.records("validation")[0]["epochs_done"] = 0.5
+    assert plots.psnr_chart([cut]).title.endswith("epoch 1, unfinished (step 4)")
 
 
 def test_psnr_of_several_runs_is_the_one_that_best_is_chosen_by() -> None:
@@ -133,6 +168,9 @@ def test_short_first_epochs_are_drawn_as_epochs() -> None:
         assert run.length() == Length(8, full, 2, short)
         lr = plots.schedule_chart([run]).panels[2].lines[0]
         assert [lr.x[lr.y.index(lr.y[0] * f)] for f in (0.1,)] == [2]
+        told = [{**end, "epochs_done": end["epoch"] + 1.0} for end in history]
+        rare = [{"kind": "step", "step": 13, "epoch": 2, "epochs_done": 2.5}]  # the first log step is a late one
+        assert plots.Run("fast", config, [*told, *rare * (history == ends)]).length() == Length(8, full, 2, short)
         assert max(lr.x) < 8 and len([x for x in lr.x if x < 2]) == 2 * short
 
 

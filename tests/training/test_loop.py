@@ -257,6 +257,27 @@ def test_the_validation_that_ends_a_run_takes_nothing_from_its_time_budget(
     assert last(run).meta["progress"]["minutes"] == pytest.approx(1.0)
 
 
+def test_records_tell_how_many_epochs_are_over_to_the_step(
+    tmp_path: Path, squares: VideoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of our own, 4 steps of 20 seconds before the time is over: an epoch and a third of the next."""
+    clock = SimpleNamespace(now=0.0)
+
+    def report(event: dict[str, Any]) -> None:
+        clock.now += 20 * (event["kind"] == "progress")
+
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    config = tiny_config(training={"epochs": 9, "max_minutes": 1.2}, validation={"every": 9})
+    run = new_run(tmp_path / "run", config)
+    train(run, config, squares, report=report)
+    told = [(line["kind"], line["epochs_done"]) for line in read_history(run.history)]
+    third = pytest.approx(1 + 1 / 3)
+    ended = [(kind, third) for kind in ("step", "epoch", "validation")]
+    assert told == [("step", pytest.approx(2 / 3)), ("epoch", 1.0), *ended]
+    assert last(run).meta["epoch"] == 1, "of those that are over"
+    assert plots.read_run(run).epochs_of(plots.read_run(run).history) == [done for _, done in told]
+
+
 def test_every_step_is_told_and_losses_within_seconds(tmp_path: Path, squares: VideoData) -> None:
     config = tiny_config(training={"epochs": 2, "log_every": 1000}, validation={"every": 0})
     events: list[dict[str, Any]] = []

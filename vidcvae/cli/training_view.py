@@ -14,6 +14,7 @@ from rich.table import Table
 
 from vidcvae.cli import ui
 from vidcvae.errors import UsageError, counted
+from vidcvae.storage.history import epoch_of
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -301,7 +302,7 @@ def _step(event: Event, ends: Ends) -> str:
 def _validation(event: Event) -> str:
     score, name = baseline(event)
     return (
-        f"epoch {event['epoch'] + 1}: val PSNR {event['psnr_zero']:.2f} dB with z = 0, "
+        f"{epoch_of(event)}: val PSNR {event['psnr_zero']:.2f} dB with z = 0, "
         f"{event['psnr_prior']:.2f} dB with z from the prior "
         f"(repeating the {name} frame: {score:.2f} dB)"
     )

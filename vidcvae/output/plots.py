@@ -13,7 +13,7 @@ from vidcvae.config import Config, differences, read_toml, resolve, to_table
 from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.errors import DataError, typed
 from vidcvae.output.chart import Chart, Line, Panel
-from vidcvae.storage.history import read_history
+from vidcvae.storage.history import epoch_of, read_history
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
@@ -47,18 +47,13 @@ class Run:
 
     def epochs_of(self, records: Sequence[Record]) -> list[float]:
         """When the records were taken, in epochs: 1.5 is halfway through the second."""
-        ends = self.records("epoch")
-        steps = [0, *(record["step"] for record in ends)]
-        epochs = [0.0, *(record["epoch"] + 1.0 for record in ends)]
-        if self.history and (last := max(r["step"] for r in self.history)) > steps[-1]:  # an epoch not yet over
-            per_epoch = self.steps_per_epoch()
-            epochs.append(epochs[-1] + (last - steps[-1]) / per_epoch)
-            steps.append(last)
-        return np.interp([record["step"] for record in records], steps, epochs).tolist()  # type: ignore[no-any-return]
+        length = self.length()
+        return [length.done(record["step"]) for record in records]
 
-    def steps_per_epoch(self) -> int:
-        """As the configuration or the history tells; the steps so far if no epoch is over."""
-        return self.length().steps_per_epoch
+    def middles_of(self, ends: Sequence[Record]) -> list[float]:
+        """The middles of what records of kind "epoch" are means of, in epochs; the time may cut an epoch in two."""
+        over = self.epochs_of(ends)
+        return [(max(r["epoch"], before) + end) / 2 for r, before, end in zip(ends, [0.0, *over], over, strict=False)]
 
     def length(self) -> Length:
         """How long the run is, as far as that is known without its data."""
@@ -66,15 +61,19 @@ class Run:
         if train.steps_per_epoch:
             return Length(train.epochs, train.steps_per_epoch)
         short = min(data.fast_train_epochs, train.epochs) if data.fast_train else 0
-        ends = self.records("epoch")
-        seen = ends[0]["step"] if ends else max((r["step"] for r in self.history), default=0)
+        told = [r for r in self.history if r.get("epochs_done")]
+        ends = self.records("epoch")  # of older histories, which tell no more than that an epoch is over
+        known = [(r["step"], r.get("epochs_done", r["epoch"] + 1)) for r in (*told, *ends)]
+        steps, done = next((pair for pair in known if not short or pair[1] <= short), (0, 0))
+        first = round(steps / done) if done else max((r["step"] for r in self.history), default=0)
         if not short:
-            return Length(train.epochs, seen or ASSUMED_STEPS)
-        if len(ends) > short:
-            full = ends[short]["step"] - ends[short - 1]["step"]
+            return Length(train.epochs, first or ASSUMED_STEPS)
+        steps, done = max(known, default=(0, 0))
+        if done > short:
+            full = round((steps - short * first) / (done - short))
         else:
-            full = round(seen / data.fast_train_fraction) or ASSUMED_STEPS
-        return Length(train.epochs, full, short, seen or round(full * data.fast_train_fraction))
+            full = round(first / data.fast_train_fraction) or ASSUMED_STEPS
+        return Length(train.epochs, full, short, first or round(full * data.fast_train_fraction))
 
 
 def read_run(folder: RunFolder, trained: bool = True) -> Run:
@@ -183,7 +182,7 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
                     lines.append(Line(text, [frames[0], frames[-1]], [best[key]] * 2, -1, "dashed"))
     title = "Free run on the validation split"
     if len(runs) == 1:
-        title += f", epoch {best['epoch'] + 1}"
+        title += f", {epoch_of(best)}"
     elif len(chosen := {_latent_of(run.config.validation.metric) for run in runs}) == 1:
         title += f", {_latent_name(chosen.pop())}"
     return Chart(title, "frame", (Panel("PSNR (dB)", tuple(lines)),))
@@ -200,12 +199,9 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
         for index, (run, name) in enumerate(zip(runs, labels(runs), strict=True)):
             length = run.length()
             steps = sorted({round(s) for s in np.linspace(0, length.steps - 1, SCHEDULE_POINTS)})
-            epochs = [length.epoch(step) for step in steps]
-            x = [
-                e + (s - length.begin(e)) / (length.end(e) - length.begin(e))
-                for e, s in zip(epochs, steps, strict=True)
-            ]
-            lines.append(Line(name, x, [value(run.config, length, step) for step in steps], index))
+            lines.append(
+                Line(name, [*map(length.done, steps)], [value(run.config, length, step) for step in steps], index)
+            )
         return tuple(lines)
 
     beta = curves(lambda config, length, step: schedules.beta(config.kl, length, step))
@@ -295,7 +291,7 @@ def _weights(runs: Sequence[Run]) -> tuple[Panel, Panel]:
         forced = runs[0].records("epoch")
         marks = Line(
             "share forced",
-            [epoch - 0.5 for epoch in runs[0].epochs_of(forced)],
+            runs[0].middles_of(forced),
             [r["forced"] for r in forced],
             4,
             "marks",
@@ -338,8 +334,7 @@ def _curve(run: Run, name: str, key: str, colour: int) -> tuple[Line, ...]:
     values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
     if len(epochs) < FEW_EPOCHS:
         return (Line(name, run.epochs_of(fine), values, colour),)
-    middles = [epoch - 0.5 for epoch in run.epochs_of(epochs)]
-    return Line("", run.epochs_of(fine), values, colour, "faint"), Line(name, middles, means, colour)
+    return Line("", run.epochs_of(fine), values, colour, "faint"), Line(name, run.middles_of(epochs), means, colour)
 
 
 def _schedule(runs: Sequence[Run], key: str, stepped: Callable[[Config], bool], colour: int = 0) -> tuple[Line, ...]:

@@ -24,7 +24,7 @@ Report = Callable[[dict[str, Any]], None]
 
 STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip shows so many of the first frames: all would double the validation's cost
 SCHEDULES = ("beta", "teacher_forcing", "forced", "lr")
-NO_SCALARS = ("kind", "step", "epoch")
+NO_SCALARS = ("kind", "step", "epoch", "epochs_done")
 
 
 def folder(run: RunFolder) -> Path:

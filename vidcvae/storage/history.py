@@ -45,6 +45,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return _records(path, None)[0]
 
 
+def epoch_of(record: dict[str, Any]) -> str:
+    """The epoch that a record was taken in, counted from 1, in words: the end of a run may be in the middle of one."""
+    number = record["epoch"] + 1
+    whole = record.get("epochs_done", number) == number  # older histories do not say
+    return f"epoch {number}" if whole else f"epoch {number}, unfinished (step {record['step']:,})"
+
+
 def _records(path: Path, size: int | None) -> tuple[list[dict[str, Any]], list[bytes]]:
     """The records in the first ``size`` bytes, and their lines."""
     try:

@@ -32,7 +32,7 @@ from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
-from vidcvae.training.signals import Requests, exit_code, listening
+from vidcvae.training.signals import Asked, Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
 from vidcvae.training.step import Draws, Weights, forcing_mask
 from vidcvae.training.threads import Threads, may_change
@@ -58,15 +58,6 @@ class Outcome:
 
 class _StopRequested(Exception):
     """A signal came."""
-
-
-@dataclass
-class Asked:
-    """What all ranks know is asked of them: a signal's number, a checkpoint; and how late it is."""
-
-    stop: int | None = None
-    save: bool = False
-    minutes: float = 0.0
 
 
 def train(
@@ -308,7 +299,7 @@ class _Training:
         if best:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
-        self._record({"kind": "validation", "step": step, "epoch": self.length.epoch(max(step - 1, 0)), **found})
+        self._record({"kind": "validation", **self.pace.at(step), **found})
         self.pace.begin_window()  # the next clips/s are those of training alone
         return best
 

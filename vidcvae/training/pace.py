@@ -47,9 +47,13 @@ class Pace:
         """From here on the clips of the next ``record`` of steps are counted."""
         self._window_began = time.monotonic()
 
+    def at(self, step: int) -> dict[str, Any]:
+        """Where in the run a record is taken, after ``step`` steps."""
+        return {"step": step, "epoch": self.length.epoch(max(step - 1, 0)), "epochs_done": self.length.done(step)}
+
     def record(self, kind: str, step: int, meter: Meter) -> dict[str, Any]:
         """A line of the history, of kind "step" or "epoch": the means of ``meter`` after ``step`` steps."""
-        record = {"kind": kind, "step": step, "epoch": self.length.epoch(step - 1), **meter.means()}
+        record = {"kind": kind, **self.at(step), **meter.means()}
         record["minutes"] = self.minutes()
         if kind == "step":
             seconds = time.monotonic() - self._window_began

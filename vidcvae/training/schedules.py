@@ -41,6 +41,11 @@ class Length:
         epoch = step // self.short_steps if beyond < 0 else self.short_epochs + beyond // self.steps_per_epoch
         return min(epoch, self.epochs - 1)
 
+    def done(self, steps: int) -> float:
+        """How many epochs so many steps are: whole ones, and a share of the next."""
+        epoch = self.epoch(steps)
+        return epoch + (steps - self.begin(epoch)) / (self.end(epoch) - self.begin(epoch))
+
 
 def scheduled_step(step: int, length: Length, minutes: float, budget: float) -> int:
     """The step that the schedules see: ``step``, or further on when a time ``budget`` is running out."""

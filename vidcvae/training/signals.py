@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 from vidcvae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
@@ -25,6 +26,15 @@ class Requests:
             self.stop = number
         else:
             self.save = True
+
+
+@dataclass
+class Asked:
+    """What all ranks know is asked of them: a signal's number, a checkpoint; and how late it is."""
+
+    stop: int | None = None
+    save: bool = False
+    minutes: float = 0.0
 
 
 # SIGBREAK is Windows': Ctrl-Break, and what one process can ask of another there
