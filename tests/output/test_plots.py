@@ -144,7 +144,10 @@ def test_psnr_of_several_runs_is_the_one_that_best_is_chosen_by() -> None:
     assert [line.label for line in chart.panels[0].lines] == [
         "kl.type = cyclical: mean 25.00 dB",
         "kl.type = none: mean 25.00 dB",
+        "copying the first frame: mean 16.00 dB",  # the same for both, so that they have the same data
     ]
+    runs[1].records("validation")[0]["baseline_copy_first_psnr"] = 17.0
+    assert len(plots.psnr_chart(runs).panels[0].lines) == 2
     assert chart.title.endswith("z = 0")
 
 
@@ -156,6 +159,24 @@ def test_the_schedule_needs_no_training_and_has_the_courses_values() -> None:
     assert [values[e] for e in (0, 1, 9, 17, 18)] == pytest.approx([0.01, 0.01 + 0.99 / 9, 1, 1, 0.01])
     assert set(forcing.lines[0].y) == {0.0}
     assert sorted(set(lr.lines[0].y)) == pytest.approx([1e-5, 1e-4, 1e-3])
+
+
+def test_the_schedule_of_a_run_with_a_time_budget_says_that_its_epochs_are_planned_ones() -> None:
+    budget = settings.resolve({"training": {"epochs": 400, "max_minutes": 2.0}})
+    fast = settings.resolve({"training": {"epochs": 4, "max_minutes": 2.0}})
+    last = {"kind": "epoch", "step": 15, "epoch": 3, "epochs_done": 3.75}
+    whole = {"kind": "epoch", "step": 16, "epoch": 3, "epochs_done": 4.0, "minutes": 0.5}
+    planned = "Schedules as planned for 400 epochs; "
+    for config, history, title in (
+        (budget, [], planned + "training fits them into at most 2 minutes"),
+        (budget, [last | {"minutes": 1.5}], planned + "training fits them into at most 2 minutes"),
+        (budget, [last | {"minutes": 2.01}], planned + "the run fitted them into its 2 minutes, 3.75 epochs"),
+        (fast, [whole], "Schedules"),
+    ):
+        assert plots.schedule_chart([plots.Run("r", config, history)]).title == title
+    both = plots.schedule_chart([plots.Run("a", budget, []), _run("b")])
+    assert both.title == "Schedules as planned; training fits them into training.max_minutes"
+    assert plots.schedule_chart([_run()]).title == "Schedules"
 
 
 def test_short_first_epochs_are_drawn_as_epochs() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve, to_table
 from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
-from vidcvae.errors import DataError, typed
+from vidcvae.errors import DataError, counted, typed
 from vidcvae.output.chart import Chart, Line, Panel
 from vidcvae.storage.history import epoch_of, read_history
 from vidcvae.storage.run import RunFolder
@@ -158,9 +158,11 @@ def lr_chart(runs: Sequence[Run]) -> Chart:
 def psnr_chart(runs: Sequence[Run]) -> Chart:
     """PSNR of each frame of the validation's free run, from each run's best epoch.
 
-    One run shows both ways to choose z and the baseline; several show the one that their ``best`` is chosen by.
+    One run shows both ways to choose z; several show the one that their ``best`` is chosen by. The baseline stands
+    beside them.
     """
     lines: list[Line] = []
+    bests: list[Record] = []
     for index, (run, label) in enumerate(zip(runs, labels(runs), strict=True)):
         metric = run.config.validation.metric
         validations = run.records("validation")
@@ -175,11 +177,11 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
             frames = [run.config.training.past + i for i in range(len(curve))]
             name = _latent_name(latent) if len(runs) == 1 else label
             lines.append(Line(f"{name}: mean {np.mean(curve):.2f} dB", frames, curve, index + offset, "fine"))
-        if len(runs) == 1:
-            for key, what in BASELINES.items():
-                if key in best:
-                    text = f"copying the {what}: mean {best[key]:.2f} dB"
-                    lines.append(Line(text, [frames[0], frames[-1]], [best[key]] * 2, -1, "dashed"))
+        bests.append(best)
+    for key, what in BASELINES.items():  # of the same frames, so that they are equal, where runs have the same data
+        copied = {f"copying the {what}: mean {best[key]:.2f} dB" if key in best else "" for best in bests}
+        if len(copied) == 1 and (text := copied.pop()):
+            lines.append(Line(text, [frames[0], frames[-1]], [best[key]] * 2, -1, "dashed"))
     title = "Free run on the validation split"
     if len(runs) == 1:
         title += f", {epoch_of(best)}"
@@ -207,7 +209,7 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
     beta = curves(lambda config, length, step: schedules.beta(config.kl, length, step))
     ratio = curves(lambda c, length, step: schedules.teacher_forcing_ratio(c.teacher_forcing, length.epoch(step)))
     return Chart(
-        "Schedules",
+        _schedules_title(runs),
         "epoch",
         (
             Panel("β (KL weight)", beta, from_zero=True),
@@ -215,6 +217,22 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
             Panel("learning rate", curves(schedules.learning_rate), log=True),
         ),
     )
+
+
+def _schedules_title(runs: Sequence[Run]) -> str:
+    """That the epochs are those that are planned, where a time budget may end them first."""
+    if not any(run.config.training.max_minutes for run in runs):
+        return "Schedules"
+    if len(runs) > 1:
+        return "Schedules as planned; training fits them into training.max_minutes"
+    (run,), train = runs, runs[0].config.training
+    planned = f"Schedules as planned for {counted(train.epochs, 'epoch')}"
+    *_, last = [*run.records("step"), *run.records("epoch")] or [{"step": 0}]
+    if (done := run.epochs_of([last])[0]) >= train.epochs:
+        return "Schedules"
+    if last.get("minutes", 0) < train.max_minutes:
+        return f"{planned}; training fits them into at most {train.max_minutes:g} minutes"
+    return f"{planned}; the run fitted them into its {train.max_minutes:g} minutes, {done:.3g} epochs"
 
 
 def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
