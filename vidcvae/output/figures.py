@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcvae.errors import UsageError, did_you_mean
-from vidcvae.output.chart import Chart, Line, Panel, Style
+from vidcvae.output.chart import Chart, Line, Panel, Style, log_ticks, number
 from vidcvae.storage import durable
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ LINES: dict[Style, dict[str, Any]] = {
     "faint": {"linewidth": 0.8, "alpha": 0.3},
     "dashed": {"linestyle": "--", "linewidth": 1.2},
     "marks": MARKS,
-    "over": {"dashes": (4, 4)},
+    "over": {},  # by turns: ``_dashes``
 }
+DASH = 4  # in widths of the line
 
 
 def check_target(target: Path) -> None:
@@ -73,13 +75,21 @@ def render(chart: Chart, kind: str) -> bytes:
         own = any(panel.xlabel for panel in chart.panels)
         grid = figure.subplots(len(heights), 1, sharex=not own, squeeze=False, gridspec_kw={"height_ratios": heights})
         labels = [line.label for panel in chart.panels for line in panel.lines if line.label]
+        legends: set[tuple[tuple[str, int], ...]] = set()
         for axes, panel in zip(grid[:, 0], chart.panels, strict=True):
             _draw(axes, panel, shared=len(set(labels)) < len(labels))
             axes.set_xlabel(panel.xlabel)
+            named = tuple((line.label, line.run) for line in panel.lines if line.label)
+            if named in legends and (legend := axes.get_legend()):
+                legend.remove()  # the same names and colours stand in one above
+            legends.add(named)
         grid[0, 0].set_title(_plain(chart.title), loc="left")
         if not own:
             grid[-1, 0].set_xlabel(chart.xlabel)
         figure.align_ylabels()
+        figure.draw_without_rendering()  # which tells where everything is
+        for axes in grid[:, 0]:
+            _make_room(axes)
         buffer = io.BytesIO()
         # No date in the file: the same figure is the same bytes
         metadata: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
@@ -89,12 +99,18 @@ def render(chart: Chart, kind: str) -> bytes:
 
 def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
     """``shared``: panels have names in common, which then stand beside a lone curve too."""
+    from matplotlib.lines import Line2D
+
     for line in panel.lines:
         style = {"color": _colour(line), **_dashes(line), **(MARKS if len(line.x) == 1 else LINES[line.style])}
         axes.plot(line.x, line.y, label=_plain(line.label) or None, **style)
     axes.set_ylabel(panel.ylabel)
     if panel.log:
         axes.set_yscale("log")
+        found = log_ticks(*(math.log10(end) for end in axes.get_ylim()))
+        if not all(math.log10(tick).is_integer() for tick in found):  # few decades, and Matplotlib names no more
+            axes.set_yticks(found, [number(tick) for tick in found])
+            axes.yaxis.set_minor_formatter("")
     if panel.from_zero:
         top = max((value for line in panel.lines for value in line.y), default=1.0) or 1.0
         axes.set_ylim(-0.05 * top, 1.08 * top)
@@ -102,7 +118,27 @@ def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
         axes.set_ylim(-0.05, 1.05)
     named = [line for line in panel.lines if line.label]
     if (panel.tall and len(named) > (0 if shared else 1)) or any(line.style == "marks" for line in named):
-        axes.legend(loc="best")
+        legend = axes.legend(loc="best")
+        for line, handle in zip(named, legend.legend_handles, strict=True):
+            if line.style == "over" and isinstance(handle, Line2D):
+                handle.set_linestyle((0, (DASH, DASH)))
+
+
+def _make_room(axes: Axes) -> None:
+    """Let a legend that lies on a curve wherever it is put stand above the curves instead, in columns."""
+    legend = axes.get_legend()
+    if legend is None:
+        return
+    box = legend.get_window_extent()
+    if not any(line.get_path().transformed(line.get_transform()).intersects_bbox(box, False) for line in axes.lines):
+        return
+    names = [text.get_text() for text in legend.get_texts()]
+    columns = max(1, int(axes.bbox.width // box.width))
+    axes.legend(handles=[*filter(None, legend.legend_handles)], labels=names, loc="upper left", ncols=columns)
+    share = box.height / axes.bbox.height * -(-len(names) // columns) / len(names) + 0.04
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(axes.get_ylim())
+    axes.set_ylim(top=float(scale.inverted().transform(low + (high - low) / (1 - share))))
 
 
 def _plain(text: str) -> str:
@@ -116,5 +152,8 @@ def _colour(line: Line) -> str:
 
 def _dashes(line: Line) -> dict[str, Any]:
     """Another dash for each round through the colours."""
+    if line.style == "over":  # each in turn, and then the curve beneath
+        turn, turns = line.turns
+        return {"linestyle": (-DASH * turn, (DASH, DASH * turns))}
     turn = max(0, line.run) // len(COLOURS)
     return {"dashes": (6, 1 + turn)} if turn and line.style == "main" else {}

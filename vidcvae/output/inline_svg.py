@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vidcvae.output import templates
-from vidcvae.output.chart import Chart, Line, Panel
+from vidcvae.output.chart import Chart, Line, Panel, log_ticks, number, ticks
 
 WIDTH, LEFT, RIGHT = 640, 62, 628  # of the drawing, in pixels; where its x axis begins and ends
 HEAD, GAP, FOOT = 26, 16, 40  # over a panel for its title; between two; under the last one for the x axis
@@ -21,6 +21,7 @@ TALL, SHORT = 210, 64  # panels
 COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
 MOST_POINTS = 1000  # of a line; more are means of neighbours
 TABLE_ROWS = 21
+DASH = 6
 
 
 def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> Markup:
@@ -67,7 +68,7 @@ def drawing(chart: Chart, name: str) -> Markup:
         name=name,
         text=_said(chart),
         panels=panels,
-        ticks=[(across(tick), _number(tick)) for tick in ticks(low, high, 6)],
+        ticks=[(across(tick), number(tick)) for tick in ticks(low, high, 6)],
         low=f"{low:.9g}",
         high=f"{high:.9g}",
         left=LEFT,
@@ -100,11 +101,11 @@ def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) 
         if line.style == "marks" or len(spots) == 1:
             marks.append((_colour(line), spots))
         elif spots:
-            curves.append((f"{line.style} {_colour(line)}", " ".join(map(",".join, spots))))
-    y_ticks = _log_ticks(least, most) if log else ticks(least, most, 5 if panel.tall else 2)
+            curves.append((f"{line.style} {_colour(line)}", " ".join(map(",".join, spots)), _dashes(line)))
+    y_ticks = log_ticks(least, most) if log else ticks(least, most, 5 if panel.tall else 2)
     return {
         "title": panel.ylabel.replace("\n", " ") + (" (log scale)" if log else ""),
-        "ticks": [(down(tick), _number(tick)) for tick in y_ticks],
+        "ticks": [(down(tick), number(tick)) for tick in y_ticks],
         "curves": curves,
         "marks": marks,
     }
@@ -134,7 +135,7 @@ def _table(chart: Chart) -> tuple[list[str], list[list[str]]] | None:
         heads.append(f"{name}: {line.label}" if line.label else name)
         order = np.argsort(line.x)
         columns.append(np.interp(at, np.asarray(line.x)[order], np.asarray(line.y)[order], np.nan, np.nan))
-    return heads, [[_number(float(value)) for value in row] for row in zip(*columns, strict=True)]
+    return heads, [[number(float(value)) for value in row] for row in zip(*columns, strict=True)]
 
 
 def _said(chart: Chart) -> str:
@@ -149,8 +150,8 @@ def _said(chart: Chart) -> str:
             name = panel.ylabel.replace("\n", " ") + (f", {line.label}" if line.label else "")
             least, most = min(y for _, y in points), max(y for _, y in points)
             told.append(
-                f"{name}: {_number(y0)} at {chart.xlabel} {_number(x0)}, {_number(y1)} at {_number(x1)}, "
-                f"between {_number(least)} and {_number(most)}."
+                f"{name}: {number(y0)} at {chart.xlabel} {number(x0)}, {number(y1)} at {number(x1)}, "
+                f"between {number(least)} and {number(most)}."
             )
     return " ".join(told)
 
@@ -162,34 +163,17 @@ def _thinned(line: Line) -> Iterator[tuple[float, float]]:
         yield sum(x) / len(x), sum(y) / len(y)
 
 
+def _dashes(line: Line) -> str:
+    """Attributes of a line over others, whose dashes leave room for theirs."""
+    turn, turns = line.turns
+    if line.style != "over":
+        return ""
+    return Markup(f'stroke-dasharray="{DASH} {DASH * turns}" stroke-dashoffset="{-DASH * turn}"')
+
+
 def _colour(line: Line) -> str:
     return "grey" if line.run < 0 else f"c{line.run % COLOURS}"
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most about ``most`` round numbers (1, 2 or 5 times a power of ten apart) from low to high."""
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Decades between 10**low and 10**high, with 2 and 5 of each where there are few."""
-    decades = range(math.floor(low), math.ceil(high) + 1)
-    step = max(1, -(-len(decades) // 6))
-    factors = (1, 2, 5) if high - low < 2 else (1,)
-    found = [f * 10.0**d for d in decades if d % step == 0 for f in factors if low <= math.log10(f * 10.0**d) <= high]
-    return found if len(found) > 1 else ticks(10**low, 10**high, 3)
-
-
-def _number(value: float) -> str:
-    """Four digits at most; "-" for what is not there."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e5 else f"{value:.4g}"

@@ -48,8 +48,9 @@ def _panel(panel: Panel, low: float, high: float, columns: int) -> list[str]:
     for index, line in enumerate(drawn):
         mark = MARKS[index % len(MARKS)]
         points = _resampled(line, low, high, columns, panel.log)
-        if line.style == "over":  # the marks of the curve beneath it stand between
-            points = points[1::2]
+        if line.style == "over":  # the marks of the curves beneath it stand between
+            turn, turns = line.turns
+            points = points[turn + 1 :: turns + 1]
         for x, y in points:
             if math.isfinite(y):
                 row = round((scale(y) - bottom) / (top - bottom) * (rows - 1))
