@@ -91,6 +91,13 @@ def test_a_score_in_the_middle_of_an_epoch_is_said_to_be_one(capsys: pytest.Capt
     assert first.startswith("epoch 1, unfinished (step 13): val PSNR") and second.startswith("epoch 1: val PSNR")
 
 
+def test_plain_lines_answer_a_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    for kind in ("stopping", "leaving"):
+        plain({"kind": kind, "text": f"{kind} now"})
+    assert capsys.readouterr().err == "stopping now\nleaving now\n"
+
+
 def test_plain_lines_speak_at_the_first_step_with_losses(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
     plain(start(max_minutes=2.0))

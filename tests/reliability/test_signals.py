@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -59,6 +65,49 @@ print("stop", requests.stop)
         process.send_signal(getattr(signal, second))
         assert process.wait(5) == 128 + getattr(signal, second)
         assert process.stdout.read() == "", "it did not wait for the operation"
+
+
+SLOW_STEP = """
+import os, torch
+from vidcvae.cli.training_view import Screen
+from vidcvae.training.signals import listening
+start = dict(kind="start", run="r", model="m", parameters=1, device="cpu", precision="float32", clips=1, epochs=1)
+start |= dict(steps=9, step=0, minutes=0.0, max_minutes=0, best=None, error="MSE", kl_unit="nats")
+with Screen("MODE").watching() as report, listening(report) as requests:
+    if "MODE" != "json":
+        report(start)
+    os.write(1, b"ready\\n")
+    torch.linalg.svd(torch.rand(3000, 3000))  # many seconds
+    os.write(1, b"over\\n")
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "json"])
+def test_a_signal_is_answered_while_the_step_is_on(mode: str) -> None:
+    """In the middle of one long operation, on a terminal below whose table nothing is glued, and in a pipe."""
+    ours, theirs = pty.openpty() if mode == "auto" else os.pipe()
+    if mode == "auto":
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 20, 100, 0, 0))
+    code = [sys.executable, "-c", SLOW_STEP.replace("MODE", mode)]
+    with subprocess.Popen(code, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        said = ""
+        for answer in ("Ctrl-C: finishing the step, then saving; once more ends at once", "Ctrl-C: ended at once"):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            while answer not in said:
+                if not select.select([ours], [], [], 5)[0]:
+                    process.kill()
+                    pytest.fail(f"no answer: {said}")
+                said += os.read(ours, 10_000).decode()
+        assert process.wait(5) == 130
+        assert process.stdout.read() == "", "nothing for a program, and nothing after the operation"
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).replace("\r", "\n").split("\n")
+    assert [line[:7] for line in lines if "Ctrl-C" in line] == ["Ctrl-C:"] * 2, "each on a line of its own"
+    if mode == "auto":
+        assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l"), "the cursor is there again"
 
 
 def test_one_signal_is_only_noted() -> None:

@@ -64,7 +64,9 @@ class Screen(ui.Speaker):
 
 
 def _json(event: Event) -> None:
-    if event["kind"] not in ("progress", "validating"):
+    if event["kind"] in ("stopping", "leaving"):
+        ui.note(event["text"])
+    elif event["kind"] not in ("progress", "validating"):
         ui.emit(event)
 
 
@@ -125,7 +127,7 @@ class Plain:
                 self.spoken = time.monotonic()
             case "warning":
                 ui.warn(event["text"])
-            case "note":
+            case "note" | "stopping" | "leaving":
                 ui.note(event["text"])
             case "detail":
                 ui.detail(event["text"])
@@ -185,6 +187,11 @@ class LiveView:
                 ui.detail(event["text"])
             case "note":
                 self.live.console.print(event["text"], markup=False, soft_wrap=False, style="dim")
+            case "stopping":
+                self.live.console.print(event["text"], markup=False, soft_wrap=False)
+            case "leaving":
+                self.live.stop()  # which ends the table's line, and shows the cursor again
+                self.live.console.print(event["text"], markup=False, soft_wrap=False)
             case "progress":
                 self.ends.now_at(event)
                 self._move()

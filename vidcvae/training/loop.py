@@ -73,6 +73,7 @@ def train(
     """Train until the epochs or the minutes are over, from the start or from a checkpoint of this run.
 
     ``weights`` are where a fresh run starts from. ``report`` gets every event, a dict with a "kind"; the history too.
+    Those of the kinds "stopping" and "leaving" come at the moment of a signal, from another thread.
     ``ranks`` are the processes that train together (``distributed.join``); rank 0 alone writes and reports.
     Raises ``Stopped`` after a signal, with everything saved, ``NonFiniteError`` before a NaN does any harm, and
     ``VidcvaeError`` where the memory is not enough.
@@ -131,7 +132,7 @@ class _Training:
     # --- 2. the loop -------------------------------------------------------------------------------
 
     def run_to_the_end(self) -> Outcome:
-        with listening() as self.requests, threads(self.threads.number):
+        with listening(self.report) as self.requests, threads(self.threads.number):
             try:
                 self._announce()
                 self._begin_alike()

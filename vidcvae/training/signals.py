@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from vidcvae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+
+Report = Callable[[dict[str, Any]], None]
+LAST_WORDS = 0.5  # seconds that a screen has to show them
 
 
 class Requests:
@@ -42,18 +46,27 @@ _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK
 _SAVES = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
-def _leave_at_the_second(signals: socket.socket) -> None:
-    """Read signals' numbers as they come, and end the process with the second one that asks it to stop.
+def _answer(signals: socket.socket, report: Report) -> None:
+    """Read signals' numbers as they come, answer those that ask to stop, and end the process with the second one.
 
     In a thread, since Python calls a handler only when the operation is over that PyTorch is busy with. Nothing may
-    hold us up; the last checkpoint stands.
+    hold us up, a screen that stands still neither; the last checkpoint stands.
     """
     stops = 0
     with signals:
         while number := signals.recv(1):
-            stops += number[0] in _STOPS
+            if (stop := number[0]) not in _STOPS:
+                continue
+            stops += 1
+            name = "Ctrl-C" if stop == signal.SIGINT else signal.Signals(stop).name
+            event = {"kind": "stopping", "text": f"{name}: finishing the step, then saving; once more ends at once"}
             if stops == 2:
-                os._exit(128 + number[0])
+                event = {"kind": "leaving", "text": f"{name}: ended at once; the newest checkpoint stands"}
+            telling = threading.Thread(target=report, args=(event,), daemon=True)
+            telling.start()
+            if stops == 2:
+                telling.join(LAST_WORDS)
+                os._exit(128 + stop)
 
 
 def exit_code(stop: int) -> int:
@@ -62,9 +75,10 @@ def exit_code(stop: int) -> int:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Requests]:
+def listening(report: Report = lambda event: None) -> Iterator[Requests]:
     """Collect SIGINT, SIGTERM (Windows: SIGBREAK) and SIGUSR1 in a ``Requests`` while the block runs.
 
+    ``report`` is told at once, from another thread, what a signal to stop does: events "stopping", and "leaving".
     Signals reach the main thread only; trained from another one, nothing is caught.
     """
     requests = Requests()
@@ -74,7 +88,7 @@ def listening() -> Iterator[Requests]:
     numbers = (*_STOPS, *_SAVES)
     reading, writing = socket.socketpair()  # not a pipe, which Windows cannot make non-blocking
     writing.setblocking(False)  # as ``set_wakeup_fd`` demands
-    threading.Thread(target=_leave_at_the_second, args=(reading,), daemon=True).start()
+    threading.Thread(target=_answer, args=(reading, report), daemon=True).start()
     woken = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = [signal.signal(number, requests.handle) for number in numbers]
     try:

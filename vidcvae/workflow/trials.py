@@ -239,7 +239,11 @@ def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = 
     problems: dict[Trial, str] = {}
     told = -1
     bar = voice.progress("training, in percent")
-    with lock.holding(trials[0].path.parent), bar as advance, listening() as requests, _children() as running:
+
+    def say(event: dict[str, Any]) -> None:
+        voice.note(event["text"])
+
+    with lock.holding(trials[0].path.parent), bar as advance, listening(say) as requests, _children() as running:
         waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
         finished = len(trials) - len(waiting)
         if finished:
