@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vidcvae.cli import ui
 from vidcvae.cli.training_view import BY_IMPORTANCE, Ends, LiveView, Plain, clock, tell_outcome
 from vidcvae.storage.run import RunFolder
 from vidcvae.training.loop import Outcome
@@ -72,6 +73,49 @@ def test_on_a_narrow_terminal_the_scores_stay_longest(width: int) -> None:
     shown = [name for name in BY_IMPORTANCE if name in head]
     assert shown == list(BY_IMPORTANCE[: len(shown)]) and "val PSNR" in head and "21.50 dB" in row
     assert len(shown) == {200: 11, 100: 10, 60: 5, 30: 2}[width]
+
+
+@pytest.mark.parametrize("width", [200, 100, 60, 30])
+def test_the_columns_stay_whatever_stands_in_them(width: int) -> None:
+    """From the first refresh on, with numbers of any length."""
+    view = LiveView()
+    view.live.console = Console(quiet=True)
+    small = {"kl": 3.7e-5, "beta": 0.000123, "lr": 1.2e-5, "grad_norm": 0.000123, "clips_per_second": 0.00123}
+    large = {"kl": 34567.8, "beta": 1.0, "lr": 0.1, "grad_norm": 12345.0, "clips_per_second": 1234.0, "forced": 1.0}
+    shown = []
+    for event in (
+        *(start(steps=180_000), progress(1, 0.1), progress(20, 0.5) | small, VALIDATION),
+        *(progress(180_000, 9.0) | large, progress(180_000, 9.0) | large | {"epoch": 123, "reconstruction": -16.5}),
+    ):
+        view(event)
+        console = Console(width=width, height=20, force_terminal=True, color_system=None)
+        with console.capture() as capture:
+            console.print(view._table(width))
+        lines = capture.get().splitlines()
+        assert max(map(len, lines)) <= width and "…" not in capture.get()
+        shown.append([name for name in BY_IMPORTANCE if name in lines[0]])
+    assert all(names == shown[0] for names in shown)
+    head = capture.get().splitlines()[0]
+    view(progress(20, 0.5) | small)
+    with console.capture() as capture:
+        console.print(view._table(width))
+    assert capture.get().splitlines()[0] == head, "and where they are"
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_the_result_is_broken_between_words_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = (ui._Console(width=width, force_terminal=True, color_system=None, soft_wrap=True) for _ in range(2))
+    monkeypatch.setattr(ui, "out", out)
+    monkeypatch.setattr(ui, "err", err)
+    path = "runs/a-name-that-is-longer-than-the-terminal-is-wide-and-is-pasted-001"
+    scores = {"psnr_zero": 14.3, "baseline_copy_last_past_psnr": 17.1}
+    with out.capture() as said, err.capture() as warned:
+        tell_outcome(Outcome(RunFolder(Path(path)), 50, 1.0, scores, 0.9))
+    for text, words in ((said.get(), "val PSNR"), (warned.get(), "worse than repeating the last given frame")):
+        lines = text.splitlines()
+        assert words in " ".join(line.strip() for line in lines)
+        assert all(len(line) <= width for line in lines if path not in line)
+    assert path in said.get(), "it stays whole, to be pasted"
 
 
 def test_the_best_score_stands_beside_the_last() -> None:

@@ -214,15 +214,17 @@ class LiveView:
         yield Group(self.bar, self._table(options.max_width))
 
     def _table(self, width: int) -> Table:
-        """As many columns as the width holds; those that matter most stay longest."""
+        """As many columns as the width holds; those that matter most stay longest, whatever stands in them."""
         cells = self._cells()
-        widths = {name: max(len(name), len(text), 6) for name, text in cells.items()}
+        longest = LONGEST | {"step": len(f"{self.ends.steps:,}")}
+        widths = {name: max(len(name), len(text), longest.get(name, 6)) for name, text in cells.items()}
         kept: set[str] = set()
-        room = width
+        room = width + 2
         for name in BY_IMPORTANCE:
-            if widths[name] + 2 <= room:
-                room -= widths[name] + 2
-                kept.add(name)
+            room -= max(len(name), longest.get(name, 6)) + 2
+            if room < 0:
+                break
+            kept.add(name)
         grid = Table(box=None, pad_edge=False, header_style="dim")
         for name in cells:
             if name in kept:
@@ -262,20 +264,25 @@ BY_IMPORTANCE = (
     *("epoch", "beta", "|grad|", "forced"),
 )
 
+# Characters of a number that may come, so that a column has room for it from the first refresh on; else 6
+LONGEST = {"KL": 9, "beta": 8, "lr": 7, "|grad|": 8, "clips/s": 8, "val PSNR": 8, "best": 8}
+
 
 def tell_outcome(outcome: Outcome) -> None:
     """The result of a training, and in words whether it is worth anything."""
     last = outcome.validation_minutes
     then = f", then {last:.1f} of validation" if last >= 0.05 else ""
     psnr = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
-    ui.say(f"trained {counted(outcome.steps, 'step')} in {outcome.minutes:.1f} minutes{then}{psnr}: {outcome.run.path}")
+    trained = f"trained {counted(outcome.steps, 'step')} in {outcome.minutes:.1f} minutes{then}{psnr}"
+    ui.say(f"{trained}: {outcome.run.path}", folded=True)
     if not outcome.scores:
         return
     copied, frame = baseline(outcome.scores)
     if (score := outcome.scores["psnr_zero"]) < copied:
         ui.warn(
             f"the model ({score:.2f} dB) is worse than repeating the {frame} frame ({copied:.2f} dB): "
-            f"it has not learnt the motion yet. Train it for longer, or look at its videos before you use it."
+            f"it has not learnt the motion yet. Train it for longer, or look at its videos before you use it.",
+            folded=True,
         )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -68,9 +69,20 @@ def is_quiet() -> bool:
     return _loudness == "quiet"
 
 
-def say(text: str) -> None:
-    """One line of result for a person. Square brackets are text, not markup."""
-    out.print(text, markup=False)
+def say(text: str, folded: bool = False) -> None:
+    """One line of result for a person, ``folded`` between words. Square brackets are text, not markup."""
+    out.print(_folded(text, out) if folded else text, markup=False)
+
+
+def _folded(text: str, console: Console) -> str:
+    """Lines that a terminal need not break within a word; a path that is longer stays whole, and so do lines in a pipe.
+
+    For sentences, in which nothing with a space is to be pasted.
+    """
+    if not console.is_terminal:
+        return text
+    lines = textwrap.TextWrapper(console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines.fill(text)
 
 
 def note(text: str) -> None:
@@ -85,8 +97,9 @@ def detail(text: str) -> None:
         note(text)
 
 
-def warn(text: str) -> None:
-    err.print(f"warning: {_indented(text)}", markup=False, style="yellow")
+def warn(text: str, folded: bool = False) -> None:
+    text = f"warning: {_indented(text)}"
+    err.print(_folded(text, err) if folded else text, markup=False, style="yellow")
 
 
 def tell_failures() -> None:
