@@ -166,11 +166,11 @@ def test_the_schedule_of_a_run_with_a_time_budget_says_that_its_epochs_are_plann
     fast = settings.resolve({"training": {"epochs": 4, "max_minutes": 2.0}})
     last = {"kind": "epoch", "step": 15, "epoch": 3, "epochs_done": 3.75}
     whole = {"kind": "epoch", "step": 16, "epoch": 3, "epochs_done": 4.0, "minutes": 0.5}
-    planned = "Schedules as planned for 400 epochs; "
+    planned = "Schedules of 400 planned epochs, "
     for config, history, title in (
-        (budget, [], planned + "training fits them into at most 2 minutes"),
-        (budget, [last | {"minutes": 1.5}], planned + "training fits them into at most 2 minutes"),
-        (budget, [last | {"minutes": 2.01}], planned + "the run fitted them into its 2 minutes, 3.75 epochs"),
+        (budget, [], planned + "to be fitted into at most 2 minutes"),
+        (budget, [last | {"minutes": 1.5}], planned + "to be fitted into at most 2 minutes"),
+        (budget, [last | {"minutes": 2.01}], planned + "fitted into 2 minutes (3.75 epochs)"),
         (fast, [whole], "Schedules"),
     ):
         assert plots.schedule_chart([plots.Run("r", config, history)]).title == title

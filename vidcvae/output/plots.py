@@ -226,13 +226,13 @@ def _schedules_title(runs: Sequence[Run]) -> str:
     if len(runs) > 1:
         return "Schedules as planned; training fits them into training.max_minutes"
     (run,), train = runs, runs[0].config.training
-    planned = f"Schedules as planned for {counted(train.epochs, 'epoch')}"
+    planned = f"Schedules of {counted(train.epochs, 'planned epoch')}"
     *_, last = [*run.records("step"), *run.records("epoch")] or [{"step": 0}]
     if (done := run.epochs_of([last])[0]) >= train.epochs:
         return "Schedules"
     if last.get("minutes", 0) < train.max_minutes:
-        return f"{planned}; training fits them into at most {train.max_minutes:g} minutes"
-    return f"{planned}; the run fitted them into its {train.max_minutes:g} minutes, {done:.3g} epochs"
+        return f"{planned}, to be fitted into at most {train.max_minutes:g} minutes"
+    return f"{planned}, fitted into {train.max_minutes:g} minutes ({done:.3g} epochs)"
 
 
 def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
