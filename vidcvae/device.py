@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 def processor() -> str:
     """The processor's name as people know it, else its architecture."""
@@ -21,3 +23,12 @@ def processor() -> str:
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available() -> int:
+    """Bytes of memory that programs may still take, swap included."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available + psutil.swap_memory().free
+    limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
+    return min([free, *(int(limit) for limit in limits if limit.isdigit())])

@@ -83,12 +83,15 @@ def pack(
     Examples:
       vidcvae dataset pack my-dance -o my-dance-packed
     """
-    from vidcvae.data import packed
+    from vidcvae.data import packed, room
     from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
 
     with ui.progress("packing", quiet=json) as advance:
         wanted = making.read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
-        packed.write(open_stream(dataset, wanted, advance), output, shard_size << 20)
+        stream = open_stream(dataset, wanted, advance)
+        packed.write(stream, output, shard_size << 20)
+    if enlarged := room.told_enlarged(stream.files_size, stream.size):
+        ui.warn(enlarged)
     making.tell_counts(output, packed.open_packed(output), json)
 
 

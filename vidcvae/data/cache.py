@@ -46,7 +46,7 @@ def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
         packed.write(stream, folder)
         durable.write_json(folder / MARK, {"format": FORMAT, "folder": folder.name, "source": str(source)})
         data = packed.open_packed(folder)
-    return replace(data, source=source)
+    return replace(data, source=source, files_size=stream.files_size)
 
 
 def fingerprint(root: Path, size: tuple[int, int]) -> str:

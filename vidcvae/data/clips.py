@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidcvae.config.schema import ConditionRow, Conditions
+from vidcvae.data import room
 from vidcvae.errors import DataError, did_you_mean, typed
 
 
@@ -57,6 +58,7 @@ class VideoData:
     fps: float
     source: Path
     splits: Mapping[str, tuple[Sequence, ...]]
+    files_size: tuple[int, int] | None = None  # height and width of the images that it was read from
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,20 +90,28 @@ class VideoData:
 
 @dataclass(frozen=True)
 class Stream:
-    """A dataset that is read one sequence at a time, in file order, so that packing needs memory for one only."""
+    """A dataset that is read one sequence at a time, in file order, so that packing needs memory for one only.
+
+    counts: how many images each sequence has, poses included. size: (height, width) of the frames that they become.
+    files_size: that of the files.
+    """
 
     name: str
     kind: str
     fps: float
     source: Path
     sequences: Iterable[tuple[str, Sequence]]  # (split, sequence)
+    counts: tuple[int, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    files_size: tuple[int, int] | None = None
 
     def collect(self) -> VideoData:
-        """Everything at once, in memory."""
+        """Everything at once, in memory. Raises ``VidcvaeError``, before anything is read, where it has no room."""
+        room.check(self, sum(self.counts))
         splits: dict[str, tuple[Sequence, ...]] = {}
         for split, sequence in self.sequences:
             splits[split] = (*splits.get(split, ()), sequence)
-        return VideoData(self.name, self.kind, self.fps, self.source, splits)
+        return VideoData(self.name, self.kind, self.fps, self.source, splits, self.files_size)
 
 
 @dataclass(frozen=True)

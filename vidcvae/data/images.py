@@ -88,6 +88,13 @@ def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
         raise DataError(f"{path} is damaged or cut off ({reading.label(reason[:200])}).") from None
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Height and width of a PNG, which is not decoded; None where that is no readable PNG."""
+    with contextlib.suppress(DataError), opened(path, "PNG") as (image, _):
+        return image.height, image.width
+    return None
+
+
 def refuse_too_large(image: Image.Image) -> None:
     """Raise Pillow's ``DecompressionBombError`` for more pixels than a frame has. A frame of a GIF can enlarge it."""
     if image.width * image.height > MAX_PIXELS:

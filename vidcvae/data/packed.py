@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidcvae import reading
+from vidcvae.data import room
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.errors import DataError, UsageError, typed
 from vidcvae.storage import durable
@@ -50,9 +51,11 @@ def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -
     """Write ``data`` in the packed form into the folder ``out``, which is made.
 
     Raises ``UsageError`` if ``out`` holds anything but an interrupted pack, which is written anew, and
-    ``DataError`` if the sequences do not share one frame size.
+    ``DataError`` if the sequences do not share one frame size, and ``VidcvaeError`` if they have no room.
     """
     _claim(out)
+    if isinstance(data, Stream):
+        room.check(data, max(data.counts, default=0), out)
     splits: dict[str, list[dict[str, Any]]] = {}
     names: list[str] = []
     size: tuple[int, ...] | None = None

@@ -65,7 +65,10 @@ def stream(
             raise _as_error(problem, root)
     wanted = [s for s in listing.stretches if splits is None or s.split in splits]
     told = listing.facts
-    return Stream(told.name, "dance", told.fps, root, _decode(root, wanted, size, progress))
+    counts = tuple(len(s.frames) + len(s.poses) for s in wanted)
+    files_size = images.size_of(wanted[0].frames[0]) if wanted else None
+    sequences = _decode(root, wanted, size, progress)
+    return Stream(told.name, "dance", told.fps, root, sequences, counts, size, files_size)
 
 
 def scan(root: Path, progress: Progress = None) -> FolderScan:

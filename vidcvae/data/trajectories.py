@@ -67,7 +67,9 @@ def stream(
     clips = [clip for clip in list_clips(root) if splits is None or clip.split in splits]
     facts = read_facts(root)
     fps = facts.fps if (root / FILE).exists() else FPS
-    return Stream(facts.name, "push", fps, root, _decode(root, clips, size, progress))
+    counts = tuple(len(clip.frames) for clip in clips)
+    files_size = images.size_of(clips[0].frames[0]) if clips else None
+    return Stream(facts.name, "push", fps, root, _decode(root, clips, size, progress), counts, size, files_size)
 
 
 def faults(root: Path, progress: Progress = None) -> list[DataError]:

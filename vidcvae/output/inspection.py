@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vidcvae.data import packed, pose_folder, trajectories
+from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
 from vidcvae.errors import DataError
@@ -59,6 +59,8 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
             report["faults"] = [error.message for error in trajectories.faults(path, progress)]
         if not report["faults"]:
             stream = open_stream(path, size, progress)
+            room.check(stream, max(stream.counts))
+            report["notes"] += filter(None, [room.told_enlarged(stream.files_size, size)])
     report["size"] = list(size)
     if stream is None or report["faults"]:
         return Inspection(report, [])

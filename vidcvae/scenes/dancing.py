@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from vidcvae import rng
 from vidcvae.data.clips import Sequence, VideoData
+from vidcvae.data.room import SMALLER, check_bytes
 from vidcvae.own_clips import skeleton
 from vidcvae.scenes import dancer
 
@@ -55,6 +56,8 @@ def dance(
     plan += [("val", f"0-{val - 1}", val, val)] if val else []
     plan += [("test", str(k), 1, val) for k in range(test)]
 
+    count = sum(shown + poses for *_, shown, poses in plan)
+    check_bytes(f"{count:,} drawn images of {size[0]}x{size[1]}", count * 3 * size[0] * size[1], SMALLER)
     room = _room(size, seed)
     total, done = sum(poses for *_, poses in plan), 0
     splits: dict[str, tuple[Sequence, ...]] = {}

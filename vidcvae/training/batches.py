@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data import clips, resident, sampler
+from vidcvae.data import clips, resident, room, sampler
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
 from vidcvae.errors import DataError
@@ -59,6 +59,8 @@ def warnings(config: Config, data: VideoData) -> list[str]:
             f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "
             f"more than once. Use --batch-size {clips} or less."
         )
+    if enlarged := room.told_enlarged(data.files_size, config.data.size):
+        found.append(f"{data.source}: {enlarged}")
     if config.validation.every and not data.has_split("val"):
         found.append(
             f"{data.source} has no val split: nothing is validated, and the last checkpoint stands for the best. "

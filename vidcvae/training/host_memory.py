@@ -6,19 +6,18 @@ Linux gives out more memory than there is, and ends a process that uses it witho
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vidcvae.config import Config
+from vidcvae.device import available
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.models.arithmetic import has_bf16
 from vidcvae.training.step import clip_terms, draw
 
 MEASURED = 2  # clips, the fewest that every model takes
-LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def must_suffice(config: Config, world: int) -> None:
@@ -38,15 +37,6 @@ def must_suffice(config: Config, world: int) -> None:
         f"{free / 2**30:.1f} GiB are free.",
         f"Use {each}.",
     )
-
-
-def available() -> int:
-    """Bytes that programs may still take, swap included."""
-    import psutil
-
-    free: int = psutil.virtual_memory().available + psutil.swap_memory().free
-    limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
-    return min([free, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def needed(config: Config, world: int = 1) -> int:

@@ -1,0 +1,61 @@
+"""Whether decoded images have room, asked before they are read: in memory, and on the disk that keeps them.
+
+A few small files, enlarged, are gigabytes; Linux gives out more memory than there is, and ends a process that uses it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidcvae.device import available
+from vidcvae.errors import VidcvaeError
+
+if TYPE_CHECKING:
+    from vidcvae.data.clips import Stream
+
+SMALLER = "Use smaller frames: --size 32x64"
+ENLARGED = 2  # times the files' height or width, beyond which it is told
+
+
+def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
+    """Raise ``VidcvaeError`` where the images of ``stream`` have no room.
+
+    at_once: how many of them are in memory at a time. folder: where all of them are written; it need not be there.
+    """
+    height, width = stream.size
+    hint = SMALLER
+    if stream.files_size and told_enlarged(stream.files_size, stream.size):
+        near = [-(-side // 8) * 8 for side in stream.files_size]
+        hint = f"{_files(stream.files_size)}; enlarging adds no detail. Use --size {near[0]}x{near[1]}"
+    check_bytes(f"{stream.source}: {at_once:,} images of {height}x{width} at once", at_once * 3 * height * width, hint)
+    if folder:
+        count = sum(stream.counts)
+        there = next(place for place in folder.absolute().parents if place.is_dir())
+        free = shutil.disk_usage(there).free
+        images = f"{stream.source}: {count:,} images of {height}x{width}"
+        _check(images, count * 3 * height * width, free, f"disk in {there}", hint)
+
+
+def check_bytes(images: str, wanted: int, hint: str) -> None:
+    """Raise ``VidcvaeError`` where ``images``, so many bytes, do not fit into memory."""
+    _check(images, wanted, available(), "memory", hint)
+
+
+def _check(images: str, wanted: int, free: int, where: str, hint: str) -> None:
+    if wanted > free:
+        raise VidcvaeError(
+            f"{images} need {wanted / 2**30:.1f} GiB of {where}, where {free / 2**30:.1f} GiB are free.", hint
+        )
+
+
+def told_enlarged(files: tuple[int, int] | None, size: tuple[int, int]) -> str:
+    """The sentence that belongs to frames of ``size`` much larger than the files, or nothing."""
+    if files is None or all(side <= ENLARGED * own for side, own in zip(size, files, strict=True)):
+        return ""
+    return f"{_files(files)}, and the frames are to be {size[0]}x{size[1]}: enlarging adds no detail."
+
+
+def _files(size: tuple[int, int]) -> str:
+    return f"The image files are {size[0]}x{size[1]}"
