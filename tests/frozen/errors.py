@@ -96,6 +96,7 @@ WRONG = tuple(
     generate runs/tiny --first-frame frame.png --poses nowhere
     generate runs/tiny --first-frame notes.txt --poses poses
     generate runs/tiny --trajectory push/test/traj_0_to_0/0
+    generate --trajectory push/test/traj_0_to_0/0
     generate runs/arm --first-frame frame.png --poses poses
     generate runs/arm --past-frames pictures
     generate runs/arm --trajectory empty

@@ -122,7 +122,7 @@ def generate(
     generation.check_not_swapped(files)
     voice = ui.Speaker(bars=not json)
     loaded = opening.load(run, device, batch_stats, weights, voice)
-    files.check(loaded)
+    files.check(loaded, newest=run is None)
     if files.pushing:
         loaded, given = generation.read_push(loaded, files)
     else:

@@ -60,6 +60,11 @@ class Figures:
         return float(np.nanmedian(np.where(apart <= span, self.height, np.nan)))
 
 
+def paper_share(pictures: np.ndarray) -> float:
+    """The share of the pixels of ``pictures``, uint8 (N, 3, H, W), that are white, as the paper of pose images is."""
+    return float((3 * 255 - pictures.sum(1, dtype=int) < _INK).mean())
+
+
 def figures(poses: Iterable[np.ndarray]) -> Figures:
     """Measure pose images, uint8 (3, H, W) each; raises ``DataError`` if nobody is drawn in any of them."""
     boxes = []

@@ -76,8 +76,6 @@ def prepare(
     audience.tell_failures()
     device = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
-    if device == "cpu":
-        host_memory.must_suffice(config, ranks.world)
     if data is None:
         with audience.progress("reading the data") as advance:
             data = ranks.main_first(
@@ -86,6 +84,8 @@ def prepare(
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     audience.detail(f"device: {device} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
+    if device == "cpu":
+        host_memory.must_suffice(config, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
     if initial:
         loading.check_fit(config, initial.model.state_dict(), initial.path)

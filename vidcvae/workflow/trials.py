@@ -169,13 +169,14 @@ def prepare(
     planned: list[dict[str, Any]] = []
     for trial in trials:
         config = trial.config
-        if loading.pick_device(config.training.device) == "cpu":
-            host_memory.must_suffice(config, 1)
+        device = loading.pick_device(config.training.device)
         key = (config.data.path, config.data.size)
         if key not in opened:  # kept beside the runs, it is there for all of them
             with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
         length = batches.run_length(config, opened[key])
+        if device == "cpu":
+            host_memory.must_suffice(config, 1)
         minutes = config.training.max_minutes or None
         planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
         for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
