@@ -150,6 +150,8 @@ WRONG = tuple(
     checkpoint verify notes.txt
     checkpoint import nowhere.ckpt -o x.safetensors
     checkpoint import other.ckpt -o x.safetensors
+    checkpoint import notes.txt -o x.safetensors
+    checkpoint verify other.ckpt
     config show nowhere
     config show runs/tiny --preset course
     config check none.toml

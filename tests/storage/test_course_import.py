@@ -63,6 +63,23 @@ def test_a_cut_checkpoint_is_named(tmp_path: Path, shared: Path) -> None:
             read_course_checkpoint(path)
 
 
+@pytest.mark.parametrize("text", ["mine\n", "it is a text, and a list of items: (i, o)\n", "cos\nsystem\n(S'ls'\ntR."])
+def test_a_text_is_no_checkpoint_and_said_to_be_none(tmp_path: Path, text: str) -> None:
+    """Bytes of a text are opcodes of pickles too, some of which would call something."""
+    (tmp_path / "notes.txt").write_text(text)
+    with pytest.raises(DataError, match=r"notes\.txt is no PyTorch checkpoint\.\n") as error:
+        read_course_checkpoint(tmp_path / "notes.txt")
+    assert error.value.hint == "Give a file that the course's trainer saved."
+
+
+def test_a_damaged_checkpoint_is_told_of_in_our_words(tmp_path: Path, shared: Path) -> None:
+    whole = (shared / "golden" / "course_pose.ckpt").read_bytes()
+    for content in (whole[: len(whole) // 2], pickle.dumps([1, 2, 3]), b"PK\3\4" + bytes(40)):
+        (tmp_path / "cut.ckpt").write_bytes(content)
+        with pytest.raises(DataError, match=r"cut\.ckpt cannot be read as a checkpoint: it is damaged or cut off\.\n"):
+            read_course_checkpoint(tmp_path / "cut.ckpt")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -85,7 +85,10 @@ def read(path: Path) -> Checkpoint:
     """Read and verify; raises ``DataError`` that says what is damaged."""
     try:
         with reading.open_file(path) as file:  # before all of it is read: it may be large, and something else
-            size = int.from_bytes(file.read(8), "little")
+            head = file.read(9)
+        size = int.from_bytes(head[:8], "little")
+        if size > _MAX_HEADER and head[8:] != b"{":
+            raise _no_checkpoint(path, head)
         if size > _MAX_HEADER:
             cut = size > path.stat().st_size
             raise _damaged(path, "it ends inside its header" if cut else "its header cannot be read")
@@ -233,6 +236,13 @@ def _meta(path: Path, text: Any) -> dict[str, Any]:
     if not isinstance(meta, dict) or not all(isinstance(meta.get(key, kind()), kind) for key, kind in _KINDS.items()):
         raise _damaged(path, "its metadata cannot be read")
     return meta
+
+
+def _no_checkpoint(path: Path, head: bytes) -> DataError:
+    hint = "Give a run folder, or a checkpoint in one. See what there is: vidcvae runs list"
+    if head.startswith((b"PK\3\4", b"\x80")):  # a ZIP archive or a pickle
+        hint = f"Is it of the course's trainer? Import it: {typed('checkpoint', 'import', path, '-o', 'X.safetensors')}"
+    return DataError(f"{path} is no checkpoint of vidcvae: it is not in the safetensors format.", hint)
 
 
 def _damaged(path: Path, what: str) -> DataError:

@@ -51,6 +51,11 @@ _CODE = (
     "holds more than weights (it would run code when loaded), so it is refused; nothing of it was run.",
     "Save it again from the course's code: torch.save({'state_dict': model.state_dict()}, PATH)",
 )
+_EXPECTED = "Give a file that the course's trainer saved."
+
+
+class _Refused(Exception):
+    """What a file is that was looked through and is not to be loaded."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,18 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or _first_line(error)}.") from None
+        raise DataError(f"cannot read {path}: {error.strerror or 'it is damaged'}.") from None
     except pickle.UnpicklingError:
         raise DataError(f"{path} {_CODE[0]}", _CODE[1]) from None
-    except Exception as error:  # torch.load raises whatever its parsers meet in a damaged file
+    except _Refused as error:
+        raise DataError(f"{path} {error}.", _EXPECTED) from None
+    except Exception:  # torch.load raises whatever its parsers meet in a damaged file, in words for programmers
         raise DataError(
-            f"{path} cannot be read as a checkpoint: {_first_line(error)}.", "Is the file complete?"
+            f"{path} cannot be read as a checkpoint: it is damaged or cut off.", "Is the file complete?"
         ) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(_is_plain(t) for t in state.values()):
-        raise DataError(f"{path} has no state_dict of tensors.", "Expected a file that the course's trainer saved.")
+        raise DataError(f"{path} has no state_dict of tensors.", _EXPECTED)
     if missing := [name for name in _MODULES if not any(str(key).startswith(f"{name}.") for key in state)]:
         raise DataError(
             f"{path} is a checkpoint of another model: it has no module {missing[0]}.",
@@ -116,7 +123,9 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
             decoder_channels=len(weights["fusion.5.bias"]),
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is a checkpoint of another model: {_first_line(error)} is missing.") from None
+        raise DataError(
+            f"{path} is a checkpoint of another model: {reading.label(str(error)[:200])} is missing."
+        ) from None
     epoch = content.get("last_epoch")
     return CourseCheckpoint(weights, model, epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0)
 
@@ -131,18 +140,24 @@ def _is_plain(tensor: object) -> bool:
 
 
 def _refuse_bombs(file: BinaryIO) -> None:
-    """Raise ``UnpicklingError`` if loading could call anything but what weights need, ``ValueError`` if it inflates."""
-    if file.read(4) == b"PK\3\4":
+    """Raise ``UnpicklingError`` if loading could call anything but what weights need.
+
+    And ``_Refused`` if it inflates, or has none of the two forms of torch.save: a ZIP archive, or pickles.
+    """
+    head = file.read(4)
+    if head == b"PK\3\4":
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
             size = file.seek(0, io.SEEK_END)
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
             if not stored or sum(entry.file_size for entry in entries) > size or len({*names}) < len(names):
-                raise ValueError("its archive is not one that torch.save writes")
+                raise _Refused("cannot be read as a checkpoint: its archive is not one that torch.save writes")
             pickles = [archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")]
         for data in pickles:
             _check_globals(io.BytesIO(data))
+    elif head[:1] != pickle.PROTO:
+        raise _Refused("is no PyTorch checkpoint")
     else:  # before PyTorch 1.6: a magic number, a version, the system, the data, and a list of storages; all pickles
         file.seek(0)
         for _ in range(5):
@@ -155,7 +170,3 @@ def _check_globals(pickled: BinaryIO) -> None:
             continue
         if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
             raise pickle.UnpicklingError(argument)
-
-
-def _first_line(error: Exception) -> str:
-    return reading.label((str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip("."))
