@@ -29,6 +29,7 @@ from vidcvae.output import video
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.course_import import from_course_names
 from vidcvae.storage.run import RunFolder
+from vidcvae.workflow import scores
 from vidcvae.workflow.datasets import open_dataset
 
 H, W, FRAMES = 8, 16, 7
@@ -123,6 +124,12 @@ def test_evaluate_without_a_run_scores_the_newest_on_its_own_data(place: Path, t
     assert score["protocol"]["checkpoint"] == loaded.digest
     assert "using the newest, runs/tiny-001" in err
     assert "which the model was trained on" in err
+
+
+def test_a_long_run_that_cannot_be_is_refused_before_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores.scoring, "score_split", lambda *_, **__: pytest.fail("it was scored"))
+    code, _, err = run("evaluate", "runs/tiny-001", "--long", "3")
+    assert code == 2 and "--long 3 is less than two passes" in err and "--long 13 or more" in err
 
 
 def test_evaluate_for_a_person(place: Path) -> None:

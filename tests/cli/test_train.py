@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vidcvae.data import images
 from vidcvae.storage import checkpoint
 from vidcvae.storage.history import read_history
 
@@ -150,6 +151,21 @@ def test_what_may_change_in_a_run_is_taken_and_said(cli: Cli, run: Path, tiny_da
     assert len(checkpoint.steps(run / "checkpoints")) == 1
 
 
+def test_a_run_that_cannot_be_made_is_refused_before_the_data_are_read(
+    cli: Cli, tiny_dance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("taken").mkdir()
+    Path("taken/notes.txt").write_text("mine")
+    monkeypatch.setattr(images, "open_image", lambda path: pytest.fail(f"{path} was read"))
+    refused = cli("train", tiny_dance, *TINY, "--run", "taken")
+    assert refused.code == 2 and "taken already holds something" in refused.err and "resume" not in refused.err
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK and access(path, mode))
+    refused = cli("train", tiny_dance, *TINY, "--run", "locked/run")
+    assert refused.code == 4 and "cannot write locked/run: Permission denied" in refused.err, refused.err
+    assert "Choose another place" in refused.err and ".cache" not in refused.err
+
+
 # --- wrong input -----------------------------------------------------------------------------------
 
 
@@ -164,7 +180,11 @@ def test_what_may_change_in_a_run_is_taken_and_said(cli: Cli, run: Path, tiny_da
         (["--set", "teacher_forcing.ratio=1.5"], 2, "must be at most 1"),
         (["--set", "nonsense"], 2, "cannot read the setting 'nonsense'"),
         (["--lr", "0"], 2, "optimizer.lr is 0.0, but it must be above 0"),
-        (["--epochs", "many"], 2, "Invalid value for '--epochs'"),
+        (["--epochs", "many"], 2, "--epochs is 'many', but it must be a whole number. Such as --epochs 10"),
+        (["--max-minutes", "3m"], 2, "--max-minutes is '3m', but it must be a number. Such as --max-minutes 10"),
+        (["--lr=fast"], 2, "--lr is 'fast', but it must be a number. Such as --lr 0.001"),
+        (["another"], 2, "'another' is an argument too many: train takes one DATASET. Leave it out: vidcvae train"),
+        (["--set", "kl.type=mono"], 2, "one of cyclical, monotonic, none. Did you mean 'monotonic'? What each key"),
         (["--size", "30x64"], 2, "multiples of 8"),
         (["--model", "pose-cave"], 2, "Did you mean 'pose-cvae'?"),
         (["--device", "tpu"], 2, "must be one of auto, cpu, cuda"),

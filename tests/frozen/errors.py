@@ -26,6 +26,8 @@ WRONG = tuple(
     train data --data packed
     train --epoch 3
     train data --epochs many
+    train data --max-minutes 3m
+    train data packed
     train data --size 30x64
     train data --model pose-cave
     train data --preset curse
@@ -75,6 +77,7 @@ WRONG = tuple(
     evaluate runs/tiny --data push
     evaluate runs/tiny --split dev
     evaluate runs/tiny --past 3
+    evaluate runs/tiny --past two
     evaluate runs/tiny --future 500
     evaluate runs/tiny --frames 5 --future 3
     evaluate runs/tiny --latent zeros

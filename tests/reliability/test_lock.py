@@ -30,7 +30,9 @@ def test_the_second_writer_is_refused_and_told_who_holds_it(cli: Cli, forks: For
         refused = cli(*command)
         assert refused.code == 2, refused
         assert f"r is in use by process {pid} on {socket.gethostname()}, since 20" in refused.err
-        assert f"(vidcvae train {tiny_dance}" in refused.err and "kill -TERM" in refused.err
+        assert f"(vidcvae train {tiny_dance}" in refused.err and f"everything saved: kill -TERM {pid}\n" in refused.err
+    again = cli("train", tiny_dance, *TINY, "--run", "r")
+    assert again.code == 2 and f"r is in use by process {pid}" in again.err and "resume" not in again.err, again.err
     assert lock.holder(Path("r")).startswith(f"process {pid} ")
     assert "epochs = 5000" in Path("r/config.toml").read_text(), "a refused command changes nothing"
     os.kill(pid, 9)
@@ -121,3 +123,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_holder_on_another_host_is_stopped_there(tmp_path: Path) -> None:
+    with lock.holding(tmp_path):
+        text = json.loads((tmp_path / ".lock").read_text()) | {"host": "elsewhere"}
+        (tmp_path / ".lock").write_text(json.dumps(text))
+        with pytest.raises(UsageError, match="on elsewhere") as refused, lock.holding(tmp_path):
+            pass
+    assert refused.value.hint.endswith("kill -TERM and its process number, on its host.")

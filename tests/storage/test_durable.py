@@ -32,6 +32,34 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space, then"),
+        (errno.EROFS, "Choose another place, then"),
+        (errno.EACCES, "Choose another place, then"),
+        (errno.EIO, "Free some space or choose another folder, then"),
+    ],
+)
+def test_what_is_told_to_do_fits_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(durable, "_open", refuse)
+    with pytest.raises(DataError, match=os.strerror(number)) as caught:
+        durable.write_bytes(tmp_path / "x", b"new")
+    assert remedy in caught.value.hint
+
+
+def test_a_folder_below_a_file_is_not_said_to_exist(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"cannot make the folder .*notes\.txt/run: Not a directory") as caught:
+        durable.make_folder(tmp_path / "notes.txt/run")
+    assert "space" not in caught.value.hint
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The file operations in their order: what was done to which name, relative to the folder of the test."""

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
-from vidcvae.cli import ui
+from vidcvae.cli import ui, usage
 from vidcvae.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -115,6 +115,17 @@ class _Command(TyperCommand):
             if parameter.param_type_name == "argument":
                 parameter.display_type_rich = lambda ctx: ""
         return found
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        ctx.allow_extra_args = True
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            raise usage.of_value(error, given) or error from None
+        if rest and not ctx.resilient_parsing:  # it is not while a shell completes a line
+            raise usage.of_extra(self, ctx, rest)
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         shown = [p for p in self.get_params(ctx) if not getattr(p, "hidden", False)]

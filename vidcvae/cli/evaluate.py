@@ -81,7 +81,7 @@ def evaluate(
 
     Examples:
       vidcvae evaluate runs/course-001
-      vidcvae evaluate runs/course-001 --split test --latent all
+      vidcvae evaluate runs/course-001 --latent all
     """
     if frames and future:
         raise UsageError("--frames and --future both say how long the run is.", "Leave one of them out.")

@@ -88,7 +88,7 @@ def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: li
             values[key] = _convert(value, types_of[key])
             _check_range(values[key], known[key].metadata)
         except ValueError as error:
-            problems.append(f"{where} is {reading.shown(value)}, but it {error}.")
+            problems.append(f"{where} is {reading.shown(value)}, but it {error}{'.' * (not str(error).endswith('?'))}")
     return cls(**values) if not problems else None
 
 
@@ -134,7 +134,7 @@ def _convert(value: Any, kind: Any) -> Any:
 def _choose(value: str, known: Sequence[str]) -> str:
     if known and value not in known:
         near = did_you_mean(value, known)
-        raise ValueError(f"must be one of {', '.join(known)}{';' + near.rstrip('?') if near else ''}")
+        raise ValueError(f"must be one of {', '.join(known)}{'.' * bool(near)}{near}")
     return value
 
 

@@ -193,21 +193,11 @@ def age_points(length: int, past: int, name: str) -> tuple[int, int]:
     return restart, tail
 
 
-def long_run(
-    loaded: Loaded,
-    data: VideoData,
-    split: str = "val",
-    *,
-    frames: int = 5000,
-    latent: Latent = "zero",
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    progress: Progress | None = None,
-) -> LongRun:
-    """Run the first sequence of a split for ``frames`` frames: its poses forward, backward, forward ...
+def long_run_of(loaded: Loaded, data: VideoData, split: str, frames: int, latent: Latent) -> tuple[clips.Sequence, int]:
+    """The sequence that a long run of so many frames takes, and the frame at which it turns back.
 
-    Memory does not grow with ``frames``. Raises ``UsageError`` for a model that is not conditioned on poses, for z
-    from the posterior, and for fewer frames than two passes.
+    Raises ``UsageError`` for a model that is not conditioned on poses, for z from the posterior, and for fewer frames
+    than two passes.
     """
     config = loaded.config
     if config.model.condition != "pose":
@@ -223,6 +213,25 @@ def long_run(
             f"--long {frames} is less than two passes over the {turn + 1} frames of {sequence.name}.",
             f"Choose --long {1 + 2 * turn} or more.",
         )
+    return sequence, turn
+
+
+def long_run(
+    loaded: Loaded,
+    data: VideoData,
+    split: str = "val",
+    *,
+    frames: int = 5000,
+    latent: Latent = "zero",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> LongRun:
+    """Run the first sequence of a split for ``frames`` frames: its poses forward, backward, forward ...
+
+    Memory does not grow with ``frames``. Raises ``UsageError`` as ``long_run_of`` does.
+    """
+    sequence, turn = long_run_of(loaded, data, split, frames, latent)
     poses = sequence.tracks["pose"]
     noise = sequence_noise(loaded.model.latent_shape(*sequence.frames.shape[-2:]), seed, [0], device)
     run = rollout(

@@ -212,7 +212,7 @@ def with_past(loaded: Loaded, past: int) -> Loaded:
     if past == config.training.past:
         return loaded
     if config.model.condition == "pose":
-        raise UsageError(f"a {config.model.name} starts from one given frame, not from {past}.", "Leave out --past.")
+        raise UsageError(f"{an(config.model.name)} starts from one given frame, not from {past}.", "Leave out --past.")
     config = replace(config, training=replace(config.training, past=past))
     model = build_model(config)
     model.load_state_dict(loaded.model.state_dict())

@@ -291,15 +291,26 @@ def _make_folder(folder: Path, new: bool = False) -> None:
     try:
         _mkdir(folder)
     except FileExistsError:  # perhaps another process made it this instant
-        if new or not folder.is_dir():
+        if not new and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "") from None
+        if new:
             raise
     _fsync_folder(folder.parent)
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_NOT_THERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+
+
 def _refused(what: str, target: Path, error: OSError) -> DataError:
+    remedy = "Free some space or choose another folder"
+    if error.errno in _NO_ROOM:
+        remedy = "Free some space"
+    elif error.errno in _NOT_THERE:
+        remedy = "Choose another place"
     return DataError(
         f"cannot {what} {target}: {os.strerror(error.errno) if error.errno else error}.",
-        "No file was left half-written. Free some space or choose another folder, then run the command again.",
+        f"No file was left half-written. {remedy}, then run the command again.",
     )
 
 

@@ -79,11 +79,24 @@ def _take(path: Path) -> int:
         os.close(fd)
         if attempt:
             time.sleep(0.01)  # perhaps it is only being let go, or looked at by ``holder``
-    raise UsageError(
-        f"{path.parent} is in use by {_who(path) or 'another process'}; two writers would spoil it.",
-        "Wait until it ends, or stop it with everything saved: "
-        + ("Ctrl-C in its window." if sys.platform == "win32" else "kill -TERM and its process number, on its host."),
+    raise in_use(path.parent, _who(path))
+
+
+def in_use(folder: Path, who: str = "") -> UsageError:
+    """The error of a ``folder`` that another process, ``who``, writes into."""
+    return UsageError(
+        f"{folder} is in use by {who or 'another process'}; two writers would spoil it.",
+        f"Wait until it ends, or stop it with everything saved: {_how_to_stop(folder / FILE)}",
     )
+
+
+def _how_to_stop(path: Path) -> str:
+    if sys.platform == "win32":
+        return "Ctrl-C in its window."
+    text = _told(path)
+    if text.get("host") == socket.gethostname() and type(text.get("pid")) is int:
+        return f"kill -TERM {text['pid']}"
+    return "kill -TERM and its process number, on its host."
 
 
 def _lock(fd: int, shared: bool = False) -> bool:
@@ -117,9 +130,17 @@ def _me() -> dict[str, object]:
     }
 
 
+def _told(path: Path) -> dict[str, object]:
+    """What a lock's text tells; nothing where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        text = reading.parse_json(reading.read_bytes(path, 1 << 16))
+        return text if isinstance(text, dict) else {}
+    return {}
+
+
 def _who(path: Path) -> str:
     try:
-        text = reading.parse_json(reading.read_bytes(path, 1 << 16))
+        text = _told(path)
         return f"process {text['pid']} on {text['host']}, since {text['since']} ({text['command']})"
-    except (OSError, ValueError, TypeError, KeyError):
+    except KeyError:
         return ""

@@ -57,11 +57,7 @@ class RunFolder:
 def create_run(name: str, path: Path | None = None) -> RunFolder:
     """A new folder: ``path`` where it is given, else ``runs/NAME-N`` with the next free number."""
     if path is not None:
-        if path.exists() and not (path.is_dir() and _is_free(path)):
-            raise UsageError(
-                f"{path} already holds something; a run is never overwritten.",
-                f"Choose another --run, or go on with it: {typed('resume', path)}",
-            )
+        check_free(path)
         durable.make_folder(path)
         return _marked(RunFolder(path))
     durable.make_folder(ROOT)
@@ -75,6 +71,16 @@ def create_run(name: str, path: Path | None = None) -> RunFolder:
             return _marked(RunFolder(ROOT / f"{name}-{number:03d}"))
         except FileExistsError:  # another process took it this instant
             number += 1
+
+
+def check_free(path: Path) -> None:
+    """Raise ``VidcvaeError`` where ``path`` cannot become a run: it is one, is in use, or cannot be written."""
+    if path.exists() and not (path.is_dir() and _is_free(path)):
+        if who := lock.holder(path):
+            raise lock.in_use(path, who)
+        go_on = f", or go on with it: {typed('resume', path)}" if is_run(path) else "."
+        raise UsageError(f"{path} already holds something; a run is never overwritten.", f"Choose another --run{go_on}")
+    durable.check_writable(path)
 
 
 def _marked(run: RunFolder) -> RunFolder:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vidcvae import reading
-from vidcvae.config.schema import LatentOrAll
+from vidcvae.config.schema import Latent, LatentOrAll
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError
 from vidcvae.evaluation import records
 from vidcvae.evaluation import score as scoring
-from vidcvae.evaluation.drift import long_run
+from vidcvae.evaluation.drift import long_run, long_run_of
 from vidcvae.evaluation.latents import measure_bounds
 from vidcvae.evaluation.perceptual import measure_perceptual
 from vidcvae.evaluation.records import Record
@@ -44,7 +44,9 @@ def score(
     lpips, fvd: with ``"perceptual"``, by these TorchScript networks (``perceptual.measure_perceptual``).
     long: with a ``"long"`` run of so many frames (``drift.long_run``); 0: without.
     """
-    first = "zero" if latent == "all" else latent
+    first: Latent = "zero" if latent == "all" else latent
+    if long:
+        long_run_of(loaded, data, split, long, first)  # refuses what cannot be, before the minutes of the score
     common: dict[str, Any] = {"seed": seed, "device": loaded.device}
     with voice.progress("free run") as advance:
         record = scoring.score_split(

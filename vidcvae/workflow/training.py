@@ -66,7 +66,7 @@ def prepare(
 
     from vidcvae.models import loading
     from vidcvae.output import tensorboard as log
-    from vidcvae.storage.run import ROOT
+    from vidcvae.storage.run import ROOT, check_free
     from vidcvae.training import batches, distributed, host_memory, schedules
     from vidcvae.workflow.datasets import open_dataset
 
@@ -74,6 +74,8 @@ def prepare(
         log.check()
     ranks = distributed.join(config)
     audience.tell_failures()
+    if path and not distributed.started_by_torchrun():  # whose processes may be started anew, with the run there
+        check_free(path)
     device = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
     if data is None:

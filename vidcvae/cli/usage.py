@@ -1,0 +1,61 @@
+"""Numbers that are none and arguments too many, answered as every other mistake is: what is wrong, and what to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from vidcvae.errors import UsageError, counted, typed
+
+# What a number of 3, or 0.5, may be an example of; where a parameter has no default of its own
+_EXAMPLES = {"MINUTES": "10", "N": "10", "X": "0.5", "--lr": "0.001", "--fps": "25"}
+_RANGE = re.compile(r"(greater|less) than or equal to (\S+)")
+
+
+def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError | None:
+    """The error of a value that is no number, or none in its range; None for another mistake."""
+    parameter: Any = getattr(error, "param", None)
+    ranged, whole = _RANGE.search(error.message), "valid integer" in error.message
+    if parameter is None or not (ranged or whole or "valid number" in error.message):
+        return None
+    title = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar
+    value = _value(parameter.opts, arguments)
+    says = f"{title} is {value if ranged else repr(value)}" if value else title
+    if ranged:
+        must, example = f"at {'least' if ranged[1] == 'greater' else 'most'} {ranged[2]}", ranged[2]
+    else:
+        must, example = f"a {'whole ' if whole else ''}number", _example(title, parameter)
+    says += f", but it must be {must}." if value else f" must be {must}."
+    return UsageError(says, f"Such as {title} {example}" if title.startswith("-") else f"Such as {example}")
+
+
+def _example(title: str, parameter: Any) -> str:
+    if isinstance(parameter.default, int | float) and parameter.default:
+        return f"{parameter.default:g}"
+    return _EXAMPLES.get(title) or _EXAMPLES.get(parameter.metavar or "") or "10"
+
+
+def _value(names: Sequence[str], arguments: Sequence[str]) -> str:
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name in names:
+            return value or after
+    return ""
+
+
+def of_extra(command: Any, ctx: typer.Context, extra: Sequence[str]) -> UsageError:
+    """The error of arguments that are more than the command takes."""
+    known = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
+    takes = " and ".join(p.metavar.strip("[]{}.") for p in known) or "no argument"
+    path = ctx.command_path.split()[1:]
+    given = [ctx.params[p.name] for p in known if ctx.params.get(p.name) is not None]
+    too_many = f"{extra[0]!r} is an argument too many" if len(extra) == 1 else _list(extra)
+    one = "one " if len(known) == 1 else ""
+    return UsageError(f"{too_many}: {' '.join(path)} takes {one}{takes}.", f"Leave it out: {typed(*path, *given)}")
+
+
+def _list(extra: Sequence[str]) -> str:
+    return f"{' '.join(extra)} are {counted(len(extra), 'argument')} too many"
