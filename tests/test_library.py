@@ -65,7 +65,9 @@ def test_a_run_of_python_is_resumed_by_python_exactly_and_by_the_command_line_wi
     assert later is not None and (later.steps, whole.steps) == (4, 4)
     states = [vidcvae.load_model(str(tmp_path / n), which="last").model.state_dict() for n in ("whole", "broken")]
     assert all(torch.equal(a, states[1][name]) for name, a in states[0].items())
-    assert vidcvae.resume(tmp_path / "broken", data) is None, "it is finished"
+    told: list[str] = []
+    assert vidcvae.resume(tmp_path / "broken", data, report=lambda event: told.append(event["kind"])) is None
+    assert told == ["finished"]
     with pytest.raises(vidcvae.VidcvaeError, match="was trained from Python"):
         vidcvae.resume(tmp_path / "broken", more_epochs=1)
     fewer = vidcvae.VideoData("fewer", "dance", 25, Path("x"), {"train": data.split("train")[:1]})

@@ -354,6 +354,9 @@ def test_an_ablation_tells_means_spread_and_age(cli: Cli, tiny_dance: Path, here
     for name in ("sweep.json", "ablation.json", "ablation.md"):
         assert f"runs/ablate-course/{name}" in compared.err
     assert sum("±" in line for line in compared.out.splitlines()) == 2, "a row for each variant, over its seeds"
-    assert cli("compare", folder / "ablation.json").code == 4, "alone it is not overlooked"
+    page = cli("report", *everything, "--no-videos", "-o", "page.html")
+    assert page.code == 0 and page.err.count("left out") == 1 and "page.html: 4 runs" in page.out, page.err
+    for command in ("compare", "report"):
+        assert cli(command, folder / "ablation.json").code == 4, "alone it is not overlooked"
     (folder / "full_seed-0/scores/val-zero.json").write_text("{")
     assert cli("compare", *everything).code == 4, "neither is a record that is damaged"

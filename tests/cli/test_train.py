@@ -40,6 +40,9 @@ def test_train_then_resume_for_longer(cli: Cli, run: Path) -> None:
     assert json.loads((run / "run.json").read_text())["command"][1] == "train"
     again = cli("resume")
     assert again.code == 0 and "is finished" in again.err and "--more-epochs 10" in again.err
+    (event,) = map(json.loads, cli("resume", "--json").out.splitlines())
+    assert event == {"kind": "finished", "run": str(run), "epochs": 2, "minutes": event["minutes"]}
+    assert 0 < event["minutes"] < 5
     more = cli("resume", run, "--epochs", 3, "--plain")
     assert more.code == 0, more.err
     assert "training.epochs 2 -> 3" in more.err

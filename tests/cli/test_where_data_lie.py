@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vidcvae.data import pose_folder
+from vidcvae.data import images, pose_folder
 from vidcvae.scenes import dancing, pushing
 
 from .conftest import TINY, Cli, Result
@@ -91,6 +91,19 @@ def test_a_model_that_is_not_for_the_data_makes_no_run(cli: Cli, tiny_dance: Pat
     assert not Path("runs").exists() or not [p for p in Path("runs").iterdir() if p.name != ".cache"]
 
 
+def test_the_kind_of_the_data_is_looked_at_before_they_are_read(
+    cli: Cli, tiny_dance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushing.write_folder(pushing.push(1, 1, 0, 6, 0), Path("push"))
+    monkeypatch.setattr(images, "open_image", lambda path: pytest.fail(f"{path} was read"))
+    for command in (("train", "push", "--preset", "anchor-cpu"), ("sweep", "push", "--preset", "course", "--vary",
+                    "kl.type=none")):  # fmt: skip
+        refused = cli(*command)
+        assert refused.code == 4 and "push has no poses, but the model is conditioned on pose" in refused.err
+    refused = cli("train", tiny_dance, "--preset", "svg-bair")
+    assert refused.code == 4 and "has no actions.csv, but the model is conditioned on actions" in refused.err
+
+
 def test_weights_that_do_not_fit_make_no_run(cli: Cli, tiny_dance: Path) -> None:
     train(cli, tiny_dance, "--run", "small")
     refused = cli("train", tiny_dance, *TINY, "--set", "model.frame_channels=16", "--init", "small", "--run", "r")
@@ -134,7 +147,7 @@ def test_a_dataset_that_was_moved(cli: Cli, tiny_dance: Path) -> None:
     pose_folder.write_folder(dancing.dance(36, 8, 1, 0, (16, 16)), Path("other"))
     other = cli("resume", "r", "--epochs", 2, "--data", "other")
     assert (
-        other.code == 4 and "other is not what runs/r began with: it has 36 training frames in 1 sequences" in other.err
+        other.code == 4 and "other is not what runs/r began with: it has 36 training frames in 1 sequence" in other.err
     )
     assert Path("runs/r/config.toml").read_text() == settings
     done = cli("resume", "r", "--epochs", 2, "--data", "moved data", "--plain")

@@ -60,6 +60,15 @@ def test_a_change_or_another_size_makes_a_new_cache(folder: Path, tmp_path: Path
     assert len(list(cache.iterdir())) == 4
 
 
+def test_a_cache_with_a_flipped_bit_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    before = open_dataset(folder, (16, 32), tmp_path / "cache").split("train")[0].frames.copy()
+    (kept,) = (tmp_path / "cache").glob("*/data-00000.bin")
+    content = bytearray(kept.read_bytes())
+    content[1000] ^= 1
+    kept.write_bytes(content)
+    assert np.array_equal(open_dataset(folder, (16, 32), tmp_path / "cache").split("train")[0].frames, before)
+
+
 @pytest.mark.parametrize("file", ["manifest.json", "data-00000.bin"])
 def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path, file: str) -> None:
     before = open_dataset(folder, (16, 32), tmp_path / "cache").split("val")[0].frames.copy()

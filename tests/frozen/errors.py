@@ -22,6 +22,7 @@ WRONG = tuple(
     train notes.gif
     train torn-data --size 16x16
     train torn-packed --size 16x16
+    train flipped-packed --size 16x16
     train packed --size 24x24
     train data --data packed
     train --epoch 3
@@ -173,6 +174,7 @@ WRONG = tuple(
     dataset inspect torn-data
     dataset inspect torn-packed
     dataset inspect flipped-packed
+    dataset inspect packed --size 24x24
     dataset pack nowhere -o x
     dataset pack data
     dataset pack data -o full --size 16x16

@@ -121,10 +121,13 @@ def test_what_a_step_needs_is_estimated_whatever_conditions_robot_pushing_has(co
 
 def test_a_batch_that_the_host_cannot_hold_is_refused_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(training={"batch_size": 64, "accumulate": 2})
-    host_memory.must_suffice(config, 1)
+    host_memory.must_suffice(config, 1, 64)
     monkeypatch.setattr(host_memory, "available", lambda: host_memory.needed(config) // 2)
     with pytest.raises(VidcvaeError) as caught:
-        host_memory.must_suffice(config, 1)
+        host_memory.must_suffice(config, 1, 64)
     fits = int(re.search(r"--batch-size (\d+)", caught.value.hint)[1])  # type: ignore[index]
     assert 16 <= fits < 64 and fits % 2 == 0
-    host_memory.must_suffice(settings.with_values(config, {"training": {"batch_size": fits}}), 1)
+    with pytest.raises(VidcvaeError) as caught:  # more than an epoch's clips would only be told of next
+        host_memory.must_suffice(config, 1, 7)
+    assert caught.value.hint == "Use --batch-size 6."
+    host_memory.must_suffice(settings.with_values(config, {"training": {"batch_size": fits}}), 1, 64)

@@ -152,9 +152,13 @@ def _spoken(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
         declared[name] = _declarations(own)[0]
 
+    example = described(function.__doc__ or "")[1].partition("\n")[2].partition("\n")[0].strip()
+
     def run(**values: Any) -> None:
         ui.choose_loudness(quiet=values.pop("quiet"), verbose=values.pop("verbose"))
-        function(**{name: _one(given[name], [(declared[w], values[w]) for w in all_]) for name, all_ in ways.items()})
+        hint = f"Such as: {example}" if example else "What it means: add --help"
+        chosen = {n: _one(given[n], [(declared[w], values[w]) for w in all_], hint) for n, all_ in ways.items()}
+        function(**chosen)
 
     order = [*PANELS, ADVANCED]
     arranged = sorted(declared.values(), key=lambda p: order.index(_info(p).rich_help_panel or order[0]))
@@ -227,8 +231,11 @@ def _title(name: str, info: Any) -> str:
     return max(names, key=len)
 
 
-def _one(parameter: inspect.Parameter, ways: list[tuple[inspect.Parameter, Any]]) -> Any:
-    """The value that was given, in whichever way; raises ``UsageError`` for two that differ, or none that is needed."""
+def _one(parameter: inspect.Parameter, ways: list[tuple[inspect.Parameter, Any]], hint: str) -> Any:
+    """The value that was given, in whichever way; raises ``UsageError`` for two that differ, or none that is needed.
+
+    hint: what to do where it is missing.
+    """
     if len(ways) == 1:
         return ways[0][1]
     given = [(_title(way.name, _info(way)), value) for way, value in ways if value is not None]
@@ -239,5 +246,5 @@ def _one(parameter: inspect.Parameter, ways: list[tuple[inspect.Parameter, Any]]
         return given[0][1]
     if parameter.default is inspect.Parameter.empty:
         titles = " or ".join(_title(way.name, _info(way)) for way, _ in ways if not _info(way).hidden)
-        raise UsageError(f"{titles} is missing.", "What it means: add --help")
+        raise UsageError(f"{titles} is missing.", hint)
     return parameter.default

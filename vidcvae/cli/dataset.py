@@ -62,7 +62,8 @@ def inspect(
     else:
         _show(found.report)
         if preview and not faults:
-            ui.say(f"contact sheet: {preview}")
+            shown = [f"{n} of {found.report['splits'][split]['sequences']} {split}" for split, n in found.shown.items()]
+            ui.say(f"contact sheet: {preview}, which shows {', '.join(shown)} sequences")
     if faults:
         count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
         raise DataError(f"{dataset} has {count}; the first: {faults[0]}", "Mend or remove the files that are named.")

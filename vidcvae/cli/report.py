@@ -40,10 +40,11 @@ def report(
     from vidcvae.output import report as page
     from vidcvae.storage import durable
     from vidcvae.storage.run import find_run
-    from vidcvae.workflow import reports
+    from vidcvae.workflow import comparison, reports
 
-    folders = list(dict.fromkeys(map(find_run, runs))) if runs else [find_run(None)]
     voice = ui.Speaker(bars=not json)
+    named = comparison.without_other_files(runs, voice) if runs else [None]
+    folders = list(dict.fromkeys(map(find_run, named)))
     made = reports.gather(
         folders, ui.command(), data=data, split=split, with_drift=drift, videos=videos, device=device, voice=voice
     )

@@ -62,6 +62,10 @@ class Screen(ui.Speaker):
             tell_outcome(outcome)
             ui.next_step(*next_commands(outcome.run, data))
 
+    def finished(self, event: Event) -> None:
+        if self.mode == "json" and self.events:
+            ui.emit(event)
+
 
 def _json(event: Event) -> None:
     if event["kind"] in ("stopping", "leaving"):

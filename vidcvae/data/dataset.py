@@ -90,19 +90,24 @@ def open_dataset(
     """
     if layout(path) == "packed":
         data = packed.open_packed(path)
-        if data.size != size:
-            there, wanted = _text(data.size), _text(size)
-            raise DataError(
-                f"{path} was packed at {there}, but {wanted} is asked for.",
-                f"Take it as it is (--set data.size={there}), or pack the original data anew: "
-                f"vidcvae dataset pack DATASET -o FOLDER --size {wanted}",
-            )
+        check_packed_size(data, size, f"--set data.size={_text(data.size)}")
         return data
     stream = open_stream(path, size, progress)
     if cache is None:
         return stream.collect()
     safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
     return caches.open_cached(stream, path, cache / f"{safe_name}-{caches.fingerprint(path, size)}")
+
+
+def check_packed_size(data: VideoData, size: tuple[int, int], as_it_is: str) -> None:
+    """Raise ``DataError`` where a packed dataset has another size; ``as_it_is`` is what takes it as it is."""
+    if data.size != size:
+        there, wanted = _text(data.size), _text(size)
+        raise DataError(
+            f"{data.source} was packed at {there}, but {wanted} is asked for.",
+            f"Take it as it is ({as_it_is}), or pack the original data anew: "
+            f"vidcvae dataset pack DATASET -o FOLDER --size {wanted}",
+        )
 
 
 def known_fps(path: Path) -> float | None:

@@ -27,6 +27,7 @@ from vidcvae.storage import durable
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "vidcvae-packed", 1
 SHARD_BYTES = 1 << 30  # a new data file begins once the last one has grown past this
+VERIFIED_BYTES = 1 << 30  # that are compared with their checksums whenever a dataset is opened: about a second's work
 MAX_MANIFEST_BYTES = 1 << 26  # about 100,000 sequences; parsed, JSON can take twenty times its size
 _ALIGNMENT = 64
 _DATA_FILE = re.compile(r"data-\d{5}\.bin", re.ASCII)
@@ -125,14 +126,20 @@ def _write_block(file: durable.Writer, name: str, array: np.ndarray) -> dict[str
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def open_packed(path: Path, verify: bool = False) -> VideoData:
+def open_packed(path: Path, verify: bool | None = None) -> VideoData:
     """The packed dataset in the folder ``path``; its arrays are memory-mapped, read-only views.
 
-    verify: compare every block with its checksum first (reads all of it).
+    verify: compare every block with its checksum first, which reads all of it; None does where all of it is at most
+        ``VERIFIED_BYTES``.
     Raises ``DataError`` that names the file and block for a manifest of another format or version, a damaged
     one, one that points outside its folder, data files that are missing or cut off, and wrong checksums.
     """
     manifest = read_manifest(path)
+    if verify is None:
+        blocks = [
+            b for found in manifest["splits"].values() for r in found for b in (r["frames"], *r["tracks"].values())
+        ]
+        verify = sum(math.prod(b["shape"]) * _DTYPES[b["dtype"]].itemsize for b in blocks) <= VERIFIED_BYTES
     if verify:
         for problem in _damage(path, manifest):
             raise DataError(problem, _REPACK)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidcvae.errors import UsageError, did_you_mean
+from vidcvae.errors import UsageError
 from vidcvae.output.chart import Chart, Line, Panel, Style, log_ticks, number
 from vidcvae.storage import durable
 
@@ -50,7 +50,7 @@ DASH = 4  # in widths of the line
 def check_target(target: Path) -> None:
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{target} is no kind of figure that is known.{did_you_mean(target.suffix, SUFFIXES)}",
+            f"{target} is no kind of figure that is known.",
             f"Name a file that ends in {', '.join(SUFFIXES)}.",
         )
     durable.check_writable(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
-from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
+from vidcvae.data.dataset import DEFAULT_SIZES, check_packed_size, layout, open_stream
 from vidcvae.errors import DataError
 
 Report = dict[str, Any]
@@ -33,6 +34,11 @@ class Inspection:
     report: Report
     rows: list[tuple[str, Sequence]]
 
+    @property
+    def shown(self) -> Counter[str]:
+        """How many sequences of each split the rows are."""
+        return Counter(title.partition(" ")[0] for title, _ in self.rows)
+
 
 def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Inspection:
     """Look at every file (or check every checksum) of the dataset at ``path``, and measure its splits.
@@ -46,7 +52,8 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
     report: Report = {"path": str(path), "layout": kind, "faults": [], "notes": [], "splits": {}}
     stream: Stream | None = None
     if kind == "packed":
-        data = packed.open_packed(path)
+        data = packed.open_packed(path, verify=False)
+        check_packed_size(data, size or data.size, "without --size")
         report["faults"] = packed.damage(path)
         found = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
         stream = Stream(data.name, data.kind, data.fps, path, found)

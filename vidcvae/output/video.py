@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from vidcvae.data import images
-from vidcvae.errors import DataError, UsageError, did_you_mean
+from vidcvae.errors import DataError, UsageError
 from vidcvae.storage import durable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _kind(target: Path) -> str:
     if target.is_dir() or not suffix:
         return suffix[1:] if suffix in (".gif", ".mp4") else "folder"
     if suffix not in (".gif", ".mp4"):
-        raise UsageError(f"{target} is no kind of video that is known.{did_you_mean(suffix, ('.gif', '.mp4'))}", _FORMS)
+        raise UsageError(f"{target} is no kind of video that is known.", _FORMS)
     return suffix[1:]
 
 

@@ -50,10 +50,14 @@ def run_length(config: Config, data: VideoData) -> Length:
     return Length(train.epochs, steps(train.epochs), short, steps(0) if short else 0)
 
 
+def clips_of_epoch(config: Config, data: VideoData) -> int:
+    """How many clips an epoch has, after those of fast_train."""
+    return len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
+
+
 def warnings(config: Config, data: VideoData) -> list[str]:
     """What is probably not meant, with the way out."""
-    found, batch = [], config.training.batch_size
-    clips = len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
+    found, batch, clips = [], config.training.batch_size, clips_of_epoch(config, data)
     if batch > clips:
         found.append(
             f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "

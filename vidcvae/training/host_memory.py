@@ -20,14 +20,17 @@ from vidcvae.training.step import clip_terms, draw
 MEASURED = 2  # clips, the fewest that every model takes
 
 
-def must_suffice(config: Config, world: int) -> None:
-    """Raise ``VidcvaeError`` with what fits, where a step surely needs more memory than this machine has left."""
+def must_suffice(config: Config, world: int, clips: int) -> None:
+    """Raise ``VidcvaeError`` with what fits, where a step surely needs more memory than this machine has left.
+
+    clips: of an epoch; a batch of more is not proposed.
+    """
     free, wanted = available(), needed(config, world)
     if wanted <= free:
         return
     train = config.training
     least = world * train.accumulate * config.model.fewest_clips
-    fits = int(train.batch_size * free / wanted) // least * least
+    fits = min(int(train.batch_size * free / wanted), max(clips, least)) // least * least
     each = (
         f"--batch-size {fits}" if fits else "smaller frames (--size), shorter clips (--clip-length) or a smaller model"
     )

@@ -26,12 +26,7 @@ def gather(
     """
     named: list[tuple[str, Record]] = []
     missing = []
-    others = [path for path in paths if _is_another_file(path)] if not all(path.is_file() for path in paths) else []
-    if others:  # of the folder of a sweep, say, which the shell has listed
-        voice.note(f"left out, because they are neither runs nor score records: {', '.join(map(str, others))}")
-    for path in paths:
-        if path in others:
-            continue
+    for path in without_other_files(paths, voice):
         if path.suffix == ".json":
             named.append((str(path), records.read(path)))
             continue
@@ -48,6 +43,15 @@ def gather(
             f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
         )
     return named
+
+
+def without_other_files(paths: Sequence[Path], voice: Voice = SILENT) -> list[Path]:
+    """The paths but for files that are neither runs nor scores, of the folder of a sweep, say, which the shell has
+    listed; all of them where there are only files."""
+    others = [path for path in paths if _is_another_file(path)] if not all(path.is_file() for path in paths) else []
+    if others:
+        voice.note(f"left out, because they are neither runs nor score records: {', '.join(map(str, others))}")
+    return [path for path in paths if path not in others]
 
 
 def _kept(run: RunFolder, name: str, fill: bool, voice: Voice) -> Record | None:

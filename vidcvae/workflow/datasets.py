@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vidcvae.config.schema import Conditions
 from vidcvae.data import dataset
 from vidcvae.data.clips import VideoData
 from vidcvae.data.dataset import Progress
+from vidcvae.errors import DataError
 from vidcvae.scenes import dancing, pushing
+
+
+def check_kind(path: str, condition: Conditions) -> None:
+    """Raise ``DataError``, before anything is read, where the data cannot have what a model is conditioned on."""
+    kind = path.removeprefix("synthetic:") if path.startswith("synthetic:") else dataset.layout(Path(path))
+    if condition == "pose" and kind == "push":
+        raise DataError(
+            f"{path} has no poses, but the model is conditioned on pose.",
+            "Use a dataset in the course's dance layout; for robot pushing: --preset svg-bair",
+        )
+    if condition.startswith("actions") and kind == "dance":
+        raise DataError(
+            f"{path} has no actions.csv, but the model is conditioned on {condition}.",
+            "Use a dataset of robot pushing, or a model of poses: --preset anchor",
+        )
 
 
 def open_dataset(

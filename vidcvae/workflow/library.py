@@ -77,6 +77,7 @@ class _Audience:
     def __init__(self, report: Report, voice: Voice | None) -> None:
         self.report = report
         self.outcome: Outcome | None = None
+        self.finished = report
         voice = voice or SILENT
         self.note, self.detail, self.warn, self.progress = voice.note, voice.detail, voice.warn, voice.progress
 

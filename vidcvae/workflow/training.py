@@ -35,6 +35,7 @@ class Audience(Protocol):
     def progress(self, title: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]: ...
     def watching(self) -> contextlib.AbstractContextManager[Callable[[dict[str, Any]], None]]: ...
     def trained(self, outcome: Outcome, data: VideoData) -> None: ...
+    def finished(self, event: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def prepare(
     from vidcvae.output import tensorboard as log
     from vidcvae.storage.run import ROOT, check_free
     from vidcvae.training import batches, distributed, host_memory, schedules
-    from vidcvae.workflow.datasets import open_dataset
+    from vidcvae.workflow.datasets import check_kind, open_dataset
 
     if tensorboard:
         log.check()
@@ -79,6 +80,7 @@ def prepare(
     device = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
     if data is None:
+        check_kind(config.data.path, config.model.condition)
         with audience.progress("reading the data") as advance:
             data = ranks.main_first(
                 lambda: open_dataset(config.data.path, config.data.size, cache if keep_images else None, advance)
@@ -87,7 +89,7 @@ def prepare(
     audience.detail(f"device: {device} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
     if device == "cpu":
-        host_memory.must_suffice(config, ranks.world)
+        host_memory.must_suffice(config, ranks.world, batches.clips_of_epoch(config, data))
     initial = loading.load_model(init, weights="raw") if init else None
     if initial:
         loading.check_fit(config, initial.model.state_dict(), initial.path)
@@ -273,6 +275,7 @@ def _resume(
         audience.note(f"{folder.path} is finished: it had its {spent}.")
         option = ("--more-epochs", 10) if finished else ("--more-minutes", 10)
         audience.note(f"To go on: {typed('resume', folder.path, *option)}")
+        audience.finished({"kind": "finished", "run": str(folder.path), "epochs": epochs, "minutes": minutes})
         return
     _train(folder, config, data, audience, saved, None if saved else _initial_weights(folder), ranks)
 
@@ -295,7 +298,8 @@ def _check_same_data(run: RunFolder, data: VideoData) -> None:
     now = _frames(data)
     if known_info(run).get("train", now) != now:  # older runs do not tell
         raise DataError(
-            f"{data.source} is not what {run.path} began with: it has {now[1]} training frames in {now[0]} sequences.",
+            f"{data.source} is not what {run.path} began with: it has "
+            f"{counted(now[1], 'training frame')} in {counted(now[0], 'sequence')}.",
             f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
         )
 

@@ -162,7 +162,7 @@ def prepare(
     from vidcvae.models import loading
     from vidcvae.storage import durable
     from vidcvae.training import batches, host_memory, schedules
-    from vidcvae.workflow.datasets import open_dataset
+    from vidcvae.workflow.datasets import check_kind, open_dataset
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
@@ -170,13 +170,14 @@ def prepare(
     for trial in trials:
         config = trial.config
         device = loading.pick_device(config.training.device)
+        check_kind(config.data.path, config.model.condition)
         key = (config.data.path, config.data.size)
         if key not in opened:  # kept beside the runs, it is there for all of them
             with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
         length = batches.run_length(config, opened[key])
         if device == "cpu":
-            host_memory.must_suffice(config, 1)
+            host_memory.must_suffice(config, 1, batches.clips_of_epoch(config, opened[key]))
         minutes = config.training.max_minutes or None
         planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
         for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
