@@ -62,7 +62,7 @@ def test_the_ordinary_score_is_shown_whatever_else_was_scored(cli: Cli, runs: li
     assert record["protocol"]["future"] == 7 and record["protocol"]["batch_norm"] == "running"
     assert f"reaches {record['psnr_mean']:.2f} dB over 7 frames made from one given frame" in page
     assert "<h2>Latents</h2>" not in page, "they are of fewer frames"
-    assert "<td>best of 1 by psnr_zero on val</td>" in page
+    assert "<td>best of 1 validation by psnr_zero on val</td>" in page
     chosen = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
     entries = [plots.Run(name, settings.resolve(), []) for name in ("a", "b")]
     both = [{**record, "selection": how} for how in (chosen, {"chosen": "last"})]

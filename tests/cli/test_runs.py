@@ -140,7 +140,7 @@ def test_a_score_tells_of_how_many_validations_its_checkpoint_is_the_best(cli: C
     assert record["protocol"]["data_digest"] == last.meta["validation"]["data_digest"]
     expected = {"chosen": "best", "of": 5, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
     assert record["selection"] == expected
-    assert "checkpoint: best of 5 by psnr_zero on val" in cli("runs", "show", "long-001").out
+    assert "checkpoint: best of 5 validations by psnr_zero on val" in cli("runs", "show", "long-001").out
 
 
 def test_prune_only_names_what_it_would_remove(cli: Cli, place: Path) -> None:

@@ -157,10 +157,10 @@ def test_compare_says_where_a_chosen_checkpoint_stands_beside_a_last_one(runs: P
     assert done.code == 0 and "b.json: the checkpoint was chosen by its score on these very data" in done.err
     assert "beside a-0 (last)" in done.err
     told = json.loads(done.out)
-    assert {row["selection"] for row in told["rows"]} == {"last", "best of 70 by psnr_zero on val"}
+    assert {row["selection"] for row in told["rows"]} == {"last", "best of 70 validations by psnr_zero on val"}
     assert len(told["warnings"]) == 1 and "flatters" in told["warnings"][0]
-    assert "best of 70 by psnr_zero on val" in Path("t.csv").read_text()
-    assert "best of 70 by psnr_zero on val |" in cli("compare", "a-0", "b.json", "--markdown").out
+    assert "best of 70 validations by psnr_zero on val" in Path("t.csv").read_text()
+    assert "best of 70 validations by psnr_zero on val |" in cli("compare", "a-0", "b.json", "--markdown").out
 
 
 def test_evaluate_tells_latents_bounds_and_the_long_run(runs: Path, cli: Cli) -> None:

@@ -168,7 +168,7 @@ def test_screens_tell_the_losses_of_a_frame_under_their_names_as_the_plots_do(
         plain.spoken -= 5
         shown(event)
     said = capsys.readouterr().err
-    assert "losses are of a frame, in ln MSE and nats" in said
+    assert "losses are means per frame: reconstruction in ln MSE, KL in nats" in said
     assert "loss -5  reconstruction -6  KL 3  beta" in said
     assert (view._cells()["reconstruction"], view._cells()["KL"]) == ("-6.0000", "3")
 

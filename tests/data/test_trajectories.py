@@ -179,6 +179,6 @@ def test_given_frames_may_have_tables_that_go_on(dataset: Path) -> None:
 
 @pytest.mark.parametrize("part", ["train", "train/traj_0_to_1"])
 def test_a_split_in_place_of_a_clip_is_answered_with_a_clip(dataset: Path, part: str) -> None:
-    with pytest.raises(DataError, match=r"holds \d clips, and is none itself") as caught:
+    with pytest.raises(DataError, match=r"is not a clip: it is a folder of \d clips?\.") as caught:
         trajectories.read_given(dataset / part, {}, SIZE)
     assert caught.value.hint == f"Choose one: {dataset}/train/traj_0_to_1/0"

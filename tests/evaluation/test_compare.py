@@ -218,4 +218,4 @@ def test_a_row_tells_how_its_checkpoints_were_chosen(record: dict[str, Any]) -> 
     best = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
     named = [(str(i), {**record, "selection": chosen}) for i, chosen in enumerate([best, {"chosen": "last"}, None])]
     (row,) = compare.table(named)
-    assert row.selection == "best of 70 by psnr_zero on val; last; not recorded"
+    assert row.selection == "best of 70 validations by psnr_zero on val; last; not recorded"

@@ -151,3 +151,11 @@ def test_what_cannot_be_run_long_is_refused() -> None:
         drift.long_run(_loaded(), _data(11), frames=100, latent="posterior")
     with pytest.raises(DataError, match="became infinite in pass 1"):
         drift.long_run(_loaded(Brightening(math.nan)), _data(11), frames=100)
+
+
+def test_a_run_that_catches_up_gains_and_loses_nothing_below_zero() -> None:
+    """100 frames later the free run is 0.5 dB nearer to fresh restarts, or farther, or as it was."""
+    age = drift.AgeTest((51, 101), 51, 20.0, 20.0)
+    for free, says in (([20.0, 20.5], "gains 0.50"), ([20.0, 19.5], "loses 0.50"), ([20.0, 20.0], "loses 0.00")):
+        found = drift.Drift([1, 101], free, [21.0, 21.0], 50, age)
+        assert f"against fresh restarts it {says} dB per 100 frames" in found.told()[0]

@@ -183,10 +183,10 @@ BEST = {"chosen": "best", "of": 7, "metric": "psnr_zero", "split": "val", "on_sc
 @pytest.mark.parametrize(
     ("selection", "text", "flatters"),
     [
-        (BEST, "best of 7 by psnr_zero on val", True),
+        (BEST, "best of 7 validations by psnr_zero on val", True),
         ({**BEST, "of": None}, "best by psnr_zero on val", True),
-        ({**BEST, "of": 1}, "best of 1 by psnr_zero on val", False),
-        ({**BEST, "on_scored_data": False}, "best of 7 by psnr_zero on val", False),
+        ({**BEST, "of": 1}, "best of 1 validation by psnr_zero on val", False),
+        ({**BEST, "on_scored_data": False}, "best of 7 validations by psnr_zero on val", False),
         ({"chosen": "last"}, "last", False),
         ({"chosen": "unknown"}, "unknown", False),
         (None, "not recorded", False),
@@ -202,8 +202,8 @@ def test_scores_that_flatter_are_warned_of_beside_others_alone() -> None:
     best, last = record() | {"selection": BEST}, record() | {"selection": {"chosen": "last"}}
     assert records.selection_warning([("a", best), ("b", best)]) == records.selection_warning([("c", last)]) == ""
     assert records.selection_warning([("a", best), ("c", last), ("d", last)]) == (
-        "a: the checkpoint was chosen by its score on these very data (best of 7 by psnr_zero on val), which flatters "
-        "it beside c, d (last)."
+        "a: the checkpoint was chosen by its score on these very data (best of 7 validations by psnr_zero on val), "
+        "which flatters it beside c, d (last)."
     )
     many = [*((name, best) for name in "abcde"), ("z", last)]
     assert records.selection_warning(many).startswith("a, b, c and 2 more: the checkpoint")

@@ -136,8 +136,8 @@ def test_a_record_says_how_its_checkpoint_was_chosen(run: RunFolder) -> None:
         return records.selection_text(record), records.is_chosen_by_its_score(record)
 
     best = load_model(run.path)
-    assert selection(best) == ("best of 7 by psnr_zero on val", True), "four more came after it"
-    assert selection(best, _data("b", seed=1)) == ("best of 7 by psnr_zero on val", False)
+    assert selection(best) == ("best of 7 validations by psnr_zero on val", True), "four more came after it"
+    assert selection(best, _data("b", seed=1)) == ("best of 7 validations by psnr_zero on val", False)
     assert selection(best, split="train")[1] is False
     assert selection(load_model(run.path, which="last")) == ("last", False)
     (run.checkpoints / "step-00000007.safetensors").hardlink_to(run.checkpoints / "last.safetensors")
@@ -146,11 +146,13 @@ def test_a_record_says_how_its_checkpoint_was_chosen(run: RunFolder) -> None:
     lone.write_bytes((run.checkpoints / "best.safetensors").read_bytes())
     assert selection(load_model(lone)) == ("unknown", False)
     (run.checkpoints / "last.safetensors").write_bytes(b"damaged")
-    assert selection(best)[0] == "best of 3 by psnr_zero on val"
+    assert selection(best)[0] == "best of 3 validations by psnr_zero on val"
     _save(run, "best.safetensors", 3, 0)
     assert selection(load_model(run.path)) == ("best by psnr_zero on val", True), "nobody counted, but it was chosen"
     _save(run, "best.safetensors", 3, 1)
-    assert selection(load_model(run.path)) == ("best of 1 by psnr_zero on val", False), "there was nothing to choose"
+    assert selection(load_model(run.path)) == ("best of 1 validation by psnr_zero on val", False), (
+        "there was nothing to choose"
+    )
 
 
 def test_what_was_chosen_on_the_very_data_is_told_beside_what_was_not(run: RunFolder) -> None:
@@ -159,7 +161,7 @@ def test_what_was_chosen_on_the_very_data_is_told_beside_what_was_not(run: RunFo
     for other in (last, old):
         warning = records.selection_warning([("a", best), ("b", other)])
         assert warning.startswith(
-            "a: the checkpoint was chosen by its score on these very data (best of 7 by psnr_zero"
+            "a: the checkpoint was chosen by its score on these very data (best of 7 validations by psnr_zero"
         )
         assert f"beside b ({records.selection_text(other)})" in warning
     assert records.selection_warning([("a", best), ("b", best)]) == ""

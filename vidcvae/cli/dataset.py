@@ -99,9 +99,9 @@ def pack(
 @synth.command("dance")
 def synth_dance(
     output: Output,
-    frames: Annotated[int, typer.Option("--frames", min=2, help=f"{trained.FRAMES}: of the training video.")] = 1600,
+    frames: Annotated[int, typer.Option("--frames", min=2, help="Frames of the training video.")] = 1600,
     val: Annotated[
-        int, typer.Option("--val", min=2, help="The same of the validation video and of each test sequence.")
+        int, typer.Option("--val", min=2, help="Frames of the validation video, and of each test sequence.")
     ] = 400,
     test: Annotated[int, typer.Option("--test", min=0, help="Test sequences.")] = 2,
     seed: Seed = 0,

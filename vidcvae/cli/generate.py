@@ -71,7 +71,7 @@ def generate(
         typer.Option(
             "--target-poses",
             help="With --fit-poses: pose images of the first frame's person, or one PNG, the first frame's own pose.",
-            show_default="those of the training; that of the frame most like the first tells where it stands",
+            show_default="the training's poses; the place comes from the training frame most like the first frame",
         ),
     ] = None,
     side_by_side: Annotated[

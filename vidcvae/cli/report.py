@@ -28,7 +28,7 @@ def report(
     """Runs side by side on one page: scores, videos frame by frame, losses, schedules, settings and their origin.
 
     The page is one file that asks nothing of the network. Scores that are missing are taken, and kept with their runs.
-    All of them are of z = 0, for which nothing is drawn, so that there is no --seed.
+    All scores are taken with z = 0. No noise is drawn, so there is no --seed.
 
     Examples:
       vidcvae report

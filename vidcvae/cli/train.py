@@ -39,8 +39,8 @@ def train(
         setting(
             "training.max_minutes",
             "--max-minutes",
-            "End the training after this many minutes in total, 0 being never. Schedules are fitted to them; the last "
-            "validation comes after.",
+            "Stop the training after this many minutes in total; 0: no limit. Schedules are fitted to this time; the "
+            "last validation comes after it.",
         ),
     ] = None,
     batch_size: Annotated[int | None, setting("training.batch_size", "--batch-size", "Clips in a step.")] = None,

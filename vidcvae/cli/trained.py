@@ -13,7 +13,10 @@ from vidcvae.errors import UsageError
 
 FUTURE = "Frames to make after the given ones."
 FRAMES = "Length in frames, the given ones included"
-LATENT = "How z is chosen: the prior's mean is 0 unless it is learned; the posterior is shown the truth."
+LATENT = (
+    "How z is chosen. The posterior sees the true frames. The prior's mean differs from zero only if the prior is "
+    "learned. One of"
+)
 PRECISION = "Arithmetic of the networks; auto: the faster on this machine, as measured."
 
 
@@ -49,7 +52,9 @@ BatchStats = Annotated[
 Weights = Annotated[
     schema.Weights,
     choice.option(
-        schema.Weights, "--weights", help="As trained, their moving average, or auto: the average where there is one."
+        schema.Weights,
+        "--weights",
+        help="Which weights. raw: as trained; ema: their moving average; auto: the average if there is one.",
     ),
 ]
 Precision = Annotated[schema.Precision, choice.option(schema.Precision, "--precision", help=PRECISION)]

@@ -298,7 +298,7 @@ def _start(event: Event) -> str:
         f"{event['run']}: {what}\n"
         f"{counted(event['clips'], 'clip')} an epoch, {counted(event['epochs'], 'epoch')}, "
         f"{counted(event['steps'], 'step')}{budget}{position}; "
-        f"losses are of a frame, in {event['error']} and {event['kl_unit']}"
+        f"losses are means per frame: reconstruction in {event['error']}, KL in {event['kl_unit']}"
     )
 
 

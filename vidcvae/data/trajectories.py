@@ -21,7 +21,7 @@ from vidcvae import reading
 from vidcvae.data import images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.dataset_toml import FILE, read_facts
-from vidcvae.errors import DataError, typed
+from vidcvae.errors import DataError, counted, typed
 
 SPLITS = ("train", "validate", "test")
 TRACK_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv"}
@@ -114,7 +114,9 @@ def _list_clip(split: str, folder: Path) -> Clip:
     frames = _numbered(folder, ".png")
     inside = [] if frames else [clip for clip in (*_clip_folders(folder), *_numbered(folder, "")) if clip.is_dir()]
     if inside:
-        raise DataError(f"{folder} holds {len(inside)} clips, and is none itself.", f"Choose one: {inside[0]}")
+        raise DataError(
+            f"{folder} is not a clip: it is a folder of {counted(len(inside), 'clip')}.", f"Choose one: {inside[0]}"
+        )
     if not frames:
         raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
     for number, path in enumerate(frames):

@@ -97,9 +97,10 @@ class Drift:
 
     def told(self) -> list[str]:
         """The numbers in words, a line each."""
+        slope, behind = (round(x, 2) + 0.0 for x in (self.slope_per_100, self.gap_slope_per_100))  # -0.0 is 0.0
         slopes = (
-            f"the free run changes by {self.slope_per_100:+.2f} dB per 100 frames, and falls behind "
-            f"fresh ones by {self.gap_slope_per_100:.2f} dB per 100 frames"
+            f"the free run changes by {slope:+.2f} dB per 100 frames; against fresh restarts it "
+            f"{'loses' if behind >= 0 else 'gains'} {abs(behind):.2f} dB per 100 frames"
         )
         return [slopes, *self.age_test.told()]
 

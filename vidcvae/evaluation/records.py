@@ -19,7 +19,7 @@ import numpy as np
 
 from vidcvae import config as settings
 from vidcvae import reading
-from vidcvae.errors import DataError, typed
+from vidcvae.errors import DataError, counted, typed
 from vidcvae.evaluation.protocol import Protocol
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder, find_checkpoint
@@ -196,7 +196,8 @@ def selection_text(record: Record) -> str:
     """How a record's checkpoint was chosen, in words; records of older versions do not tell."""
     match record.get("selection"):
         case {"chosen": "best", "of": count, "metric": metric, "split": split}:
-            return f"best{f' of {count}' if count else ''} by {metric} on {split}"
+            among = f" of {counted(count, 'validation')}" if count else ""
+            return f"best{among} by {metric} on {split}"
         case {"chosen": str(chosen)}:
             return chosen
     return "not recorded"

@@ -168,7 +168,7 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
         validations = run.records("validation")
         if not validations:
             raise DataError(
-                f"the run {run.name} has no validation yet; without a val split it never has.",
+                f"the run {run.name} has no validation yet. A run without a val split never has one.",
                 f"See how it goes: {typed('plot', 'loss', run.path or run.name)}",
             )
         best = max(validations, key=lambda record: float(record[metric]))

@@ -131,7 +131,9 @@ def _processor() -> Iterator[Finding]:
         says = f"more threads ({threads}) than cores ({count}) wait for each other."
         yield Finding("threads", told, "note", says, f"OMP_NUM_THREADS={count} vidcvae train ...")
     elif threads > 1 and load > 0.5 * count:
-        says = "other programs are running: one thread is faster then than several; --precision auto notices by itself."
+        says = (
+            "other programs are running; one thread is then faster than several. --precision auto measures it itself."
+        )
         yield Finding("threads", told, "note", says, "OMP_NUM_THREADS=1 vidcvae train ...")
     else:
         yield Finding("threads", told)
