@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidcvae.data import pose_folder
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
 from vidcvae.output import video
@@ -70,6 +71,24 @@ def test_poses_begin_where_the_frame_most_like_the_first_has_its_figure() -> Non
     edge = retarget.figures([np.roll(pose, 45, axis=-1)])
     kept = retarget.fit_poses(source, retarget.figures(target), edge)
     np.testing.assert_array_equal(kept.poses, retarget.fit_poses(source, retarget.figures(target)).poses)
+
+
+def test_a_dancer_who_stays_at_the_back_is_not_enlarged_to_the_middle_of_the_room() -> None:
+    """Poses of the very figure that is wanted, but for where it mostly stands: nothing is to be scaled."""
+    room = walk(28, 60, 55, 64)
+    wanted = retarget.figures(room)
+    back = room[wanted.feet <= np.quantile(wanted.feet, 0.4)]
+    assert not wanted.deep and len(back) > 10
+    fitted = retarget.fit_poses(back, wanted)
+    assert (fitted.scale == 1).all()
+    np.testing.assert_allclose(boxes(fitted.poses)[:, :2], boxes(back)[:, :2], atol=1)  # half a pixel to the side
+
+
+def test_a_real_dancers_other_dances_keep_their_size(shared: Path) -> None:
+    data = pose_folder.read(shared / "data/dance", (32, 64))
+    wanted = retarget.figures(pose for s in data.split("train") for pose in s.tracks["pose"])
+    for sequence in (*data.split("val"), data.split("test")[0]):
+        assert (retarget.fit_poses(sequence.tracks["pose"], wanted).scale == 1).all()
 
 
 def test_the_same_figure_stays_as_it_is() -> None:

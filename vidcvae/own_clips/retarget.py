@@ -20,6 +20,7 @@ from vidcvae.errors import DataError
 _INK = 40  # summed over the colours, from which on a pixel is not paper; half of what a thin line is at 32 rows
 _NEAR = 0.25  # of the way between far and near: what counts as far or near
 _FLAT = 0.15  # of the figure's height: with less between far and near nobody walks to and fro, but bends and steps
+_ALIKE = 0.05  # of the height: two figures on one spot that differ by less are one; so do those of one dancer
 _SUPERSAMPLING = 8
 _LOST = 0.05  # of the figures: so many more may leave the picture for a beginning where the first frame's is
 _CHUNK = 256  # frames that are compared at once
@@ -107,8 +108,9 @@ def fit_poses(poses: np.ndarray, wanted: Figures, own: Figures | None = None) ->
     """Scale and shift the figures in ``poses``, uint8 (T, 3, H, W), to those that are ``wanted``.
 
     wanted: of pose images of the person in the first frame. Of many, feet and heights are matched near and far, or only
-        in the middle where one of the two does not walk to and fro; a single one is the first frame's own pose, which
-        pose 0 is laid upon.
+        in the middle where one of the two does not walk to and fro: there, figures that are as tall as those wanted on
+        the same spot keep their size and their feet, as the dancer's own poses do. A single one is the first
+        frame's own pose, which pose 0 is laid upon.
     own: of the first frame's own pose, where that is known or likely; pose 0 then begins in its column, unless the
         dance would lead out of the picture from there.
     """
@@ -119,7 +121,12 @@ def fit_poses(poses: np.ndarray, wanted: Figures, own: Figures | None = None) ->
         start, end = (np.array([f.feet[0], f.middle[0]]) for f in (source, wanted))
     else:
         start, end = (np.array([np.nanmedian(f.feet), np.nanmedian(f.middle)]) for f in (source, wanted))
-    scale = np.full(len(poses), wanted.height_at(end[0]) / source.height_at(start[0]))
+    tall, wanted_there = source.height_at(start[0]), wanted.height_at(start[0])
+    among_them = wanted.far - 0.5 <= start[0] <= wanted.near + 0.5
+    if not single and among_them and abs(wanted_there - tall) <= max(1.0, _ALIKE * tall):
+        end[0], scale = start[0], np.ones(len(poses))
+    else:
+        scale = np.full(len(poses), wanted.height_at(end[0]) / tall)
     feet = end[0] + scale * (source.feet - start[0])
     if not single and source.deep and wanted.deep:
         way = (source.feet - source.far) / (source.near - source.far)  # 0 far away, 1 near
