@@ -34,7 +34,7 @@ def uniform(shape: Sequence[int], seed: int, stream: str, *index: int, device: s
     return torch.rand(*shape, generator=generator(seed, stream, *index, device=device), device=device)
 
 
-def there(x: Tensor, device: str | torch.device) -> Tensor:
+def to_device(x: Tensor, device: str | torch.device) -> Tensor:
     """``x`` on ``device``, and nobody waits for a GPU: a copy from ordinary memory would."""
     if torch.device(device).type == "cuda" and not x.is_cuda:
         x = x.contiguous().pin_memory()  # memory that is seen twice (expand) cannot be pinned

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidcvae.config import Data, Training
+from vidcvae.config import DataConfig, TrainingConfig
 from vidcvae.data.clips import Sequence
 from vidcvae.data.sampler import clip_starts, epoch_clips, epoch_order, frames_in_use
 from vidcvae.errors import DataError
@@ -43,14 +43,14 @@ def test_too_short_sequences_name_the_longest_and_the_option() -> None:
 
 @pytest.mark.parametrize("sampling", ["windows", "random"])
 def test_an_epoch_costs_the_same_in_either_sampling_and_repeats_nothing(sampling: str) -> None:
-    picks = epoch_order(videos(50, 33), Data(sampling=sampling), Training(clip_length=8), epoch=3)
+    picks = epoch_order(videos(50, 33), DataConfig(sampling=sampling), TrainingConfig(clip_length=8), epoch=3)
     assert len(picks) == 50 // 8 + 33 // 8
     assert len(set(picks)) == len(picks)
     assert set(picks) <= set(clip_starts(videos(50, 33), 8, sampling))
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch() -> None:
-    sequences, data, training = videos(200, 100), Data(), Training(clip_length=8, seed=5)
+    sequences, data, training = videos(200, 100), DataConfig(), TrainingConfig(clip_length=8, seed=5)
     order = epoch_order(sequences, data, training, 2)
     assert order == epoch_order(sequences, data, training, 2)
     assert order != epoch_order(sequences, data, training, 3)
@@ -58,14 +58,14 @@ def test_an_epoch_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_random_reaches_every_start_over_the_epochs() -> None:
-    sequences, training = videos(24), Training(clip_length=8)
-    seen = {pick for epoch in range(60) for pick in epoch_order(sequences, Data(), training, epoch)}
+    sequences, training = videos(24), TrainingConfig(clip_length=8)
+    seen = {pick for epoch in range(60) for pick in epoch_order(sequences, DataConfig(), training, epoch)}
     assert seen == set(clip_starts(sequences, 8, "random"))
 
 
 def test_without_shuffle_windows_come_in_file_order() -> None:
-    data = Data(sampling="windows", shuffle=False)
-    assert epoch_order(videos(16, 8), data, Training(clip_length=8), 7) == [(0, 0), (0, 8), (1, 0)]
+    data = DataConfig(sampling="windows", shuffle=False)
+    assert epoch_order(videos(16, 8), data, TrainingConfig(clip_length=8), 7) == [(0, 0), (0, 8), (1, 0)]
 
 
 def test_without_shuffle_random_clips_are_drawn_anew_but_sorted() -> None:
@@ -75,10 +75,10 @@ def test_without_shuffle_random_clips_are_drawn_anew_but_sorted() -> None:
 
 
 def test_fast_train_takes_the_first_40_percent_in_the_first_5_epochs() -> None:
-    data = Data(sampling="windows", fast_train=True)
-    sizes = [len(epoch_order(videos(800), data, Training(clip_length=8), epoch)) for epoch in range(7)]
+    data = DataConfig(sampling="windows", fast_train=True)
+    sizes = [len(epoch_order(videos(800), data, TrainingConfig(clip_length=8), epoch)) for epoch in range(7)]
     assert sizes == [40] * 5 + [100] * 2
-    assert set(epoch_order(videos(800), data, Training(clip_length=8), 0)) == {(0, 8 * k) for k in range(40)}
+    assert set(epoch_order(videos(800), data, TrainingConfig(clip_length=8), 0)) == {(0, 8 * k) for k in range(40)}
 
 
 def test_no_clip_is_drawn_where_its_poses_are_missing() -> None:

@@ -22,7 +22,7 @@ from vidcvae.data.clips import ClipBatch, Sequence, VideoData
 from vidcvae.storage.run import RunFolder
 from vidcvae.training import loop
 from vidcvae.training.engine import Engine
-from vidcvae.training.step import Draws, Terms, Weights
+from vidcvae.training.step import Draws, Scheduled, Terms
 
 SIZE = (8, 16)
 PLACES = np.arange(8 * 16, dtype=np.uint8).reshape(SIZE)  # what each pixel of a frame says in blue
@@ -119,7 +119,7 @@ class Step:
 
     batch: ClipBatch
     draws: Draws
-    weights: Weights
+    weights: Scheduled
     terms: Terms
     ends: Tensor
     before: dict[str, Tensor]
@@ -159,7 +159,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
             return {name: p.detach().clone() for name, p in engine.state.model.named_parameters()}
 
         class Watched(Engine):
-            def step(self, batch: ClipBatch, draws: Draws, weights: Weights) -> tuple[Terms, Tensor]:
+            def step(self, batch: ClipBatch, draws: Draws, weights: Scheduled) -> tuple[Terms, Tensor]:
                 found.state, before = self.state, parameters(self)
                 terms, ends = super().step(batch, draws, weights)
                 gradients = {

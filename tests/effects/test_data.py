@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from vidcvae.config import Data, Svg
+from vidcvae.config import DataConfig, SvgConfig
 from vidcvae.scenes import pushing
 from vidcvae.workflow.datasets import open_dataset
 
@@ -158,7 +158,7 @@ def test_the_row_of_actions_into_frame_t_is_its_own_or_the_one_before(train: Tra
         data={"size": [64, 64], "condition": condition, "shuffle": False, "sampling": "windows"},
         training={"past": 2, "batch_size": 4, "clip_length": 4, "epochs": 1},
     )
-    assert isinstance(chosen.model, Svg) and Data().condition == "source"
+    assert isinstance(chosen.model, SvgConfig) and DataConfig().condition == "source"
     (step,) = train(chosen, data, Known()).steps
     for clip, (sequence, first) in enumerate([(0, 0), (0, 4), (1, 0), (1, 4)]):
         for t in range(1, 4):

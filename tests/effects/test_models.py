@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidcvae.config import AnchorCvae as AnchorConfig
-from vidcvae.config import PoseCvae as PoseConfig
-from vidcvae.config import Svg as SvgConfig
+from vidcvae.config import AnchorCvaeConfig as AnchorConfig
+from vidcvae.config import PoseCvaeConfig as PoseConfig
+from vidcvae.config import SvgConfig
 from vidcvae.models import build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.interface import at

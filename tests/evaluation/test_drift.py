@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidcvae.config import Config, Data
+from vidcvae.config import Config, DataConfig
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import drift
 from vidcvae.models.loading import Loaded
 
 H, W = 8, 16
-CONFIG = replace(Config(), data=Data(size=(H, W)))
+CONFIG = replace(Config(), data=DataConfig(size=(H, W)))
 STEP = 0.001  # by how much each frame is brighter than it should be
 
 

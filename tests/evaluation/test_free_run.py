@@ -13,7 +13,7 @@ from vidcvae.config import Config
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import free_run
-from vidcvae.evaluation.free_run import COLUMNS, Way
+from vidcvae.evaluation.free_run import COLUMNS, RunVariant
 from vidcvae.evaluation.score import summaries
 
 
@@ -48,7 +48,13 @@ def test_noise_depends_on_the_seed_the_row_and_the_step_alone() -> None:
 
 def test_ways_that_can_be_run_as_draws_share_a_batch() -> None:
     """z = 0 is the mean of N(0, I), but not of a learned prior; a posterior needs all frames, and has fewer rows."""
-    ways = [Way("zero"), Way("prior"), Way("prior-mean"), Way("posterior"), Way("prior", 1)]
+    ways = [
+        RunVariant("zero"),
+        RunVariant("prior"),
+        RunVariant("prior-mean"),
+        RunVariant("posterior"),
+        RunVariant("prior", 1),
+    ]
     draws = [ways[0], ways[1], ways[2], ways[4]]
     fixed, anchored = settings.resolve(), {"name": "anchor-cvae", "prior": "learned"}
     svg = {"model": {"name": "svg-lp"}, "data": {"size": [64, 64]}}
@@ -59,12 +65,12 @@ def test_ways_that_can_be_run_as_draws_share_a_batch() -> None:
     assert not free_run.learned_prior(fixed)
     assert not free_run.learned_prior(settings.resolve({"model": anchored | {"prior": "fixed"}}))
     assert not free_run.learned_prior(settings.resolve(svg, {"model": {"name": "svg-fp"}}))
-    many = [Way("prior", k) for k in range(70)]
+    many = [RunVariant("prior", k) for k in range(70)]
     assert [len(group) for group, _ in free_run._run_together(many, fixed)] == [32, 32, 6]
 
 
 def test_rows_of_means_have_no_noise_and_ways_of_a_sample_share_theirs() -> None:
-    ways = [Way("zero"), Way("prior", 1), Way("prior", 1, others=True), Way("prior", 0)]
+    ways = [RunVariant("zero"), RunVariant("prior", 1), RunVariant("prior", 1, others=True), RunVariant("prior", 0)]
     noise = free_run._noise_for(ways, (2,), 3, [5, 6], "cpu")(4)
     assert noise.shape == (8, 2) and not noise[:2].any()
     drawn = [free_run.sequence_noise((2,), free_run.sample_seed(3, k), [5, 6])(4) for k in (1, 0)]
@@ -76,9 +82,9 @@ def test_nothing_is_drawn_for_means(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even for a sample that no way draws."""
     asked: list[int] = []
     monkeypatch.setattr(free_run, "sequence_noise", lambda shape, seed, *_: asked.append(seed) or torch.zeros)
-    free_run._noise_for([Way("zero"), Way("prior-mean", 1)], (2,), 3, [5, 6], "cpu")
+    free_run._noise_for([RunVariant("zero"), RunVariant("prior-mean", 1)], (2,), 3, [5, 6], "cpu")
     assert asked == []
-    free_run._noise_for([Way("zero", 1), Way("prior", 2)], (2,), 3, [5, 6], "cpu")
+    free_run._noise_for([RunVariant("zero", 1), RunVariant("prior", 2)], (2,), 3, [5, 6], "cpu")
     assert asked == [rng.seed_of(3, "sample", 2)]
 
 
@@ -152,14 +158,14 @@ def test_what_is_measured_and_in_which_order() -> None:
         *("baseline_copy_last_past_psnr", "baseline_copy_last_past_psnr_per_channel"),
         *("baseline_copy_previous_truth_psnr", "baseline_copy_previous_truth_psnr_per_channel"),
     ]
-    assert [Way(z).draws for z in ("zero", "prior-mean", "prior", "posterior")] == [False, False, True, True]
-    assert Way("prior") == Way("prior", 0, False)
+    assert [RunVariant(z).draws for z in ("zero", "prior-mean", "prior", "posterior")] == [False, False, True, True]
+    assert RunVariant("prior") == RunVariant("prior", 0, False)
 
 
 @pytest.mark.parametrize(("condition", "rows"), [("source", (1, 2)), ("target", (2, 3))])
 def test_frames_follow_the_actions_of_their_row(condition: str, rows: tuple[int, int]) -> None:
     """Two frames are given; the third is made by row 1 or 2 of the actions, which say 2 or 3 hundredths."""
-    way = Way("zero")
+    way = RunVariant("zero")
     (table,) = free_run.measure(Sums(), [pushed(0)], push_config(condition), [way])[way]
     grey = [(rows[0] + 1) / 100, (rows[0] + rows[1] + 2) / 100]
     assert brightness(table) == pytest.approx(grey, rel=1e-4) and table.dtype == torch.float64
@@ -171,7 +177,7 @@ def test_frames_follow_the_actions_of_their_row(condition: str, rows: tuple[int,
 def test_only_some_sequences_run_as_they_would_among_the_others() -> None:
     """Their noise is of their number among all, their others are of all, and they come in the order asked for."""
     sequences, config = [pushed(number) for number in range(5)], push_config()
-    ways = [Way("zero"), Way("prior"), Way("prior", 1), Way("zero", others=True)]
+    ways = [RunVariant("zero"), RunVariant("prior"), RunVariant("prior", 1), RunVariant("zero", others=True)]
     told: list[tuple[int, int]] = []
     some = free_run.measure(
         Sums(), sequences, config, ways, seed=3, frames=3, only=[4, 1], progress=lambda *now: told.append(now)
@@ -192,26 +198,31 @@ def test_only_some_sequences_run_as_they_would_among_the_others() -> None:
 def test_a_batch_has_32_rows_at_most_and_4_where_all_frames_are_encoded() -> None:
     sequences, config = [pushed(number, 3) for number in range(12)], push_config()
 
-    def rows(*ways: Way) -> list[int]:
+    def rows(*ways: RunVariant) -> list[int]:
         model = Sums()
         free_run.measure(model, sequences, config, ways)
         return model.rows[::2]  # a step into the second given frame, and one that is measured
 
-    assert rows(Way("zero"), Way("prior"), Way("prior", 1)) == [30, 6]
-    assert rows(Way("posterior")) == [4, 4, 4]
-    assert rows(*(Way("prior", k) for k in range(20))) == [20] * 12
-    assert rows(*(Way("prior", k) for k in range(40))) == [32] * 15, "32 samples a clip, then 8 samples of 4 clips"
+    assert rows(RunVariant("zero"), RunVariant("prior"), RunVariant("prior", 1)) == [30, 6]
+    assert rows(RunVariant("posterior")) == [4, 4, 4]
+    assert rows(*(RunVariant("prior", k) for k in range(20))) == [20] * 12
+    assert rows(*(RunVariant("prior", k) for k in range(40))) == [32] * 15, (
+        "32 samples a clip, then 8 samples of 4 clips"
+    )
 
 
 def test_the_posterior_s_z_is_that_of_the_truth_beside_other_ways() -> None:
-    ways, sequences = [Way("posterior"), Way("zero"), Way("posterior", others=True)], [pushed(0), pushed(1)]
+    ways, sequences = (
+        [RunVariant("posterior"), RunVariant("zero"), RunVariant("posterior", others=True)],
+        [pushed(0), pushed(1)],
+    )
     found = free_run.measure(Sums(), sequences, push_config(), ways, frames=3)
     for way, grey in zip(ways, ((0.12, 0.14), (0.02, 0.04), (0.14, 0.12)), strict=True):
         assert [brightness(table)[0] for table in found[way]] == pytest.approx(grey, rel=1e-4)
 
 
 def test_a_run_without_conditions_is_as_long_as_the_truth_and_its_seed_is_0() -> None:
-    way = Way("prior")
+    way = RunVariant("prior")
     (table,) = free_run.measure(Sums(), [pushed(0)], push_config(conditions="none"), [way])[way]
     z = [rng.normal((1, 1, 1), 0, "rollout", 0, t).item() / 10 for t in (2, 3)]
     assert brightness(table) == pytest.approx([abs(z[0]), abs(z[0] + z[1])], rel=1e-4)
@@ -220,7 +231,7 @@ def test_a_run_without_conditions_is_as_long_as_the_truth_and_its_seed_is_0() ->
 def test_the_networks_compute_in_the_precision_asked_for() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         model = Sums()
-        free_run.measure(model, [pushed(0)], push_config(), [Way("zero")], dtype=dtype)
+        free_run.measure(model, [pushed(0)], push_config(), [RunVariant("zero")], dtype=dtype)
         assert model.kinds == {dtype}
 
 
@@ -242,7 +253,7 @@ def test_who_has_no_other_of_its_length_is_named() -> None:
         free_run.other_clips([5, 6, 5], 0)
     assert "--future" in caught.value.hint
     with pytest.raises(UsageError, match="no other clip has the 4 frames of 7, so"):
-        free_run.measure(Sums(), [pushed(7), pushed(0, 3)], push_config(), [Way("zero", others=True)])
+        free_run.measure(Sums(), [pushed(7), pushed(0, 3)], push_config(), [RunVariant("zero", others=True)])
     with pytest.raises(DataError, match="nothing is left") as refused:
         free_run.run_length(clip(1), 1)
     assert "vidcvae export" in refused.value.hint
@@ -251,7 +262,7 @@ def test_who_has_no_other_of_its_length_is_named() -> None:
 def test_noise_lies_where_it_is_needed() -> None:
     noise = free_run.sequence_noise((2,), 0, iter([0, 1]), "meta")
     assert noise(1).device.type == "meta" and noise(2).shape == (2, 2)
-    noise = free_run._noise_for([Way("zero"), Way("prior")], (2,), 0, [0, 1], "meta")(1)
+    noise = free_run._noise_for([RunVariant("zero"), RunVariant("prior")], (2,), 0, [0, 1], "meta")(1)
     assert noise.device.type == "meta" and noise.shape == (4, 2)
 
 
@@ -278,7 +289,7 @@ def test_a_single_array_is_neither_copied_nor_repeated() -> None:
 def test_scores_are_means_over_all_frames_and_curves_are_means_over_the_sequences_that_last() -> None:
     random = np.random.default_rng(0)
     tables = [random.random((length, len(COLUMNS))) for length in (120, 100, 3)]
-    (found,) = summaries({Way("zero"): [torch.from_numpy(t) for t in tables]}, [clip(1)] * 3).values()
+    (found,) = summaries({RunVariant("zero"): [torch.from_numpy(t) for t in tables]}, [clip(1)] * 3).values()
     every = np.concatenate(tables)
     for column, name in enumerate(COLUMNS):
         key = name if name.startswith("baseline") else f"{name}_mean"
@@ -297,7 +308,7 @@ def test_scores_are_means_over_all_frames_and_curves_are_means_over_the_sequence
 @pytest.mark.parametrize(("length", "ends"), [(99, False), (100, True)])
 def test_only_long_runs_are_scored_by_their_ends_and_only_several_one_by_one(length: int, ends: bool) -> None:
     table = torch.rand(length, len(COLUMNS))
-    found = summaries({Way("prior"): [table]}, [clip(1)])
+    found = summaries({RunVariant("prior"): [table]}, [clip(1)])
     assert list(found) == ["prior"]
     assert ("psnr_first_50" in found["prior"]) == ("psnr_last_50" in found["prior"]) == ends
     assert "sequences" not in found["prior"]

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from vidcvae import config as settings
-from vidcvae.config import Config, Validation
+from vidcvae.config import Config, ValidationConfig
 from vidcvae.data.clips import Sequence, VideoData, condition_rows
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.free_run import Way, measure, other_clips, sample_seed, sequence_noise
+from vidcvae.evaluation.free_run import RunVariant, measure, other_clips, sample_seed, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries, with_past
 from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
@@ -145,7 +145,9 @@ def test_the_actions_of_other_clips_change_the_score_as_swapping_them_by_hand_do
     scores = score_split(loaded, data, "validate", seed=2)
     partners = other_clips([FRAMES] * CLIPS, 2)
     swapped = tuple(replace(clip, tracks=clips[i].tracks) for clip, i in zip(clips, partners, strict=True))
-    by_hand = summaries(measure(loaded.model, swapped, loaded.config, [Way("zero")]), swapped)["zero"]["psnr_mean"]
+    by_hand = summaries(measure(loaded.model, swapped, loaded.config, [RunVariant("zero")]), swapped)["zero"][
+        "psnr_mean"
+    ]
     assert scores["other_actions"]["psnr_mean"] == pytest.approx(by_hand, abs=1e-4)
     assert scores["listening_gap_psnr"] == pytest.approx(scores["psnr_mean"] - by_hand, abs=1e-4)
     assert abs(scores["listening_gap_psnr"]) > 1e-3
@@ -195,8 +197,8 @@ def test_ways_side_by_side_are_each_alone(data: VideoData) -> None:
     """Of a learned prior z = 0 is not its mean, and more ways than rows of a batch are run in turns."""
     config = _config("svg-lp")
     model, clips = _loud(config), data.split("validate")
-    ways = [Way("zero"), Way("prior-mean"), Way("posterior"), Way("zero", others=True)]
-    ways += [Way("prior", sample) for sample in range(34)]
+    ways = [RunVariant("zero"), RunVariant("prior-mean"), RunVariant("posterior"), RunVariant("zero", others=True)]
+    ways += [RunVariant("prior", sample) for sample in range(34)]
     together = measure(model, clips, config, ways, seed=5, frames=3)
     for way in (*ways[:4], ways[-1]):
         alone = measure(model, clips, config, [way], seed=5, frames=3)[way]
@@ -208,7 +210,7 @@ def test_ways_side_by_side_are_each_alone(data: VideoData) -> None:
 
 def test_validation_runs_nothing_beside_its_latents(data: VideoData) -> None:
     counts: list[tuple[int, int]] = []
-    config = replace(_config(), validation=Validation(frames=4))
+    config = replace(_config(), validation=ValidationConfig(frames=4))
     state, clips = new_state(_loud(config), config), data.split("validate")
     validation.measured(state, config, clips, range(CLIPS), lambda *now: counts.append(now))
     assert counts == [(1, 2), (2, 2)]  # both latents and all clips in one batch, step by step

@@ -16,18 +16,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidcvae import rng
-from vidcvae.config import Config, Data
+from vidcvae.config import Config, DataConfig
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import score
-from vidcvae.evaluation.free_run import Way, measure, sequence_noise
+from vidcvae.evaluation.free_run import RunVariant, measure, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries
 from vidcvae.models.loading import Loaded
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.storage.course_import import from_course_names
 
 H, W = 8, 16
-CONFIG = replace(Config(), data=Data(size=(H, W)))
+CONFIG = replace(Config(), data=DataConfig(size=(H, W)))
 
 
 class Average(nn.Module):
@@ -98,7 +98,7 @@ def _reference(sequence: Sequence, eps: list[np.ndarray] | None = None) -> list[
 def _scores(
     model: Any, sequences: tuple[Sequence, ...], config: Config, latents: tuple[str, ...], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    return summaries(measure(model, sequences, config, [Way(z) for z in latents], seed=seed), sequences)
+    return summaries(measure(model, sequences, config, [RunVariant(z) for z in latents], seed=seed), sequences)
 
 
 def test_the_free_run_is_scored_frame_by_frame() -> None:
@@ -172,13 +172,13 @@ def test_sequences_of_unequal_length_are_averaged_over_frames() -> None:
 
 def test_frames_are_forgotten_once_scored() -> None:
     model = Average()
-    measure(model, (_sequence("val/0", 200, 0),), CONFIG, [Way("zero"), Way("prior")])
+    measure(model, (_sequence("val/0", 200, 0),), CONFIG, [RunVariant("zero"), RunVariant("prior")])
     assert model.most_alive <= 4
 
 
 def test_progress_counts_every_predicted_frame() -> None:
     seen: list[tuple[int, int]] = []
-    sequences, ways = (_sequence("a", 4, 0), _sequence("b", 6, 1)), [Way("zero"), Way("prior")]
+    sequences, ways = (_sequence("a", 4, 0), _sequence("b", 6, 1)), [RunVariant("zero"), RunVariant("prior")]
     measure(Average(), sequences, CONFIG, ways, progress=lambda *now: seen.append(now))
     assert seen == [(i, 8) for i in range(1, 9)]
 
@@ -259,7 +259,7 @@ def test_every_number_of_a_tree_is_seen_under_the_key_nearest_to_it() -> None:
 
 
 def test_the_best_sample_is_that_of_the_highest_mean_psnr_whatever_else_it_has() -> None:
-    ways = [Way("prior", k) for k in range(3)]
+    ways = [RunVariant("prior", k) for k in range(3)]
     tables = {way: [torch.zeros(2, len(score.COLUMNS), dtype=torch.float64) for _ in range(2)] for way in ways}
     psnrs = [([9.0, 1.0], [3.0, 3.0]), ([4.0, 8.0], [1.0, 1.0]), ([5.0, 5.0], [9.0, 0.0])]
     for way, (first, second) in zip(ways, psnrs, strict=True):
@@ -273,7 +273,7 @@ def test_the_best_sample_is_that_of_the_highest_mean_psnr_whatever_else_it_has()
 
 def test_summaries_have_their_own_keys() -> None:
     table = torch.arange(2.0 * len(score.COLUMNS)).reshape(2, -1)
-    (found,) = summaries({Way("zero"): [table]}, [_sequence("a", 3, 0)]).values()
+    (found,) = summaries({RunVariant("zero"): [table]}, [_sequence("a", 3, 0)]).values()
     keys = {
         *("psnr_mean", "psnr_per_channel_mean", "ssim_mean", "mse_mean", "temporal_difference_error_mean"),
         *(f"baseline_copy_{name}_psnr" for name in ("first", "last_past", "previous_truth")),
@@ -282,14 +282,14 @@ def test_summaries_have_their_own_keys() -> None:
     }
     assert found.keys() == keys
     long = torch.arange(100.0)[:, None].expand(-1, len(score.COLUMNS))
-    (found,) = summaries({Way("zero"): [long]}, [_sequence("a", 3, 0)]).values()
+    (found,) = summaries({RunVariant("zero"): [long]}, [_sequence("a", 3, 0)]).values()
     assert found.keys() == keys | {"psnr_first_50", "psnr_last_50"}
     assert (found["psnr_first_50"], found["psnr_last_50"]) == (24.5, 74.5)
 
 
 def test_tables_that_do_not_belong_together_are_no_score() -> None:
     """A sequence too few in one of the ways, a name too many, a column too few: never a score of what is left."""
-    table, ways = torch.zeros(2, len(score.COLUMNS)), [Way("prior"), Way("prior", 1)]
+    table, ways = torch.zeros(2, len(score.COLUMNS)), [RunVariant("prior"), RunVariant("prior", 1)]
     unequal = {ways[0]: [table], ways[1]: [table, table]}
     for wrong in (
         lambda: score._mean_of(unequal, ways),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidcvae.config import AnchorCvae as AnchorCvaeConfig
+from vidcvae.config import AnchorCvaeConfig
 from vidcvae.models.anchor_cvae import AnchorCvae
 from vidcvae.models.interface import Anchor, at
 from vidcvae.models.rollout import rollout

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vidcvae.config import PoseCvae as PoseCvaeConfig
+from vidcvae.config import PoseCvaeConfig
 from vidcvae.models import objectives
 from vidcvae.models.interface import at, reparameterize
 from vidcvae.models.layers import use_image_statistics

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidcvae.config import Svg as SvgConfig
+from vidcvae.config import SvgConfig
 from vidcvae.models.interface import at, reparameterize
 from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import Svg

@@ -21,7 +21,7 @@ from vidcvae.models.inference import prepare
 from vidcvae.models.rollout import rollout
 from vidcvae.training import bench
 from vidcvae.training.state import TrainingState, new_state
-from vidcvae.training.step import Weights, clip_terms, draw, training_step
+from vidcvae.training.step import Scheduled, clip_terms, draw, training_step
 
 from .conftest import tiny_config
 
@@ -120,7 +120,7 @@ def _one_step(config: Config, **training: object) -> tuple[TrainingState, dict[s
     frames, poses, eps, mask = (x.float() for x in clip(config))
     batch = ClipBatch(*((x * 255).to(torch.uint8) for x in (frames, poses)))
     state.model.eval()  # BatchNorm's statistics are the one thing that parts of a batch do not share
-    return state, training_step(state, batch, draw(eps, mask), config, Weights(0.01, 0.3, 1e-3), torch.float32)[0]
+    return state, training_step(state, batch, draw(eps, mask), config, Scheduled(0.01, 0.3, 1e-3), torch.float32)[0]
 
 
 @pytest.mark.parametrize("setting", [{"accumulate": 2}, {"accumulate": 4}, {"checkpoint_activations": True}])

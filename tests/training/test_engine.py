@@ -28,14 +28,14 @@ from vidcvae.training.distributed import ALONE
 from vidcvae.training.engine import Engine
 from vidcvae.training.loop import train
 from vidcvae.training.state import TrainingState, new_state
-from vidcvae.training.step import Draws, Weights, draw, forcing_mask, training_step
+from vidcvae.training.step import Draws, Scheduled, draw, forcing_mask, training_step
 
 from .conftest import MASKS, data_of, loop_step, small_config, tiny_config
 from .test_loop import KillAt, fingerprint, last, new_run
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])
-WEIGHTS = Weights(0.1, 0.3, 1e-3)
+WEIGHTS = Scheduled(0.1, 0.3, 1e-3)
 
 
 def gpu(test: Callable[..., None]) -> Callable[..., None]:

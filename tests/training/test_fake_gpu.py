@@ -175,7 +175,7 @@ def test_who_waits_between_steps_is_found() -> None:
         gpu.copy_(cpu)
         cpu.to("meta")
         gpu.copy_(cpu, non_blocking=True)
-        rng.there(cpu, "meta")
+        rng.to_device(cpu, "meta")
         assert watch.waits == 2
         with pytest.raises(Waits):
             gpu + cpu

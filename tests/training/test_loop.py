@@ -19,7 +19,7 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import NonFiniteError, Stopped
-from vidcvae.evaluation.free_run import COLUMNS, Way
+from vidcvae.evaluation.free_run import COLUMNS, RunVariant
 from vidcvae.models import arithmetic
 from vidcvae.models.arithmetic import Arithmetic
 from vidcvae.models.loading import load_model
@@ -380,10 +380,10 @@ def test_an_older_run_with_auto_goes_on_in_what_auto_was_then(
 def test_a_validation_of_which_any_score_is_not_finite_ends_the_training_in_words() -> None:
     """Not the one alone by which the best is chosen: the history has no place for a NaN."""
     config = tiny_config()
-    tables = {way: [torch.ones(3, len(COLUMNS))] for way in (Way("zero"), Way("prior"))}
+    tables = {way: [torch.ones(3, len(COLUMNS))] for way in (RunVariant("zero"), RunVariant("prior"))}
     sequence = Sequence("v", np.zeros((4, 3, 16, 16), np.uint8), {})
     assert validation.scores(tables, [sequence], config, 5)["ssim_prior"] == 1
-    tables[Way("prior")][0][1, COLUMNS.index("ssim")] = torch.nan
+    tables[RunVariant("prior")][0][1, COLUMNS.index("ssim")] = torch.nan
     with pytest.raises(NonFiniteError, match="the validation's ssim_prior became nan at step 5"):
         validation.scores(tables, [sequence], config, 5)
 

@@ -7,12 +7,12 @@ import math
 import pytest
 
 from vidcvae import config as settings
-from vidcvae.config import Kl, TeacherForcing, Training
+from vidcvae.config import KlConfig, TeacherForcingConfig, TrainingConfig
 from vidcvae.training import schedules
 from vidcvae.training.schedules import Length
 
 
-def betas(kl: Kl, epochs: int, steps_per_epoch: int = 3) -> list[float]:
+def betas(kl: KlConfig, epochs: int, steps_per_epoch: int = 3) -> list[float]:
     length = Length(epochs, steps_per_epoch)
     return [schedules.beta(kl, length, step) for step in range(length.steps)]
 
@@ -25,32 +25,34 @@ def test_cyclical_is_fu_et_al(epochs: int, cycles: int, ratio: float) -> None:
     for t in range(1, epochs + 1):
         tau = ((t - 1) % period) / period
         expected.append(tau / ratio if tau <= ratio else 1.0)
-    kl = Kl(type="cyclical", cycles=cycles, ratio=ratio, start=0.0, stop=1.0)
+    kl = KlConfig(type="cyclical", cycles=cycles, ratio=ratio, start=0.0, stop=1.0)
     assert betas(kl, epochs)[::3] == pytest.approx(expected)
 
 
 def test_beta_moves_once_an_epoch_or_every_iteration() -> None:
-    per_epoch = betas(Kl(start=0.0, cycles=1), epochs=4)
+    per_epoch = betas(KlConfig(start=0.0, cycles=1), epochs=4)
     assert [len(set(per_epoch[i : i + 3])) for i in range(0, 12, 3)] == [1, 1, 1, 1]
-    per_iteration = betas(Kl(start=0.0, cycles=1, per="iteration"), epochs=4)
+    per_iteration = betas(KlConfig(start=0.0, cycles=1, per="iteration"), epochs=4)
     assert per_iteration == pytest.approx([min(1.0, i / 6) for i in range(12)])
 
 
 def test_start_and_stop_bound_the_climb() -> None:
-    values = betas(Kl(type="monotonic", start=0.1, stop=0.3, ratio=0.5), epochs=10)[::3]
+    values = betas(KlConfig(type="monotonic", start=0.1, stop=0.3, ratio=0.5), epochs=10)[::3]
     assert values[0] == pytest.approx(0.1)
     assert values[5:] == pytest.approx([0.3] * 5)
     assert values == sorted(values)
 
 
 def test_monotonic_climbs_once_and_none_stands_still() -> None:
-    assert betas(Kl(type="monotonic", start=0.0), 10)[::3] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1])
-    assert set(betas(Kl(type="none", start=0.0, stop=0.7), 10)) == {0.7}
+    assert betas(KlConfig(type="monotonic", start=0.0), 10)[::3] == pytest.approx(
+        [0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1]
+    )
+    assert set(betas(KlConfig(type="none", start=0.0, stop=0.7), 10)) == {0.7}
 
 
 def test_a_climb_of_one_epoch_is_finite() -> None:
     """The course's formula divides by zero here: 8 epochs, 4 cycles, ratio 0.5."""
-    assert betas(Kl(cycles=4, ratio=0.5, start=0.0), 8)[::3] == pytest.approx([0, 1] * 4)
+    assert betas(KlConfig(cycles=4, ratio=0.5, start=0.0), 8)[::3] == pytest.approx([0, 1] * 4)
 
 
 def test_a_beta_that_never_arrives_is_warned_of() -> None:
@@ -74,7 +76,7 @@ def test_a_beta_that_arrives_is_not_warned_of() -> None:
 
 
 def test_teacher_forcing_falls_from_its_first_epoch_to_its_floor() -> None:
-    forcing = TeacherForcing(ratio=1.0, decay_start=10, decay_step=0.1, floor=0.25)
+    forcing = TeacherForcingConfig(ratio=1.0, decay_start=10, decay_step=0.1, floor=0.25)
     ratios = [schedules.teacher_forcing_ratio(forcing, epoch) for epoch in range(30)]
     assert ratios[:10] == [1.0] * 10
     assert ratios[10:14] == pytest.approx([0.9, 0.8, 0.7, 0.6])
@@ -125,7 +127,7 @@ def test_a_time_budget_that_squeezes_milestones_is_told_in_steps() -> None:
 
 
 def test_clips_grow_over_the_first_half_of_training() -> None:
-    training = Training(clip_length=16, clip_length_start=4)
+    training = TrainingConfig(clip_length=16, clip_length_start=4)
     lengths = [schedules.clip_length(training, Length(4, 10), step) for step in (0, 5, 10, 15, 20, 30, 39)]
     assert lengths == [4, 7, 10, 13, 16, 16, 16]
-    assert schedules.clip_length(Training(clip_length=16), Length(4, 10), 0) == 16
+    assert schedules.clip_length(TrainingConfig(clip_length=16), Length(4, 10), 0) == 16

@@ -33,7 +33,7 @@ from vidcvae.storage.run import RunFolder
 from vidcvae.training import distributed, loop, step, validation
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, draw, forcing_mask, gradients
+from vidcvae.training.step import Scheduled, draw, forcing_mask, gradients
 
 SQUARES = VideoData(
     "squares",
@@ -113,7 +113,7 @@ def difference(config: Config, ranks: Ranks) -> dict[str, float]:
     if train.latent_dropout:
         others["keep"] = torch.tensor([4 / 3, 4 / 3, 0.0, 4 / 3]).double()
     draws = draw(eps, mask, **others)
-    mine, weights = ranks.slice(batch_size), Weights(0.3, 0.3, 1e-3)
+    mine, weights = ranks.slice(batch_size), Scheduled(0.3, 0.3, 1e-3)
     distributed.share_statistics(model, ranks)
 
     def run(network: Any, rows: slice, who: Ranks) -> dict[str, Tensor]:

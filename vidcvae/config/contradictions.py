@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vidcvae.config.schema import AnchorCvae, Config
+from vidcvae.config.schema import AnchorCvaeConfig, Config
 
 
 def contradictions(config: Config) -> Iterator[str]:
@@ -69,7 +69,7 @@ def _unfit_for_the_model(config: Config) -> Iterator[str]:
         yield "data.flip and data.shift move pose images with the frames, but actions stay as they are: set both to 0."
     if t.noise and not model.told_noise:
         yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
-    if isinstance(model, AnchorCvae) and model.channels % 8:
+    if isinstance(model, AnchorCvaeConfig) and model.channels % 8:
         yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
     if model.given_frames and t.past != model.given_frames:
         yield f"{name} starts from one given frame: training.past must be {model.given_frames}, not {t.past}."

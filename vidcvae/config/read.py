@@ -16,7 +16,7 @@ from typing import Any
 from vidcvae import reading
 from vidcvae.config.contradictions import contradictions
 from vidcvae.config.presets import preset_names, read_preset
-from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvae, choices
+from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvaeConfig, choices
 from vidcvae.errors import UsageError, did_you_mean
 
 Table = dict[str, Any]
@@ -50,7 +50,7 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
             f"model.name is {reading.shown(name)}, which is none of {', '.join(MODELS)}."
             f"{did_you_mean(name, MODELS) if isinstance(name, str) else ''}"
         )
-        model_class = PoseCvae
+        model_class = PoseCvaeConfig
         merged.pop("model", None)
 
     built: dict[str, Any] = {}

@@ -124,7 +124,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class PoseCvae(ModelSettings):
+class PoseCvaeConfig(ModelSettings):
     """The course's five modules (``pose-cvae``)."""
 
     name: PoseModelName = setting("pose-cvae", "which model")
@@ -141,7 +141,7 @@ class PoseCvae(ModelSettings):
 
 
 @dataclass(frozen=True)
-class AnchorCvae(ModelSettings):
+class AnchorCvaeConfig(ModelSettings):
     """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
 
     name: AnchorModelName = setting("anchor-cvae", "which model")
@@ -157,7 +157,7 @@ class AnchorCvae(ModelSettings):
 
 
 @dataclass(frozen=True)
-class Svg(ModelSettings):
+class SvgConfig(ModelSettings):
     """Stochastic video generation with a fixed (``svg-fp``) or learned (``svg-lp``) prior."""
 
     name: SvgModelName = setting("svg-fp", "which model")
@@ -195,17 +195,17 @@ class Svg(ModelSettings):
         return self.name == "svg-lp"
 
 
-Model = PoseCvae | AnchorCvae | Svg
-MODELS: dict[str, type[PoseCvae] | type[AnchorCvae] | type[Svg]] = {
-    "pose-cvae": PoseCvae,
-    "anchor-cvae": AnchorCvae,
-    "svg-fp": Svg,
-    "svg-lp": Svg,
+Model = PoseCvaeConfig | AnchorCvaeConfig | SvgConfig
+MODELS: dict[str, type[PoseCvaeConfig] | type[AnchorCvaeConfig] | type[SvgConfig]] = {
+    "pose-cvae": PoseCvaeConfig,
+    "anchor-cvae": AnchorCvaeConfig,
+    "svg-fp": SvgConfig,
+    "svg-lp": SvgConfig,
 }
 
 
 @dataclass(frozen=True)
-class Data:
+class DataConfig:
     path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
     size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, high=4096, unit="pixels")
     sampling: Sampling = setting("random", "clips from every start position, or the course's non-overlapping windows")
@@ -224,7 +224,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossConfig:
     reconstruction: Reconstruction = setting(
         "mse",
         "squared error, half absolute and half squared error, or the logarithm of each frame's squared error (PSNR)",
@@ -234,7 +234,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Kl:
+class KlConfig:
     type: KlType = setting("cyclical", "how beta moves")
     cycles: int = setting(4, "number of cycles (cyclical)", low=1, symbol="M")
     ratio: float = setting(0.5, "share of a cycle in which beta climbs", above=0, high=1, symbol="R")
@@ -246,7 +246,7 @@ class Kl:
 
 
 @dataclass(frozen=True)
-class TeacherForcing:
+class TeacherForcingConfig:
     ratio: float = setting(0.0, "probability of teacher forcing at the start", low=0, high=1)
     decay_start: int = setting(10, "first epoch in which the ratio falls", low=0, unit="epochs")
     decay_step: float = setting(0.1, "by how much the ratio falls each epoch", low=0, high=1)
@@ -258,7 +258,7 @@ class TeacherForcing:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class OptimizerConfig:
     name: OptimizerName = setting("adam", "Adam, or Adam with decoupled weight decay")
     lr: float = setting(1e-3, "learning rate", above=0)
     beta1: float = setting(0.9, "decay of Adam's first moment", low=0, high=0.9999)
@@ -268,7 +268,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class LrSchedule:
+class LrScheduleConfig:
     type: LrType = setting("constant", "how the learning rate moves")
     milestones: tuple[int, ...] = setting((2, 5), "epochs after which the rate falls (multistep)", low=0)
     factor: float = setting(0.1, "what the rate is multiplied with at a milestone", above=0, high=1)
@@ -277,7 +277,7 @@ class LrSchedule:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingConfig:
     epochs: int = setting(70, "passes over the training clips", low=1, unit="epochs")
     steps_per_epoch: int = setting(0, "steps in an epoch; 0 means one pass over the clips", low=0)
     max_minutes: float = setting(0.0, "stop, with everything saved, after this long; 0 means never", low=0)
@@ -328,7 +328,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationConfig:
     every: int = setting(1, "epochs between two validations; 0 means never", low=0, unit="epochs")
     frames: int = setting(0, "frames of the free run; 0 means the whole sequence", low=0)
     metric: Metric = setting(
@@ -337,7 +337,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointConfig:
     every: int = setting(1, "epochs between two checkpoints", low=1, unit="epochs")
     every_steps: int = setting(0, "also save after this many steps; 0 means at epochs only", low=0)
     keep: int = setting(3, "how many of the newest to keep, beside last and best", low=0)
@@ -347,26 +347,26 @@ class Checkpoint:
 class Config:
     """A whole run. ``resolve`` builds it; ``to_toml`` writes it; a checkpoint carries it as JSON."""
 
-    model: Model = PoseCvae()
-    data: Data = Data()
-    loss: Loss = Loss()
-    kl: Kl = Kl()
-    teacher_forcing: TeacherForcing = TeacherForcing()
-    optimizer: Optimizer = Optimizer()
-    lr_schedule: LrSchedule = LrSchedule()
-    training: Training = Training()
-    validation: Validation = Validation()
-    checkpoint: Checkpoint = Checkpoint()
+    model: Model = PoseCvaeConfig()
+    data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
+    kl: KlConfig = KlConfig()
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_schedule: LrScheduleConfig = LrScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
 
 SECTION_CLASSES: dict[str, Any] = {
-    "data": Data,
-    "loss": Loss,
-    "kl": Kl,
-    "teacher_forcing": TeacherForcing,
-    "optimizer": Optimizer,
-    "lr_schedule": LrSchedule,
-    "training": Training,
-    "validation": Validation,
-    "checkpoint": Checkpoint,
+    "data": DataConfig,
+    "loss": LossConfig,
+    "kl": KlConfig,
+    "teacher_forcing": TeacherForcingConfig,
+    "optimizer": OptimizerConfig,
+    "lr_schedule": LrScheduleConfig,
+    "training": TrainingConfig,
+    "validation": ValidationConfig,
+    "checkpoint": CheckpointConfig,
 }

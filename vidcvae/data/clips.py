@@ -217,23 +217,23 @@ def cut(
 ) -> ClipBatch:
     """The clips of ``length`` frames that begin at ``places``, with their anchors where they name some."""
     at = [Place(*place) for place in places]
-    frames = np.stack([moved(sequences[p.sequence].frames[p.first : p.first + length], p) for p in at])
+    frames = np.stack([mirrored_and_shifted(sequences[p.sequence].frames[p.first : p.first + length], p) for p in at])
     condition = anchor = None
     if kind != "none":
         rows = [condition_rows(sequences[p.sequence], p.first, length, kind, pairing) for p in at]
         given = [row for row in rows if row is not None]
         if kind == "pose":
-            given = [moved(row, p, 255) for row, p in zip(given, at, strict=True)]
+            given = [mirrored_and_shifted(row, p, 255) for row, p in zip(given, at, strict=True)]
         condition = torch.from_numpy(np.stack(given))
     if all(p.anchor >= 0 for p in at):
         each = [(sequences[p.sequence], p) for p in at]
-        images = np.stack([moved(q.frames[p.anchor], p) for q, p in each])
-        poses = np.stack([moved(q.tracks["pose"][p.anchor], p, 255) for q, p in each])
+        images = np.stack([mirrored_and_shifted(q.frames[p.anchor], p) for q, p in each])
+        poses = np.stack([mirrored_and_shifted(q.tracks["pose"][p.anchor], p, 255) for q, p in each])
         anchor = torch.from_numpy(images), torch.from_numpy(poses)
     return ClipBatch(torch.from_numpy(frames), condition, anchor)
 
 
-def moved(images: np.ndarray, place: Place, fill: int | None = None) -> np.ndarray:
+def mirrored_and_shifted(images: np.ndarray, place: Place, fill: int | None = None) -> np.ndarray:
     """(..., H, W) mirrored and moved as ``place`` says; what comes in is ``fill``, or the edge repeated."""
     _, _, _, mirrored, down, right = place
     if mirrored:

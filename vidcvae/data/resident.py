@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vidcvae.config.schema import ConditionRow, Conditions
 from vidcvae.data.clips import ClipBatch, Place, Sequence, condition_rows
-from vidcvae.rng import there
+from vidcvae.rng import to_device
 
 SHARE_OF_FREE_MEMORY = 0.25
 
@@ -26,7 +26,7 @@ class Resident:
 
     def cut(self, places: list[Place], length: int) -> ClipBatch:
         """The same as ``clips.cut``."""
-        table = there(torch.tensor([(self.begins[p.sequence], *p[1:]) for p in places]), self.device)
+        table = to_device(torch.tensor([(self.begins[p.sequence], *p[1:]) for p in places]), self.device)
         begin, first, anchor, mirrored, down, right = table.unbind(1)
         rows = (begin + first)[:, None] + torch.arange(length, device=self.device)  # (B, T)
         height, width = self.frames.shape[-2:]

@@ -59,7 +59,11 @@ def epoch_clips(starts: list[Pick], windows_per_epoch: int, seed: int, epoch: in
 
 
 def epoch_order(
-    sequences: Items[Sequence], data: config.Data, training: config.Training, epoch: int, fast: bool | None = None
+    sequences: Items[Sequence],
+    data: config.DataConfig,
+    training: config.TrainingConfig,
+    epoch: int,
+    fast: bool | None = None,
 ) -> list[Pick]:
     """The clips of ``epoch`` (counted from 0) in the order in which they are trained.
 

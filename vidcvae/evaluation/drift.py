@@ -19,7 +19,7 @@ from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an, typed
 from vidcvae.evaluation import metrics
-from vidcvae.evaluation.free_run import Way, measure, run_length, sequence_noise
+from vidcvae.evaluation.free_run import RunVariant, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
 
@@ -300,11 +300,11 @@ def _psnr_curves(
     device: str | torch.device,
     progress: Progress | None,
 ) -> list[np.ndarray]:
-    ways = [Way(latent)]
+    ways = [RunVariant(latent)]
     tables = measure(
         loaded.model, parts, loaded.config, ways, seed=seed, device=device, progress=progress, dtype=loaded.dtype
     )
-    curves = [table[:, 0].numpy() for table in tables[Way(latent)]]
+    curves = [table[:, 0].numpy() for table in tables[RunVariant(latent)]]
     if not all(np.isfinite(curve).all() for curve in curves):
         raise DataError(
             f"the weights of {loaded.path} make frames that are not finite numbers.",

@@ -34,7 +34,7 @@ COLUMNS = (*MEASURES, *(f"baseline_{name}_{kind}" for name in BASELINES for kind
 
 
 @dataclass(frozen=True)
-class Way:
+class RunVariant:
     """How z is chosen, which of several samples this is, and whether the conditions are those of another clip."""
 
     latent: Latent
@@ -50,7 +50,7 @@ def measure(
     model: VideoModel,
     sequences: Sequence[clips.Sequence],
     config: Config,
-    ways: Sequence[Way],
+    ways: Sequence[RunVariant],
     *,
     seed: int = 0,
     frames: int = 0,
@@ -58,7 +58,7 @@ def measure(
     progress: Progress | None = None,
     only: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
-) -> dict[Way, list[Tensor]]:
+) -> dict[RunVariant, list[Tensor]]:
     """Roll out every sequence in each way, as few runs side by side as that takes.
 
     ``model`` must be in eval mode and on ``device``. Of the sequences only those numbered ``only`` are run, as they
@@ -80,7 +80,7 @@ def measure(
     ]
     total = sum(lengths[picks[0]] - past for picks, _ in jobs)
     done = 0
-    measured: dict[Way, dict[int, Tensor]] = {way: {} for way in ways}
+    measured: dict[RunVariant, dict[int, Tensor]] = {way: {} for way in ways}
     for picks, group in jobs:
         table = []  # of (W, S, COLUMNS) for each predicted frame; read back at the end, so that nothing waits
         for scores in _measure_batch(
@@ -152,7 +152,7 @@ def sequence_noise(shape: Sequence[int], seed: int, rows: Iterable[int], device:
     rows = list(rows)
 
     def noise(t: int) -> Tensor:
-        return rng.there(torch.stack([rng.normal(shape, seed, "rollout", row, t) for row in rows]), device)
+        return rng.to_device(torch.stack([rng.normal(shape, seed, "rollout", row, t) for row in rows]), device)
 
     return noise
 
@@ -168,7 +168,7 @@ def _measure_batch(
     picks: Sequence[int],
     partners: Sequence[int],
     config: Config,
-    ways: Sequence[Way],
+    ways: Sequence[RunVariant],
     *,
     length: int,
     seed: int,
@@ -180,7 +180,7 @@ def _measure_batch(
     past, copies = config.training.past, len(ways)
 
     def frames_at(t: int) -> Tensor:
-        return to_unit(rng.there(torch.from_numpy(np.stack([s.frames[t] for s in chosen])), device))  # (S, 3, H, W)
+        return to_unit(rng.to_device(torch.from_numpy(np.stack([s.frames[t] for s in chosen])), device))  # (S, 3, H, W)
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
         kind, pairing = config.model.condition, config.data.condition
@@ -229,11 +229,11 @@ def learned_prior(config: Config) -> bool:
     return config.model.learned_prior
 
 
-def _run_together(ways: Sequence[Way], config: Config) -> Iterator[tuple[list[Way], int]]:
+def _run_together(ways: Sequence[RunVariant], config: Config) -> Iterator[tuple[list[RunVariant], int]]:
     """Group what one batch can roll out as draws from the prior (its mean is eps = 0, which is z = 0 unless learned);
     with each group the rows that its batches may have."""
     as_draws = {"prior", "prior-mean"} | (set() if learned_prior(config) else {"zero"})
-    found: dict[str, list[Way]] = {}
+    found: dict[str, list[RunVariant]] = {}
     for way in ways:
         found.setdefault("prior" if way.latent in as_draws else way.latent, []).append(way)
     for latent, group in found.items():
@@ -242,7 +242,7 @@ def _run_together(ways: Sequence[Way], config: Config) -> Iterator[tuple[list[Wa
 
 
 def _noise_for(
-    ways: Sequence[Way], shape: Sequence[int], seed: int, picks: Sequence[int], device: str | torch.device
+    ways: Sequence[RunVariant], shape: Sequence[int], seed: int, picks: Sequence[int], device: str | torch.device
 ) -> Noise:
     """Rows way by way: eps of the sequences where z is drawn, 0 where it is a mean."""
     draw = {

@@ -16,7 +16,7 @@ from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
 from vidcvae.evaluation import records
-from vidcvae.evaluation.free_run import COLUMNS, MEASURES, Progress, Way, measure, run_length
+from vidcvae.evaluation.free_run import COLUMNS, MEASURES, Progress, RunVariant, measure, run_length
 from vidcvae.evaluation.latents import measure_latents
 from vidcvae.evaluation.protocol import Protocol
 from vidcvae.models import build_model
@@ -88,12 +88,12 @@ def score_split(
     if frames:
         _check_frames(sequences, past, frames)
     lengths = [run_length(s, past, frames) for s in sequences]
-    own = [Way(latent, sample) for sample in range(samples)]
+    own = [RunVariant(latent, sample) for sample in range(samples)]
     others = [replace(way, others=True) for way in own]
     compared = listens and (shuffle_actions or all(lengths.count(length) > 1 for length in lengths))
-    posterior = Way("posterior")
+    posterior = RunVariant("posterior")
     beside = [posterior] if kind != "pose" else []
-    by_latent = {z: Way(z) for z in LATENTS if z != latent} if every_latent else {}
+    by_latent = {z: RunVariant(z) for z in LATENTS if z != latent} if every_latent else {}
     ways = dict.fromkeys([*own, *(others if compared else ()), *beside, *by_latent.values()])
     tables = measure(
         loaded.model,
@@ -200,7 +200,7 @@ def _numbers(scores: Any, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(value, key)
 
 
-def summaries(tables: dict[Way, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:
+def summaries(tables: dict[RunVariant, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:
     """The scores for each latent that the tables of all sequences come to."""
     names = [s.name for s in sequences]
     return {way.latent: _summary(found, names) for way, found in tables.items()}
@@ -219,12 +219,12 @@ def with_past(loaded: Loaded, past: int) -> Loaded:
     return replace(loaded, model=model.eval().to(loaded.device), config=config)
 
 
-def _mean_of(tables: dict[Way, list[Tensor]], ways: Sequence[Way]) -> list[Tensor]:
+def _mean_of(tables: dict[RunVariant, list[Tensor]], ways: Sequence[RunVariant]) -> list[Tensor]:
     """Of each sequence the mean over samples, (T-P, COLUMNS)."""
     return [torch.stack(found).mean(dim=0) for found in zip(*(tables[way] for way in ways), strict=True)]
 
 
-def _best_of(tables: dict[Way, list[Tensor]], ways: Sequence[Way]) -> tuple[list[int], list[Tensor]]:
+def _best_of(tables: dict[RunVariant, list[Tensor]], ways: Sequence[RunVariant]) -> tuple[list[int], list[Tensor]]:
     """Of each sequence the number of the sample with the highest mean PSNR over its frames, and its table."""
     found = list(zip(*(tables[way] for way in ways), strict=True))
     picks = [max(range(len(ways)), key=lambda k: samples[k][:, 0].mean().item()) for samples in found]

@@ -9,15 +9,15 @@ from vidcvae.models.interface import VideoModel
 def build_model(config: settings.Config) -> VideoModel:
     """The model that a config describes, with fresh weights."""
     match config.model:
-        case settings.PoseCvae():
+        case settings.PoseCvaeConfig():
             from vidcvae.models.pose_cvae import PoseCvae
 
             return PoseCvae(config.model)
-        case settings.AnchorCvae():
+        case settings.AnchorCvaeConfig():
             from vidcvae.models.anchor_cvae import AnchorCvae
 
             return AnchorCvae(config.model)
-        case settings.Svg():
+        case settings.SvgConfig():
             from vidcvae.models.svg import Svg
 
             return Svg(config.model, config.training.past)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidcvae.config import AnchorCvae as AnchorCvaeConfig
+from vidcvae.config import AnchorCvaeConfig
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, full
 from vidcvae.models.layers import over_frames
 

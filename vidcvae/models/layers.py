@@ -22,7 +22,7 @@ def unflat(x: Tensor, batch: int) -> Tensor:
     return view
 
 
-def beside(first: Tensor, *others: Tensor) -> Tensor:
+def concat_channels(first: Tensor, *others: Tensor) -> Tensor:
     """Join (N, C, H, W) along C in the type and memory format of the first, which ``cat`` alone forgets where one
     of them is laid out otherwise."""
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format

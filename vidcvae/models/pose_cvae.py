@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidcvae.config import PoseCvae as PoseCvaeConfig
+from vidcvae.config import PoseCvaeConfig
 from vidcvae.models.interface import Anchor, Code, Gaussian, State, VideoModel, full
-from vidcvae.models.layers import beside, flat, over_frames, per_frame, unflat
+from vidcvae.models.layers import concat_channels, flat, over_frames, per_frame, unflat
 
 
 class Residual(nn.Module):
@@ -116,7 +116,7 @@ class PoseCvae(VideoModel):
 
     def posterior(self, frames: Code, condition: Code) -> Gaussian:
         """(B, T, F, H, W), (B, T, L, H, W) -> mu, logvar (B, T, N, H, W)"""
-        both = self.gaussian_predictor(beside(flat(frames), flat(condition)))  # (T*B, 2N, H, W)
+        both = self.gaussian_predictor(concat_channels(flat(frames), flat(condition)))  # (T*B, 2N, H, W)
         mu, logvar = unflat(both, len(frames)).chunk(2, dim=2)
         return mu, logvar
 
@@ -130,7 +130,7 @@ class PoseCvae(VideoModel):
 
     def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
         """(B, F, H, W), (B, L, H, W), (B, N, H, W) -> frame (B, 3, H, W)"""
-        fused = self.fusion(beside(previous, condition, z))  # (B, D, H, W)
+        fused = self.fusion(concat_channels(previous, condition, z))  # (B, D, H, W)
         return torch.sigmoid(full(self.generator(fused))), state
 
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:

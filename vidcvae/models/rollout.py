@@ -15,7 +15,7 @@ from vidcvae.config.schema import Latent
 from vidcvae.models.graphs import Graphed
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, State, VideoModel, at, full, reparameterize
-from vidcvae.rng import there
+from vidcvae.rng import to_device
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
 
@@ -80,7 +80,7 @@ def rollout(
         with arithmetic:
             condition_codes = model.encode_condition(_chunk(condition, begin, end, device), like)
         for t in range(begin, end):
-            eps, z = there(noise(t), device), None
+            eps, z = to_device(noise(t), device), None
             if t < given or latent == "posterior":
                 z = reparameterize(mu[:, t - 1], logvar[:, t - 1], eps)
             frame, state = run(state, frame, at(condition_codes, t - begin), z, eps)

@@ -16,7 +16,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
-from vidcvae.config import Svg as SvgConfig
+from vidcvae.config import SvgConfig
 from vidcvae.config.schema import Backbone
 from vidcvae.models.interface import Anchor, Gaussian, VideoModel, full
 

@@ -30,7 +30,7 @@ MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; 
 
 
 @dataclass(frozen=True)
-class Given:
+class GenerationInput:
     """What a video is made from.
 
     past: uint8 (P, 3, H, W); condition: (T, ...), or None; length: T; truth: uint8 (T, 3, H, W) where it is known.
@@ -49,7 +49,7 @@ class Given:
 
 
 def compare(
-    loaded: Loaded, given: Given, latent: Latent, noise: Noise, samples: int, progress: Progress
+    loaded: Loaded, given: GenerationInput, latent: Latent, noise: Noise, samples: int, progress: Progress
 ) -> dict[str, np.ndarray]:
     """Videos, uint8 (T, 3, H, W) each, under their titles: truth, posterior, best sample and all samples, as the
     figures of Denton & Fergus 2018 show them; without the truth, the samples alone.
@@ -179,7 +179,7 @@ def export_frames(
 def write_panels(
     add: Callable[[np.ndarray], None],
     strip: Path,
-    given: Given,
+    given: GenerationInput,
     made: Iterator[np.ndarray],
     scale: int,
     advance: Progress,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vidcvae import reading
-from vidcvae.config import PoseCvae
+from vidcvae.config import PoseCvaeConfig
 from vidcvae.errors import DataError
 
 _MODULES = {
@@ -63,7 +63,7 @@ class CourseCheckpoint:
     """Weights under our names, the dimensions read off them, and how many epochs they were trained."""
 
     weights: dict[str, Tensor]
-    model: PoseCvae
+    model: PoseCvaeConfig
     epoch: int
 
 
@@ -116,7 +116,7 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
         {str(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     )
     try:
-        model = PoseCvae(
+        model = PoseCvaeConfig(
             frame_channels=len(weights["frame_encoder.6.bias"]),
             pose_channels=len(weights["pose_encoder.4.conv2.bias"]),
             latent_channels=len(weights["gaussian_predictor.6.bias"]) // 2,

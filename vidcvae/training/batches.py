@@ -111,7 +111,7 @@ class Batches:
         if train.noise:
             level = rng.uniform((len(mask), 1), train.seed, "noise-level", step).expand_as(mask) * train.noise
             noise = rng.normal((*mask.shape, 3, *size), train.seed, "noise", step, device=self.device)
-            noise = noise * rng.there(level, self.device)[:, :, None, None, None]
+            noise = noise * rng.to_device(level, self.device)[:, :, None, None, None]
         keep = self._keep(step)
         if keep is not None:
             keep *= len(keep) / keep.sum().clamp(min=1)

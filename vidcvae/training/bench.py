@@ -33,7 +33,7 @@ from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import Hidden, Svg, zero_hidden
 from vidcvae.training.engine import Engine
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, clip_terms, draw
+from vidcvae.training.step import Scheduled, clip_terms, draw
 from vidcvae.training.timing import made_up, training_arithmetic
 
 BETA = 0.01
@@ -74,7 +74,7 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     mask = mask.to(device)  # or the plain loop would wait for it in every frame
 
     def engine() -> dict[str, Tensor]:
-        return fast.step(batch, draws, Weights(BETA, rate, config.optimizer.lr))[0]
+        return fast.step(batch, draws, Scheduled(BETA, rate, config.optimizer.lr))[0]
 
     def plain() -> dict[str, Tensor]:
         terms = plain_terms(plain_model, frames, condition, eps, mask)

@@ -18,10 +18,10 @@ from torch import Tensor
 from vidcvae.config import Config, unfit_for_graphs
 from vidcvae.data.clips import ClipBatch
 from vidcvae.models.graphs import Graphed
-from vidcvae.rng import there
+from vidcvae.rng import to_device
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
-from vidcvae.training.step import Draws, Terms, Weights, must_be_finite, training_step
+from vidcvae.training.step import Draws, Scheduled, Terms, must_be_finite, training_step
 
 
 class Engine:
@@ -57,7 +57,7 @@ class Engine:
         graphed = self.device.type == "cuda" and config.training.cuda_graph != "off" and not unfit_for_graphs(config)
         self.run: Callable[..., Any] = Graphed(self._step) if graphed else self._step
 
-    def step(self, batch: ClipBatch, draws: Draws, weights: Weights) -> tuple[Terms, Tensor]:
+    def step(self, batch: ClipBatch, draws: Draws, weights: Scheduled) -> tuple[Terms, Tensor]:
         """Terms and last frames, as ``training_step`` gives them.
 
         Raises ``NonFiniteError`` at once on a CPU; on a GPU ``check`` does.
@@ -91,7 +91,7 @@ class Engine:
         """Tensors on the GPU, without waiting for those that are not."""
         if isinstance(value, tuple):
             return tuple(self._there(part) for part in value)
-        return there(value, self.device) if isinstance(value, Tensor) else value
+        return to_device(value, self.device) if isinstance(value, Tensor) else value
 
     def _step(self, batch: Any, draws: Any, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """A whole step of tensors alone, without a look at any of them: the terms' values, and the last frames."""
@@ -103,7 +103,7 @@ class Engine:
             ClipBatch(*batch),
             Draws(*draws),
             self.config,
-            Weights(beta, self.config.loss.smoothing, lr, ema),
+            Scheduled(beta, self.config.loss.smoothing, lr, ema),
             self.dtype,
             self.ranks,
             check=self._guard,

@@ -17,13 +17,13 @@ from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.run import RunFolder
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.state import TrainingState
-from vidcvae.training.step import Draws, Weights, gradients
+from vidcvae.training.step import Draws, Scheduled, gradients
 
 # --- not finite ------------------------------------------------------------------------------------
 
 
 def losses_of(
-    state: TrainingState, batch: ClipBatch, draws: Draws, config: Config, weights: Weights, dtype: torch.dtype
+    state: TrainingState, batch: ClipBatch, draws: Draws, config: Config, weights: Scheduled, dtype: torch.dtype
 ) -> dict[str, Any]:
     """This rank's losses and gradient norm, those of all its clips and of each one alone, as JSON can hold them.
 
@@ -46,7 +46,7 @@ def non_finite(
     error: NonFiniteError,
     run: RunFolder,
     step: int,
-    weights: Weights,
+    weights: Scheduled,
     clips: list[dict[str, Any]],
     losses: dict[str, Any],
     ranks: Ranks,

@@ -32,9 +32,9 @@ from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
-from vidcvae.training.signals import Asked, Requests, exit_code, listening
+from vidcvae.training.signals import PendingRequests, Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
-from vidcvae.training.step import Draws, Weights, forcing_mask
+from vidcvae.training.step import Draws, Scheduled, forcing_mask
 from vidcvae.training.threads import Threads, may_change
 from vidcvae.training.timing import settled
 
@@ -97,8 +97,8 @@ class _Training:
     weights: dict[str, Tensor] | None
     ranks: Ranks
     requests: Requests = field(default_factory=Requests)
-    asked: Asked = field(default_factory=Asked)
-    _unchecked: list[tuple[int, list[Place], Tensor, Weights]] = field(default_factory=list)
+    asked: PendingRequests = field(default_factory=PendingRequests)
+    _unchecked: list[tuple[int, list[Place], Tensor, Scheduled]] = field(default_factory=list)
 
     # --- 1. set up ---------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class _Training:
         # 1. what the schedules say
         at = schedules.scheduled_step(progress.step, self.length, self.asked.minutes, train.max_minutes)
         epoch = self.length.epoch(at)
-        weights = Weights(
+        weights = Scheduled(
             schedules.beta(config.kl, self.length, at),
             config.loss.smoothing,
             schedules.learning_rate(config, self.length, at),
@@ -359,7 +359,7 @@ class _Training:
         self._unchecked.clear()
 
     def _non_finite(
-        self, error: NonFiniteError, places: list[Place], batch: ClipBatch, draws: Draws, weights: Weights
+        self, error: NonFiniteError, places: list[Place], batch: ClipBatch, draws: Draws, weights: Scheduled
     ) -> NonFiniteError:
         clips = [{"sequence": self.batches.sequences[p.sequence].name, "start": p.first} for p in places]
         losses = failures.losses_of(self.state, batch, draws, self.config, weights, self.dtype)

@@ -47,14 +47,14 @@ class Replay:
     def starts(self, truth: Tensor, rows: list[int]) -> Tensor:
         """What the model gets for frame 0 (B, 3, H, W): the truth, or the remembered frame of ``rows``."""
         device = self.frames.device
-        known = rng.there(torch.tensor(rows), device)
+        known = rng.to_device(torch.tensor(rows), device)
         remembered = self.frames[known.clamp(min=0)]
-        return torch.where(known.view(-1, 1, 1, 1) >= 0, remembered, rng.there(truth, device))
+        return torch.where(known.view(-1, 1, 1, 1) >= 0, remembered, rng.to_device(truth, device))
 
     def add(self, ends: Tensor, places: list[Place], length: int) -> None:
         """Remember the last frames (B, 3, H, W), 0..1, of clips of ``length`` frames that began at ``places``."""
         rows = [(self.written + i) % CAPACITY for i in range(len(places))]
-        where = rng.there(torch.tensor(rows), self.frames.device)
+        where = rng.to_device(torch.tensor(rows), self.frames.device)
         self.frames[where] = (ends.clamp(0, 1) * 255).round().to(torch.uint8)
         for row, place in zip(rows, places, strict=True):
             self.places[row] = place._replace(first=place.first + length - 1)

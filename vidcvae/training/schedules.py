@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from vidcvae.config import Config, Kl, TeacherForcing, Training
+from vidcvae.config import Config, KlConfig, TeacherForcingConfig, TrainingConfig
 from vidcvae.errors import counted
 
 
@@ -54,7 +54,7 @@ def scheduled_step(step: int, length: Length, minutes: float, budget: float) -> 
     return max(step, min(length.steps - 1, int(length.steps * minutes / budget)))
 
 
-def beta(kl: Kl, length: Length, step: int) -> float:
+def beta(kl: KlConfig, length: Length, step: int) -> float:
     """The KL weight (Fu et al. 2019, eq. 6): tau / R while tau <= R, then 1, in each of M cycles.
 
     tau = (i mod ceil(T / M)) / ceil(T / M), with i the epoch of T epochs, or the iteration of T iterations.
@@ -76,7 +76,7 @@ def beta(kl: Kl, length: Length, step: int) -> float:
     return kl.start + (kl.stop - kl.start) * min(1.0, tau / kl.ratio)
 
 
-def teacher_forcing_ratio(forcing: TeacherForcing, epoch: int) -> float:
+def teacher_forcing_ratio(forcing: TeacherForcingConfig, epoch: int) -> float:
     """Constant before ``decay_start``, then ``decay_step`` lower each epoch, down to ``floor``."""
     fallen = forcing.ratio - forcing.decay_step * max(0, epoch - forcing.decay_start + 1)
     return min(forcing.ratio, max(forcing.floor, fallen))
@@ -98,7 +98,7 @@ def learning_rate(config: Config, length: Length, step: int) -> float:
     return lr * min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else lr
 
 
-def clip_length(training: Training, length: Length, step: int) -> int:
+def clip_length(training: TrainingConfig, length: Length, step: int) -> int:
     """Frames in a clip: from ``clip_length_start`` to ``clip_length``, evenly over the first half of training."""
     if not training.clip_length_start:
         return training.clip_length

@@ -33,7 +33,7 @@ class Requests:
 
 
 @dataclass
-class Asked:
+class PendingRequests:
     """What all ranks know is asked of them: a signal's number, a checkpoint; and how late it is."""
 
     stop: int | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidcvae import rng
-from vidcvae.config import Config, TeacherForcing
+from vidcvae.config import Config, TeacherForcingConfig
 from vidcvae.data.clips import ClipBatch
 from vidcvae.errors import NonFiniteError
 from vidcvae.models import objectives
@@ -28,7 +28,7 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Weights:
+class Scheduled:
     """What the schedules say about a step; ema: the new weights' share of their moving average, else as by ``state``.
 
     Tensors where they are inputs of a CUDA graph.
@@ -78,7 +78,7 @@ def draw(eps: Tensor, mask: Tensor, **others: Tensor | None) -> Draws:
 
 
 def forcing_mask(
-    forcing: TeacherForcing, ratio: float, batch: int, steps: int, past: int, seed: int, epoch: int, step: int
+    forcing: TeacherForcingConfig, ratio: float, batch: int, steps: int, past: int, seed: int, epoch: int, step: int
 ) -> Tensor:
     """How much of each step's previous frame is the truth: (B, T-1), on the CPU, so that it costs no sync.
 
@@ -105,7 +105,7 @@ def training_step(
     batch: ClipBatch,
     draws: Draws,
     config: Config,
-    weights: Weights,
+    weights: Scheduled,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
     check: Callable[[Terms], float | Tensor] | None = None,
@@ -135,7 +135,7 @@ def gradients(
     batch: ClipBatch,
     draws: Draws,
     config: Config,
-    weights: Weights,
+    weights: Scheduled,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> tuple[Terms, Tensor]:

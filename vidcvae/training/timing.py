@@ -22,10 +22,10 @@ from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.storage.run import RunFolder
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.state import new_state
-from vidcvae.training.step import Weights, draw, gradients
+from vidcvae.training.step import Scheduled, draw, gradients
 
 MOST_CLIPS, FAST = 8, 0.05  # a step of the fewest clips that takes fewer seconds than this is timed with more
-WEIGHTS = Weights(0.01, 0.3, 1e-4)
+WEIGHTS = Scheduled(0.01, 0.3, 1e-4)
 
 
 def settled(

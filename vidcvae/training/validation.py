@@ -15,14 +15,14 @@ from vidcvae.config.schema import DrawnLatent, Metric
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import NonFiniteError
-from vidcvae.evaluation.free_run import Way, measure, run_length
+from vidcvae.evaluation.free_run import RunVariant, measure, run_length
 from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
 from vidcvae.training.state import TrainingState
 
 LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # how z is chosen: 0, and drawn as in the course
 METRICS: tuple[Metric, ...] = get_args(Metric)
-Tables = dict[Way, list[Tensor]]
+Tables = dict[RunVariant, list[Tensor]]
 
 
 def baseline(config: Config) -> str:
@@ -39,7 +39,7 @@ def measured(
 ) -> Tables:
     """``freerun.measure`` of the sequences ``only``, with the moving average of the weights where there is one."""
     device = next(state.model.parameters()).device
-    ways, frames, seed = [Way(z) for z in LATENTS], config.validation.frames, config.training.seed
+    ways, frames, seed = [RunVariant(z) for z in LATENTS], config.validation.frames, config.training.seed
     with _eval_weights(state):
         return measure(
             state.model, sequences, config, ways, seed=seed, frames=frames, device=device, progress=progress, only=only

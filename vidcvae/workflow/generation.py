@@ -18,7 +18,7 @@ from vidcvae.errors import DataError, UsageError, VidcvaeError, an, typed
 from vidcvae.evaluation.score import with_past
 from vidcvae.models.loading import Loaded
 from vidcvae.output import generation, pictures, video
-from vidcvae.output.generation import Given
+from vidcvae.output.generation import GenerationInput
 from vidcvae.own_clips import retarget
 from vidcvae.storage import durable
 from vidcvae.storage.run import ROOT, RunFolder, has_checkpoint, runs_in
@@ -156,7 +156,7 @@ def frame_rate(loaded: Loaded, files: Files) -> float:
     return found or (10.0 if files.pushing else 25.0)
 
 
-def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Given:
+def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> GenerationInput:
     """The first frame and the poses of a dance."""
     size, poses = loaded.config.data.size, files.poses
     assert files.first_frame and poses  # check has seen to it
@@ -166,7 +166,7 @@ def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Given:
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     _warn_if_mixed_up(files, first, pose_images, voice)
-    return Given(first[None], pose_images, len(pose_images))
+    return GenerationInput(first[None], pose_images, len(pose_images))
 
 
 def _warn_if_mixed_up(files: Files, first: np.ndarray, poses: np.ndarray, voice: Voice) -> None:
@@ -197,8 +197,13 @@ def _read_picture(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray
 
 
 def fit_poses(
-    loaded: Loaded, given: Given, target: Path | None, preview: Path, tell: Callable[[str], None], voice: Voice = SILENT
-) -> Given:
+    loaded: Loaded,
+    given: GenerationInput,
+    target: Path | None,
+    preview: Path,
+    tell: Callable[[str], None],
+    voice: Voice = SILENT,
+) -> GenerationInput:
     """The poses scaled and shifted to the first frame's figure, and a picture of them before and after.
 
     target: pose images of that figure; None for those of the training. tell: hears what ``preview`` shows.
@@ -230,10 +235,10 @@ def fit_poses(
     tell(f"{preview}: the poses before and after; scaled by {low:.2f}" + (f" to {high:.2f}" if high > low else ""))
     if fitted.outside:
         voice.warn(f"{fitted.outside} of {len(poses)} figures leave the picture.")
-    return Given(given.past, fitted.poses, given.length)
+    return GenerationInput(given.past, fitted.poses, given.length)
 
 
-def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, Given]:
+def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, GenerationInput]:
     """The given frames and the conditions of robot pushing, as the model takes them, and the model for that many.
 
     Of a trajectory as many frames are given as in training, and the rest is the truth; past_frames are given all.
@@ -265,12 +270,12 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, Given]:
         raise UsageError(f"how many frames to make follows from nothing in {folder}.", "Say so: --future 10")
     condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
     truth = sequence.frames[:length] if len(sequence) >= length else None
-    return with_past(loaded, past), Given(sequence.frames[:past], condition, length, truth)
+    return with_past(loaded, past), GenerationInput(sequence.frames[:past], condition, length, truth)
 
 
 def write(
     loaded: Loaded,
-    given: Given,
+    given: GenerationInput,
     videos: Sequence[Path],
     strip: Path | None,
     fps: float,
