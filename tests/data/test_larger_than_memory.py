@@ -21,7 +21,7 @@ CLIP, CLIPS = 16, 400
 WORK = f"""
 import json, sys
 from pathlib import Path
-from vidcvae.config import Data, Training
+from vidcvae.config import DataConfig, TrainingConfig
 from vidcvae.data import packed
 from vidcvae.data.clips import cut
 from vidcvae.data.sampler import epoch_order
@@ -37,7 +37,7 @@ start = memory()
 data = packed.open_packed(Path(sys.argv[1]))
 opened = memory()
 sequences = data.split("train")
-order = epoch_order(sequences, Data(), Training(clip_length={CLIP}), 0)[:{CLIPS}]
+order = epoch_order(sequences, DataConfig(), TrainingConfig(clip_length={CLIP}), 0)[:{CLIPS}]
 ordered, ends = memory(), []
 for step in range(0, {CLIPS}, 4):
     places = order[step : step + 4]
