@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,39 @@ def test_the_anchor_and_its_pose_are_in_sight_or_hidden(anchor: bool) -> None:
     own = frame(frames[1], poses[1])
     for other in (frame(frames[2], poses[1]), frame(frames[1], poses[2])):
         assert bool((own - other).abs().max() > 1e-4) == anchor
+
+
+@torch.no_grad()
+@pytest.mark.setting("anchor-cvae.scene")
+def test_frames_are_mixed_of_the_scene_and_of_what_is_drawn() -> None:
+    """By the share that the fourth channel says: 0 shows the scene, whatever is drawn; 1 what is drawn alone."""
+    model = anchored(scene=True)
+    model.scene = torch.rand(3, 16, 24)
+    frames, poses = torch.rand(2, 2, 1, 3, 16, 24)
+    code, condition = model.encode_frames(frames[0][:, None])[:, 0], 1 - poses[1]
+
+    def frame(share: float) -> Tensor:
+        model.image.bias[3], model.image.weight[3] = math.log(share / (1 - share)), 0
+        return model.step(model.initial_state(frames[0], poses[0]), code, condition, torch.zeros(1, 2, 2, 3))[0]
+
+    torch.testing.assert_close(frame(1e-7)[0], model.scene, rtol=0, atol=1e-6)
+    drawn = frame(1 - 1e-7)
+    assert (drawn[0] - model.scene).abs().max() > 0.1
+    torch.testing.assert_close(frame(0.25), 0.25 * drawn + 0.75 * model.scene, rtol=0, atol=1e-5)
+
+
+@pytest.mark.setting("anchor-cvae.patch")
+@pytest.mark.parametrize(("patch", "latent", "made_of"), [(2, (2, 2, 3), 4), (4, (2, 1, 2), 16), (3, (2, 2, 2), 9)])
+def test_a_patch_is_one_pixel_of_the_finest_level(patch: int, latent: tuple[int, ...], made_of: int) -> None:
+    """And the coarsest level is four times coarser, rounded up: 16x24 in patches of 4 is 4x6, then 1x2."""
+    model = anchored(patch=patch)
+    seen: list[torch.Size] = []
+    model.down1.register_forward_hook(lambda module, given, made: seen.append(made.shape))
+    frame, pose = torch.rand(2, 1, 3, 16, 24)
+    code, condition = model.encode_frames(frame[:, None])[:, 0], 1 - pose
+    made, _ = model.step(model.initial_state(frame, pose), code, condition, torch.zeros(1, *latent))
+    assert model.latent_shape(16, 24) == latent and made.shape == frame.shape
+    assert seen[0][2:] == (4 * latent[1], 4 * latent[2]) and model.stem.weight.shape[1] == made_of * 18
 
 
 # --- svg -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from vidcvae.training.state import Progress, TrainingState
 
 class Latent(nn.Module):
     uses_anchor = False
+    scene = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -145,10 +145,18 @@ class AnchorCvaeConfig(ModelSettings):
     """Our own model: the first frame stays at hand as an anchor (``anchor-cvae``)."""
 
     name: AnchorModelName = setting("anchor-cvae", "which model")
-    channels: int = setting(72, "channels at half resolution, a multiple of 8", low=8, high=4096, symbol="C")
-    latent_channels: int = setting(8, "channels of z, at an eighth of the resolution", low=1, high=4096, symbol="N")
+    channels: int = setting(72, "channels at the finest level, a multiple of 8", low=8, high=4096, symbol="C")
+    latent_channels: int = setting(8, "channels of z, at the coarsest level", low=1, high=4096, symbol="N")
+    patch: int = setting(
+        2, "side of the square of pixels that is one at the network's finest level; 4 for large frames", low=1, high=8
+    )
     prior: Prior = setting("fixed", "the prior of z: N(0, I), or learned from frame before and pose")
     anchor: bool = setting(True, "keep the first frame and its pose in sight; false hides both")
+    scene: bool = setting(
+        False,
+        "the anchor is the empty scene, found in the training frames, and each pixel is a mixture of it and of what is "
+        "drawn; for a camera that stands still",
+    )
     told_noise: ClassVar[bool] = True
 
     @property

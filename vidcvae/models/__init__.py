@@ -16,7 +16,7 @@ def build_model(config: settings.Config) -> VideoModel:
         case settings.AnchorCvaeConfig():
             from vidcvae.models.anchor_cvae import AnchorCvae
 
-            return AnchorCvae(config.model)
+            return AnchorCvae(config.model, config.data.size)
         case settings.SvgConfig():
             from vidcvae.models.svg import Svg
 

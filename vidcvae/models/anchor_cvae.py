@@ -1,11 +1,14 @@
 """``anchor-cvae``: our own model, p(x_t | x_{t-1}, anchor frame, anchor pose, pose_{t-1}, pose_t, z_t).
 
-B batch, T frames, H W a frame, C channels at half resolution, N latent channels at an eighth.
+B batch, T frames, H W a frame, P a patch's side, C channels at 1/P of the resolution, N latent channels at 1/4P.
 
 The anchor is the given first frame (in training any frame of the same stretch) with its pose: appearance and
 background are at hand in every step and never have to survive hundreds of generations, so errors do not pile up. A
-small U-Net works at 1/2, 1/4 and 1/8 of the resolution; what is full-size is two thin convolutions at the end.
+small U-Net works at 1/P, 1/2P and 1/4P of the resolution; what is full-size is two thin convolutions at the end.
 The frame's position is an input too, so that a room seen from one camera can be learnt.
+
+With ``scene`` the anchor is the scene without the dancer, and a share for each pixel mixes it with what is drawn: what
+stands still need not be learnt, and stays sharp.
 """
 
 from __future__ import annotations
@@ -40,11 +43,11 @@ class Block(nn.Module):
         return y
 
 
-def gaussian_net(inputs: int, latent: int) -> nn.Sequential:
-    """(., inputs, H, W) -> mu and logvar side by side (., 2 N, H/8, W/8)"""
+def gaussian_net(inputs: int, latent: int, patch: int) -> nn.Sequential:
+    """(., inputs, H, W) -> mu and logvar side by side (., 2 N, H/4P, W/4P)"""
     return nn.Sequential(
-        nn.PixelUnshuffle(2),
-        *(nn.Conv2d(4 * inputs, 48, 3, padding=1), nn.SiLU()),
+        nn.PixelUnshuffle(patch),
+        *(nn.Conv2d(patch * patch * inputs, 48, 3, padding=1), nn.SiLU()),
         *(nn.Conv2d(48, 96, 3, stride=2, padding=1), nn.SiLU()),
         *(nn.Conv2d(96, 96, 3, stride=2, padding=1), nn.SiLU()),
         nn.Conv2d(96, 2 * latent, 1),
@@ -54,12 +57,12 @@ def gaussian_net(inputs: int, latent: int) -> nn.Sequential:
 class AnchorCvae(VideoModel):
     uses_anchor = True
 
-    def __init__(self, config: AnchorCvaeConfig) -> None:
+    def __init__(self, config: AnchorCvaeConfig, size: tuple[int, int] = (32, 64)) -> None:
         super().__init__()
-        c, n = config.channels, config.latent_channels
+        c, n, p = config.channels, config.latent_channels, config.patch
         given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; where in the frame
         self.config = config
-        self.stem = nn.Conv2d(4 * given, c, 3, padding=1)
+        self.stem = nn.Conv2d(p * p * given, c, 3, padding=1)
         self.down1 = Block(c, c)
         self.shrink1 = nn.Conv2d(c, 2 * c, 2, stride=2)
         self.down2 = Block(2 * c, 2 * c)
@@ -70,17 +73,28 @@ class AnchorCvae(VideoModel):
         self.up2 = Block(4 * c, 2 * c)
         self.grow1 = nn.Conv2d(2 * c, c, 1)
         self.up1 = Block(2 * c, c)
-        self.unfold = nn.Conv2d(c, 4 * 16, 1)
+        self.unfold = nn.Conv2d(c, p * p * 16, 1)
         self.refine = nn.Conv2d(16 + given, 24, 3, padding=1)
-        self.image = nn.Conv2d(24, 3, 3, padding=1)
-        self.posterior_net = gaussian_net(6, n)
+        self.image = nn.Conv2d(24, 4 if config.scene else 3, 3, padding=1)
+        if config.scene:
+            self.scene = torch.zeros(3, *size)
+            assert self.image.bias is not None  # at first more of the scene than of what is drawn, everywhere
+            nn.init.zeros_(self.image.weight[3:])
+            nn.init.constant_(self.image.bias[3:], -1.0)
+        self.posterior_net = gaussian_net(6, n, p)
         head = self.posterior_net[-1]
         assert isinstance(head, nn.Conv2d) and head.bias is not None
         nn.init.constant_(head.bias[n:], SHARP)  # a z of noise alone would be unlearnt before it could carry anything
-        self.prior_net = gaussian_net(7, n) if config.prior == "learned" else None
+        self.prior_net = gaussian_net(7, n, p) if config.prior == "learned" else None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        return self.config.latent_channels, height // 8, width // 8
+        coarse = 4 * self.config.patch
+        return self.config.latent_channels, -(-height // coarse), -(-width // coarse)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """(., C, H, W) with sides that are multiples of 4P, the edge repeated below and on the right."""
+        down, right = (-side % (4 * self.config.patch) for side in x.shape[-2:])
+        return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
     def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> Code:
         """A frame is its own code, -1..1, with the level of the noise on it as a fourth channel."""
@@ -94,13 +108,16 @@ class AnchorCvae(VideoModel):
         return 1 - condition
 
     def posterior(self, frames: Code, condition: Code) -> Gaussian:
-        """(B, T, 4, H, W), (B, T, 3, H, W) -> mu, logvar (B, T, N, H/8, W/8)"""
-        mu, logvar = over_frames(self.posterior_net, torch.cat([frames[:, :, :3], condition], dim=2)).chunk(2, dim=2)
+        """(B, T, 4, H, W), (B, T, 3, H, W) -> mu, logvar (B, T, N, H/4P, W/4P)"""
+        seen = torch.cat([frames[:, :, :3], condition], dim=2)
+        mu, logvar = over_frames(lambda x: self.posterior_net(self._padded(x)), seen).chunk(2, dim=2)
         return mu, logvar
 
     def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
         """Anchor, its pose and position channels (B, 8, H, W), and the pose of the frame before (B, 3, H, W)."""
         assert first_condition is not None, "anchor-cvae is conditioned on poses"
+        if self.scene is not None and anchor is None:
+            anchor = self.scene.to(first_frame).expand_as(first_frame), torch.ones_like(first_condition)
         image, pose = anchor or (first_frame, first_condition)
         height, width = first_frame.shape[-2:]
         y = torch.linspace(-1, 1, height, device=image.device)[:, None].expand(height, width)
@@ -113,23 +130,27 @@ class AnchorCvae(VideoModel):
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
         """N(0, I), or learned: p(z_t | x_{t-1}, pose_t)."""
         if self.prior_net is not None:
-            mu, logvar = self.prior_net(torch.cat([previous, condition], dim=1)).chunk(2, dim=1)
+            mu, logvar = self.prior_net(self._padded(torch.cat([previous, condition], dim=1))).chunk(2, dim=1)
             return (mu, logvar), state
         zero = previous.new_zeros(len(previous), *self.latent_shape(*previous.shape[-2:]))
         return (zero, zero), state
 
     def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
-        """(B, 4, H, W), (B, 3, H, W), (B, N, H/8, W/8) -> frame (B, 3, H, W)"""
+        """(B, 4, H, W), (B, 3, H, W), (B, N, H/4P, W/4P) -> frame (B, 3, H, W)"""
         fixed, pose_before = state
         given = torch.cat([previous, fixed, pose_before, condition], dim=1)  # (B, 18, H, W)
-        half = self.down1(self.stem(F.pixel_unshuffle(given, 2)))  # (B, C, H/2, W/2)
-        quarter = self.down2(self.shrink1(half))  # (B, 2C, H/4, W/4)
-        eighth = self.middle(self.shrink2(quarter) + self.latent(z))  # (B, 3C, H/8, W/8)
-        up = self.up2(torch.cat([quarter, F.interpolate(self.grow2(eighth), scale_factor=2)], dim=1))
-        up = self.up1(torch.cat([half, F.interpolate(self.grow1(up), scale_factor=2)], dim=1))  # (B, C, H/2, W/2)
-        fine = F.pixel_shuffle(self.unfold(F.silu(up)), 2)  # (B, 16, H, W)
-        frame = self.image(F.silu(self.refine(torch.cat([fine, given], dim=1))))
-        return torch.sigmoid(full(frame)), (fixed, condition)
+        height, width = given.shape[-2:]
+        fine = self.down1(self.stem(F.pixel_unshuffle(self._padded(given), self.config.patch)))  # (B, C, H/P, W/P)
+        half = self.down2(self.shrink1(fine))  # (B, 2C, H/2P, W/2P)
+        quarter = self.middle(self.shrink2(half) + self.latent(z))  # (B, 3C, H/4P, W/4P)
+        up = self.up2(torch.cat([half, F.interpolate(self.grow2(quarter), scale_factor=2)], dim=1))
+        up = self.up1(torch.cat([fine, F.interpolate(self.grow1(up), scale_factor=2)], dim=1))  # (B, C, H/P, W/P)
+        whole = F.pixel_shuffle(self.unfold(F.silu(up)), self.config.patch)[..., :height, :width]  # (B, 16, H, W)
+        drawn = full(self.image(F.silu(self.refine(torch.cat([whole, given], dim=1)))))  # (B, 3 or 4, H, W)
+        frame, share = torch.sigmoid(drawn[:, :3]), torch.sigmoid(drawn[:, 3:])
+        if self.config.scene:
+            frame = share * frame + (1 - share) * (full(fixed[:, :3]) + 1) / 2
+        return frame, (fixed, condition)
 
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
         """Frames depend on each other through their true predecessors only, so time is one more batch axis."""

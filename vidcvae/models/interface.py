@@ -25,6 +25,11 @@ class VideoModel(nn.Module, ABC):
     """The contract that training, rollout and scoring are written against."""
 
     uses_anchor = False
+    scene: Tensor | None  # (3, H, W) in 0..1: the picture without anybody in it, where a model wants one
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scene", None)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:

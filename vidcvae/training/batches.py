@@ -9,15 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data import clips, resident, room, sampler
+from vidcvae.data import clips, resident, room, sampler, scene
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
 from vidcvae.errors import DataError
 from vidcvae.evaluation import free_run
+from vidcvae.models.interface import VideoModel
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.schedules import Length
 from vidcvae.training.state import TrainingState
@@ -73,6 +76,17 @@ def warnings(config: Config, data: VideoData) -> list[str]:
     return found
 
 
+def show_scene(model: VideoModel, config: Config, sequences: tuple[clips.Sequence, ...]) -> None:
+    """Give a model that mixes its frames with the empty scene the one of the training split."""
+    if model.scene is not None:
+        model.scene.copy_(clips.to_unit(torch.from_numpy(scene.behind(sequences, _in_use(config, sequences)))))
+
+
+def _in_use(config: Config, sequences: tuple[clips.Sequence, ...]) -> list[int]:
+    data = config.data
+    return sampler.frames_in_use(sequences, config.training.clip_length, data.sampling, data.partial)
+
+
 class Batches:
     """The batches of the training split, of which each rank has its rows.
 
@@ -87,10 +101,10 @@ class Batches:
         self.device = next(state.model.parameters()).device
         self.mine = ranks.slice(config.training.batch_size)
         self.order = lru_cache(2)(partial(sampler.epoch_order, sequences, config.data, config.training))
-        self.in_use = sampler.frames_in_use(
-            sequences, config.training.clip_length, config.data.sampling, config.data.partial
-        )
-        self.cut = self._source()
+        self.in_use = _in_use(config, sequences)
+        self.cut_clips = self._source()
+        empty = state.model.scene
+        self.scene = None if empty is None else np.asarray((empty.cpu() * 255).round().to(torch.uint8))
 
     def of(self, step: int, length: int) -> tuple[list[Place], ClipBatch]:
         """Where all clips of a step are from, some of them where an earlier one ended; and this rank's own."""
@@ -101,6 +115,14 @@ class Batches:
         places, rows = replay.choose(places, self.in_use, length, train.replay, train.seed, step)
         batch = self.cut(places[self.mine], length)
         return places, replace(batch, start=replay.starts(batch.frames[:, 0], rows[self.mine]))
+
+    def cut(self, places: list[Place], length: int) -> ClipBatch:
+        """Clips at places. Where a model mixes its frames with the scene, that is the anchor, moved as the clip is."""
+        batch = self.cut_clips(places, length)
+        if self.scene is None:
+            return batch
+        scenes = torch.from_numpy(np.stack([clips.mirrored_and_shifted(self.scene, place) for place in places]))
+        return replace(batch, anchor=(scenes, torch.full_like(scenes, 255)))
 
     def draws(self, step: int, mask: Tensor) -> Draws:
         """This rank's part of everything random in a step, apart from its clips; ``mask`` (B, T-1) is of all ranks."""
@@ -157,7 +179,8 @@ class Batches:
         data, train = self.config.data, self.config.training
         share, coin, *by = rng.uniform((4,), train.seed, "places", step, i).tolist()
         down, right = (round((2 * x - 1) * data.shift) for x in by)
-        anchor = int(share * self.in_use[sequence]) if self.state.model.uses_anchor else -1
+        uses_anchor = self.state.model.uses_anchor and self.scene is None
+        anchor = int(share * self.in_use[sequence]) if uses_anchor else -1
         return Place(sequence, first, anchor, int(data.flip and coin < 0.5), down, right)
 
     def _source(self) -> Callable[[list[Place], int], ClipBatch]:

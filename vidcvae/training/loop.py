@@ -110,6 +110,8 @@ class _Training:
         model = build_model(config)
         if self.weights:
             load_weights(model, self.weights, self.run.path)
+        if not self.resume:
+            batches.show_scene(model, config, self.data.split("train"))
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.arithmetic = settled(model, config, self.device, self.ranks, self.run, self.resume)
         self.dtype = self.arithmetic.dtype

@@ -1,0 +1,42 @@
+"""The scene behind a dancer: what the frames of a camera that stands still show where nobody is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vidcvae.data.clips import Sequence
+
+MOST_FRAMES = 256  # looked at, evenly spread over all sequences
+AROUND = 0.09  # of the frame's height: a body is that much wider than the lines of its skeleton
+LEAST = 3  # frames that must show a pixel without anybody in front of it
+_PAPER = 240  # a pose image is darker where a limb is
+
+
+def behind(sequences: Items[Sequence], in_use: Items[int]) -> np.ndarray:
+    """The empty scene, uint8 (3, H, W): of each pixel the median over the frames whose skeleton is not near it.
+
+    in_use: how many frames of each sequence are looked at. A pixel that is never free has the median of all frames.
+    """
+    known = [(s, row) for s, end in zip(sequences, in_use, strict=True)
+             for row in range(min(end, s.known)) if row not in s.unknown_poses]  # fmt: skip
+    picked = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, MOST_FRAMES).round().astype(int))]
+    frames = np.stack([s.frames[row] for s, row in picked])  # (N, 3, H, W)
+    free = ~np.stack([_near_a_limb(s.tracks["pose"][row]) for s, row in picked])  # (N, H, W)
+    scene = np.empty(frames.shape[1:], np.uint8)
+    for y in range(frames.shape[2]):  # a row at a time: floats of all frames would take four times their memory
+        shown = frames[:, :, y].astype(np.float32)  # (N, 3, W)
+        enough = free[:, y].sum(0) >= LEAST
+        shown[:, :, enough] = np.where(free[:, None, y, enough], shown[:, :, enough], np.nan)
+        scene[:, y] = np.nanmedian(shown, axis=0).round()
+    return scene
+
+
+def _near_a_limb(pose: np.ndarray) -> np.ndarray:
+    """(3, H, W) -> (H, W): within ``AROUND`` of a drawn line."""
+    ink = torch.from_numpy((np.asarray(pose) < _PAPER).any(0)).float()[None]
+    reach = max(2, round(AROUND * pose.shape[-2]))
+    return np.asarray(F.max_pool2d(ink, 2 * reach + 1, 1, reach)[0].bool())
