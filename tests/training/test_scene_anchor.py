@@ -1,0 +1,65 @@
+"""A model that mixes its frames with the empty scene: where that comes from, and that it stays with the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vidcvae
+from vidcvae import config as settings
+from vidcvae.data import scene
+from vidcvae.data.clips import Place, VideoData, mirrored_and_shifted
+from vidcvae.models import build_model
+from vidcvae.models.loading import load_model
+from vidcvae.scenes import dancing
+from vidcvae.training import batches
+from vidcvae.training.batches import Batches, run_length
+from vidcvae.training.distributed import ALONE
+from vidcvae.training.state import new_state
+
+SIZE = (16, 32)
+
+
+def config(**training: Any) -> settings.Config:
+    return settings.resolve(
+        {"model": {"name": "anchor-cvae", "channels": 8, "latent_channels": 2, "patch": 4, "scene": True}},
+        {"data": {"size": list(SIZE), "flip": True, "shift": 3}, "validation": {"frames": 4}},
+        {"training": {"epochs": 2, "steps_per_epoch": 2, "clip_length": 3, "replay": 0.5, "device": "cpu", **training}},
+    )
+
+
+def dance() -> VideoData:
+    return dancing.dance(40, 10, 1, 0, SIZE)
+
+
+def test_the_anchor_of_a_clip_is_the_scene_moved_as_the_clip_is() -> None:
+    data, made = dance(), config()
+    train = data.split("train")
+    model = build_model(made)
+    batches.show_scene(model, made, train)
+    wanted = scene.behind(train, [len(s) for s in train])
+    found = Batches(made, train, run_length(made, data), new_state(model, made), ALONE)
+    places, batch = found.of(0, 3)
+    assert {p.anchor for p in places} == {-1} and any(p.mirrored or p.down or p.right for p in places)
+    assert batch.anchor is not None and bool((batch.anchor[1] == 255).all()), "nobody is in it"
+    for place, image in zip(places, batch.anchor[0], strict=True):
+        assert np.array_equal(image.numpy(), mirrored_and_shifted(wanted, place))
+    assert not np.array_equal(mirrored_and_shifted(wanted, Place(0, 0, -1, 1)), wanted)
+
+
+def test_a_run_keeps_its_scene_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    data = dance()
+    vidcvae.train(config(), data, tmp_path / "whole")
+    vidcvae.train(config(epochs=1), data, tmp_path / "part")
+    assert vidcvae.resume(tmp_path / "part", data, more_epochs=1)
+    first, second = (load_model(tmp_path / name, which="last") for name in ("whole", "part"))
+    train = data.split("train")
+    seen = scene.behind(train, [len(s) for s in train])
+    assert first.model.scene is not None
+    assert np.array_equal((first.model.scene * 255).round().numpy().astype(np.uint8), seen)
+    for (name, a), b in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert first.meta["step"] == second.meta["step"] == 4
