@@ -71,5 +71,7 @@ def _unfit_for_the_model(config: Config) -> Iterator[str]:
         yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
     if isinstance(model, AnchorCvaeConfig) and model.channels % 8:
         yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
+    if isinstance(model, AnchorCvaeConfig) and model.scene and not model.anchor:
+        yield "model.scene is an anchor, which model.anchor = false hides: set one of them to the other's value."
     if model.given_frames and t.past != model.given_frames:
         yield f"{name} starts from one given frame: training.past must be {model.given_frames}, not {t.past}."

@@ -20,6 +20,7 @@ _REAL = "on the lab's real dance (repeating frame 0: 16.05 dB)"
 QUALITY = {
     "anchor-cpu": f"32.23 dB after 20 minutes, 28.32 dB after 2.5, {_REAL}",
     "anchor": "none has been measured; anchor-cpu is the same model, smaller",
+    "clip": "QUALITY-CLIP",
     "course": f"20.53 dB after 10 minutes {_REAL}; it is made for long training",
     "course-best": f"20.88 dB after 10 minutes {_REAL}; it is made for long training",
     "demo": "31.75 dB after 2 minutes on the synthetic dance (repeating frame 0: 17.50 dB)",

@@ -1,4 +1,4 @@
-"""The built-in presets: the TOML files in this folder."""
+"""The built-in presets: the TOML files in this folder. One that ``extends`` another says only what is different."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def read_preset(name: str) -> dict[str, Any]:
             f"there is no preset {name!r}.{did_you_mean(name, preset_names())}",
             f"The presets are {', '.join(preset_names())}.",
         )
-    return tomllib.loads(_preset_text(name))
+    table = tomllib.loads(_preset_text(name))
+    if base := table.pop("extends", None):
+        settings = read_preset(base)
+        for section, values in table.items():
+            settings[section] = settings.get(section, {}) | values
+        return settings
+    return table
 
 
 def preset_comment(name: str) -> str:
