@@ -114,19 +114,23 @@ def mean_of(curves: list[list[float]]) -> list[float]:
 
 OWN = growing(0.01, 0.02, 0.1), growing(0.03, 0.03, 0.03)
 SWAPPED = growing(-0.17, -0.17, -0.17), growing(0.21, 0.22, 0.3)  # b's actions for a, a's for b
+PARTS = ("still", "moving")
 BESIDE = {
     *("psnr_mean", "psnr_per_channel_mean", "ssim_mean", "mse_mean", "temporal_difference_error_mean"),
     *("psnr_per_frame", "psnr_per_channel_per_frame", "ssim_per_frame"),
+    *("psnr_still", "psnr_moving"),
 }
 BASELINES = {
+    *(f"baseline_copy_{name}_psnr_{part}" for name in ("first", "last_past", "previous_truth") for part in PARTS),
     *("baseline_copy_first_psnr", "baseline_copy_first_psnr_per_channel"),
     *("baseline_copy_last_past_psnr", "baseline_copy_last_past_psnr_per_channel"),
     *("baseline_copy_previous_truth_psnr", "baseline_copy_previous_truth_psnr_per_channel"),
 }
 CURVE = "baseline_copy_last_past_psnr_per_frame"
-SUMMARY = BESIDE | BASELINES | {CURVE}
+SUMMARY = BESIDE | BASELINES | {CURVE, "share_still"}
 RECORD = SUMMARY | {
-    *("kl", "active_units", "latent_dimensions", "model", "data", "config", "whole", "selection", "protocol")
+    *("kl", "active_units", "latent_dimensions", "model", "data", "config", "whole", "selection", "protocol"),
+    "still_pixels",
 }
 
 
@@ -240,7 +244,7 @@ def test_dance_has_nothing_beside_its_score() -> None:
     """And no z from the truth, although there is a posterior."""
     chosen = settings.resolve({"data": {"size": [8, 16]}})
     scores = score_split(loaded(AddsPose(), chosen, meta={}), poses("a", "b"))
-    assert scores.keys() == RECORD | {"sequences"}
+    assert scores.keys() == RECORD | {"sequences", "baseline_nearest_pose_psnr", "nearest_pose"}
     assert scores["psnr_per_frame"] == pytest.approx([decibels(k / 5) for k in range(1, 5)], abs=1e-3)
     assert scores["model"] == {"name": "pose-cvae", "parameters": 9, "minutes": None}
     assert (scores["protocol"]["step"], scores["protocol"]["actions"]) == (0, "none")

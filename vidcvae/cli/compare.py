@@ -48,12 +48,13 @@ def compare(
 
     named = comparison.gather(runs, record, evaluate_missing, ui.Speaker(bars=not json))
     rows = table(named, sort, anyway)
-    if warning := records.selection_warning(named):
+    warnings = [text for text in (records.selection_warning(named), records.nearest_pose_warning(named)) if text]
+    for warning in warnings:
         ui.warn(warning)
     if csv:
         score_table.write_csv(csv, rows)
     if json:
-        told = {"protocol": named[0][1]["protocol"], "record": record, "warnings": [warning] if warning else []}
+        told = {"protocol": named[0][1]["protocol"], "record": record, "warnings": warnings}
         ui.emit({"rows": [row.to_json() for row in rows], **told})
     elif markdown:
         ui.say(ui.markdown(*score_table.cells(rows)))

@@ -160,7 +160,7 @@ def _show(report: dict[str, Any]) -> None:
         form = "packed" if report["layout"] == "packed" else "image files"
         height, width = report["size"]
         ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames a second")
-        ui.table("\nmeasures (copy: the PSNR in dB of repeating a frame)", *inspection.measures(report))
+        ui.table("\nmeasures (copy, nearest pose: the PSNR in dB of repeating a frame)", *inspection.measures(report))
     if any("files" in split for split in report["splits"].values()):
         ui.table("\nfiles", *inspection.files(report))
     for line in inspection.lines(report):

@@ -123,20 +123,34 @@ def evaluate(
 
 
 def _show(scores: dict[str, Any], checkpoint: Path) -> None:
+    from vidcvae.evaluation import records
+
     protocol, curve = scores["protocol"], scores["psnr_per_frame"]
     beside = _beside(scores)
-    known = {key: title for key, title in MEANS.items() if key in scores}
-    rows = [(title, *(found[key] for found in beside.values())) for key, title in known.items()]
+    told = {title: {**found, **found.get("perceptual", {})} for title, found in beside.items()}
+    known = {key: title for key, title in MEANS.items() if any(key in found for found in told.values())}
+    rows = [(title, *(_cell(found.get(key)) for found in told.values())) for key, title in known.items()]
     ui.table("", ("mean over frames", *beside), rows)
-    names = {"first": "first frame", "last_past": "last given frame", "previous_truth": "true frame before"}
+    names = {
+        "copy_first": "first frame",
+        "copy_last_past": "last given frame",
+        "copy_previous_truth": "true frame before",
+        "nearest_pose": "training frame of the nearest pose",
+    }
+    kinds = {"": "PSNR per frame (dB)", "_per_channel": "per channel (dB)", "_still": "still", "_moving": "moving"}
     ui.table(
         "",
-        ("copying the", "PSNR per frame (dB)", "per channel (dB)"),
+        ("copying the", *kinds.values()),
         [
-            (name, *(scores[f"baseline_copy_{key}_psnr{kind}"] for kind in ("", "_per_channel")))
+            (name, *(_cell(scores[f"baseline_{key}_psnr{kind}"]) for kind in kinds))
             for key, name in names.items()
+            if scores.get(f"baseline_{key}_psnr") is not None
         ],
     )
+    ui.say(f"still pixels ({scores['share_still']:.1%}): {scores['still_pixels']}")
+    if found := scores.get("nearest_pose"):
+        where = f" of {found['searched']} of {found['dataset']}" if found["searched"] else ""
+        ui.say(f"nearest pose{where}: {records.nearest_pose_text(scores) or found['reason']}")
     _show_latent(scores)
     if len(curve) <= MOST_STEPS:
         columns = {name: found["psnr_per_frame"] for name, found in beside.items()}
@@ -176,15 +190,17 @@ def _show_latent(scores: dict[str, Any]) -> None:
             f"{bounds['importance_weighted_bits_per_dimension']:.4f} ({bounds['importance_samples']} samples); "
             f"likelihood: {bounds['likelihood']}, sigma {bounds['sigma']:.4f}"
         )
-    names = {"lpips_mean": "LPIPS", "fvd": "FVD"}
-    for key, value in scores.get("perceptual", {}).items():
-        if key in names:
-            ui.say(f"{names[key]}: {value:.4f}")
+    if "fvd" in scores.get("perceptual", {}):
+        ui.say(f"FVD: {scores['perceptual']['fvd']:.4f}")
     if run := scores.get("long"):
         ui.say(
             f"{run['frames']} frames, poses forward and back: {run['first']:.2f} dB in the first of "
             f"{len(run['passes'])} passes, {run['last']:.2f} dB in the last: {run['lost']:.2f} dB lost"
         )
+
+
+def _cell(value: float | None) -> float | str:
+    return "-" if value is None else value
 
 
 def _beside(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:

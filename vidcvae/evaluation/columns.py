@@ -49,8 +49,11 @@ MEANS = {
     "psnr_mean": "PSNR per frame (dB)",
     "psnr_first_50": "  of the first 50",
     "psnr_last_50": "  of the last 50",
+    "psnr_still": "  of still pixels",
+    "psnr_moving": "  of moving pixels",
     "psnr_per_channel_mean": "PSNR per channel (dB)",
     "ssim_mean": "SSIM",
+    "lpips_mean": "LPIPS",
     "mse_mean": "MSE",
     "temporal_difference_error_mean": "temporal difference error",
 }

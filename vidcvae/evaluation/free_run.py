@@ -19,6 +19,7 @@ from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import metrics
+from vidcvae.evaluation.yardsticks import Yardstick
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 
@@ -30,7 +31,17 @@ Progress = Callable[[int, int], None]
 # What is measured of each predicted frame; the baselines need no model and see the same frames
 MEASURES = ("psnr", "psnr_per_channel", "ssim", "mse", "temporal_difference_error")
 BASELINES = ("copy_first", "copy_last_past", "copy_previous_truth")
-COLUMNS = (*MEASURES, *(f"baseline_{name}_{kind}" for name in BASELINES for kind in ("psnr", "psnr_per_channel")))
+KINDS = ("psnr", "psnr_per_channel")
+COLUMNS = (*MEASURES, *(f"baseline_{name}_{kind}" for name in BASELINES for kind in KINDS))
+
+# What a score record has more; the validations of a training do without. NaN where there is nothing to measure
+NEAREST_POSE = "baseline_nearest_pose"
+COMPARED = ("", *(f"baseline_{name}_" for name in BASELINES), f"{NEAREST_POSE}_")
+MORE_COLUMNS = (
+    *(f"{NEAREST_POSE}_{kind}" for kind in KINDS),
+    *(f"{name}psnr_{part}" for name in COMPARED for part in ("still", "moving")),
+    "share_still",
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,16 @@ def measure(
     progress: Progress | None = None,
     only: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
+    yardsticks: Sequence[Yardstick] = (),
 ) -> dict[RunVariant, list[Tensor]]:
     """Roll out every sequence in each way, as few runs side by side as that takes.
 
     ``model`` must be in eval mode and on ``device``. Of the sequences only those numbered ``only`` are run, as they
     would be among the others. Sequences shorter than ``frames`` (0: any) are run whole. Returns
-    for each way and sequence a table (T-P, COLUMNS) in float64. Memory does not grow with the length of the sequences,
-    but for these numbers. Raises ``DataError`` for a sequence with nothing to predict, and ``UsageError`` where a clip
-    has no other of its length and a way asks for one.
+    for each way and sequence a table (T-P, COLUMNS) in float64, with MORE_COLUMNS behind them where there are
+    ``yardsticks``, one a sequence; all of them know the nearest poses, or none does. Memory does not grow with the
+    length of the sequences, but for these numbers. Raises ``DataError`` for a sequence with nothing to predict, and
+    ``UsageError`` where a clip has no other of its length and a way asks for one.
     """
     past = config.training.past
     lengths = [run_length(s, past, frames) for s in sequences]
@@ -94,6 +107,7 @@ def measure(
             seed=seed,
             device=device,
             dtype=dtype,
+            yardsticks=[yardsticks[i] for i in picks] if yardsticks else (),
         ):
             table.append(scores)
             done += 1
@@ -174,13 +188,17 @@ def _measure_batch(
     seed: int,
     device: str | torch.device,
     dtype: torch.dtype,
+    yardsticks: Sequence[Yardstick],
 ) -> Iterator[Tensor]:
-    """Yield (W, S, COLUMNS) for each predicted frame; the sequences' numbers ``picks`` choose their noise."""
+    """Yield (W, S, COLUMNS or more) for each predicted frame; the sequences' numbers ``picks`` choose their noise."""
     chosen = [sequences[i] for i in picks]
     past, copies = config.training.past, len(ways)
 
+    def on_device(images: Sequence[np.ndarray]) -> Tensor:
+        return to_unit(rng.to_device(torch.from_numpy(np.stack(images)), device))  # (S, ...)
+
     def frames_at(t: int) -> Tensor:
-        return to_unit(rng.to_device(torch.from_numpy(np.stack([s.frames[t] for s in chosen])), device))  # (S, 3, H, W)
+        return on_device([s.frames[t] for s in chosen])  # (S, 3, H, W)
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
         kind, pairing = config.model.condition, config.data.condition
@@ -209,6 +227,7 @@ def _measure_batch(
     )
     first, last_past = frames_at(0), frames_at(past - 1)
     before, guess_before = last_past, last_past.expand(copies, *last_past.shape)
+    still = on_device([y.still for y in yardsticks]) if yardsticks else None  # (S, H, W)
     for t, prediction in enumerate(predictions, start=past):
         target = frames_at(t)
         guess = prediction.unflatten(0, (copies, len(chosen)))  # (W, S, 3, H, W)
@@ -218,9 +237,17 @@ def _measure_batch(
             metrics.mse(guess, target),
             metrics.temporal_difference_error(guess, guess_before, target, before),
         ]
-        for copy in (first, last_past, before):
-            values += [score.expand(copies, -1) for score in metrics.psnrs(copy, target)]
-        yield torch.stack(values, dim=-1)
+        baselines = [first, last_past, before]
+        if still is not None:
+            nearest = [y.nearest_pose(t) for y in yardsticks if y.nearest_pose]
+            baselines.append(on_device(nearest) if nearest else torch.full_like(first, torch.nan))
+        for copy in baselines:
+            values += metrics.psnrs(copy, target)
+        if still is not None:
+            for images in (guess, *baselines):
+                values += metrics.psnrs_apart(images, target, still)
+            values.append(still.mean(dim=(-2, -1)))
+        yield torch.stack([value.expand(copies, -1) for value in values], dim=-1)
         before, guess_before = target, guess
 
 

@@ -34,6 +34,16 @@ def psnrs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return _decibels(error.mean(dim=-1)), _decibels(error).mean(dim=-1)
 
 
+def psnrs_apart(a: Tensor, b: Tensor, still: Tensor) -> tuple[Tensor, Tensor]:
+    """``psnr`` over the pixels that stand still, and over those that move: (..., C, H, W) -> (...), in dB.
+
+    still: 1 where a pixel stands still and 0 where it moves, (..., H, W). NaN where there is no such pixel.
+    """
+    error = (a - b).square().mean(dim=-3)  # (..., H, W)
+    at_rest, moving = ((error * part).sum(dim=(-2, -1)) / part.sum(dim=(-2, -1)) for part in (still, 1 - still))
+    return _decibels(at_rest), _decibels(moving)
+
+
 def _decibels(error: Tensor) -> Tensor:
     return -10 * error.clamp(min=SMALLEST_MSE).log10()
 

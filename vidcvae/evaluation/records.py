@@ -26,6 +26,7 @@ from vidcvae.storage.run import RunFolder, find_checkpoint
 
 if TYPE_CHECKING:
     from vidcvae.data import clips
+    from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
 
 Record = dict[str, Any]
@@ -82,6 +83,17 @@ def _is_of_the_training(record: Record, meta: Mapping[str, Any], trained_on: str
     if validated and same_split(validated["split"], protocol["split"]):
         return bool(validated["data_digest"] == protocol["data_digest"])
     return _same_place(record, trained_on)
+
+
+def trained_on(loaded: Loaded, data: VideoData) -> bool:
+    """Whether a model was trained on ``data``, or does not tell on what: by the digest that the training kept of its
+    validation split, else by where they lie."""
+    validated = _validated(loaded.meta)
+    if validated and data.has_split(validated["split"]):
+        sequences = data.split(validated["split"])
+        return bool(digest_of(sequences, [s.known for s in sequences]) == validated["data_digest"])
+    told = loaded.config.data.path
+    return not told or data.source.resolve() == Path(told).resolve()
 
 
 def same_split(a: str, b: str) -> bool:
@@ -221,6 +233,37 @@ def selection_warning(named: Sequence[tuple[str, Record]]) -> str:
     return (
         f"{_names(chosen)}: the checkpoint was chosen by its score on these very data ({how}), which flatters it "
         f"beside {_names(others)} ({beside})."
+    )
+
+
+# --- beside the training frames of the nearest poses ------------------------------------------------
+
+
+def beats_nearest_pose(record: Record) -> float | None:
+    """By how many dB a score is better than that of repeating the training frames of the nearest poses; None where the
+    record does not tell."""
+    repeated = record.get("baseline_nearest_pose_psnr")
+    return None if repeated is None else float(record["psnr_mean"]) - float(repeated)
+
+
+def nearest_pose_text(record: Record) -> str:
+    """The same in words; empty where the record does not tell."""
+    match beats_nearest_pose(record):
+        case None:
+            return ""
+        case ahead if ahead > 0:
+            return f"beats the nearest training frame by {ahead:.2f} dB"
+    return "does not beat repeating the training frame of the nearest pose: it has only remembered"
+
+
+def nearest_pose_warning(named: Sequence[tuple[str, Record]]) -> str:
+    """Which of the scores only remember; empty if none does."""
+    found = [name for name, record in named if (ahead := beats_nearest_pose(record)) is not None and ahead <= 0]
+    if not found:
+        return ""
+    does, it, has = ("does", "it", "has") if len(found) == 1 else ("do", "they", "have")
+    return (
+        f"{_names(found)} {does} not beat repeating the training frame of the nearest pose: {it} {has} only remembered."
     )
 
 

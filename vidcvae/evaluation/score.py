@@ -15,10 +15,21 @@ from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
-from vidcvae.evaluation import records
-from vidcvae.evaluation.free_run import COLUMNS, MEASURES, Progress, RunVariant, measure, run_length
+from vidcvae.evaluation import nearest_pose, records
+from vidcvae.evaluation.free_run import (
+    COLUMNS,
+    MEASURES,
+    MORE_COLUMNS,
+    NEAREST_POSE,
+    Progress,
+    RunVariant,
+    measure,
+    run_length,
+)
 from vidcvae.evaluation.latents import measure_latents
+from vidcvae.evaluation.nearest_pose import NearestPose
 from vidcvae.evaluation.protocol import Protocol
+from vidcvae.evaluation.yardsticks import STILL_PIXELS, yardstick
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
 
@@ -43,6 +54,7 @@ def score_split(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    trained_on: VideoData | str = "",
 ) -> Scores:
     """The scores of a model's free run over a split, from the first frames of each sequence, and their protocol.
 
@@ -52,13 +64,16 @@ def score_split(
     samples: how many draws from the prior each sequence has; the scores are means over them.
     shuffle_actions: every clip has the actions (and positions) of another one.
     every_latent: z chosen in each of the other ways too, under ``"by_latent"``.
+    trained_on: where the training frames of the nearest poses are, if not in ``data``; or why they are not at hand.
 
     Returns ``{"psnr_mean", "psnr_per_frame", "psnr_per_channel_mean", "ssim_mean", "mse_mean",
     "baseline_copy_first_psnr", ..., "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``.
     Several sequences are listed one by one under ``"sequences"`` too. With ``"kl"`` (nats a frame) and
     ``"active_units"`` (``latents.Latents``), the model's ``"config"``, size and training time, whether the sequences
-    were scored as a ``"whole"``, and the ``"selection"`` of the checkpoint (``records.selection_of``). Beside that, of
-    several samples the ``"best"``;
+    were scored as a ``"whole"``, and the ``"selection"`` of the checkpoint (``records.selection_of``).
+    ``"psnr_still"`` and ``"psnr_moving"`` are over the ``"still_pixels"`` and the others, None where there are none.
+    Of dance there is ``"baseline_nearest_pose_psnr"`` with what was searched, ``"nearest_pose"``; None, and why, where
+    nothing could be. Beside that, of several samples the ``"best"``;
     for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
     ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
     are compared as floats with the truth / 255, as the course does.
@@ -94,6 +109,8 @@ def score_split(
     posterior = RunVariant("posterior")
     beside = [posterior] if kind != "pose" else []
     by_latent = {z: RunVariant(z) for z in LATENTS if z != latent} if every_latent else {}
+    search = nearest_pose.search(data, split, trained_on or data) if data.kind == "dance" else None
+    found_by = search if isinstance(search, NearestPose) else None
     ways = dict.fromkeys([*own, *(others if compared else ()), *beside, *by_latent.values()])
     tables = measure(
         loaded.model,
@@ -105,6 +122,7 @@ def score_split(
         device=device,
         progress=progress,
         dtype=loaded.dtype,
+        yardsticks=[yardstick(s, past, length, found_by) for s, length in zip(sequences, lengths, strict=True)],
     )
     names = [s.name for s in sequences]
     drawn = others if shuffle_actions else own
@@ -134,8 +152,11 @@ def score_split(
             loaded, data, split, latent, frames=frames, samples=samples, shuffle_actions=shuffle_actions, seed=seed
         )
     )
+    if search is not None:
+        result = {f"{NEAREST_POSE}_psnr": None, **result, "nearest_pose": nearest_pose.told(search, trained_on or data)}
     return {
         **result,
+        "still_pixels": STILL_PIXELS,
         "kl": found.kl,
         "active_units": found.active_units,
         "latent_dimensions": found.dimensions,
@@ -233,7 +254,7 @@ def _best_of(tables: dict[RunVariant, list[Tensor]], ways: Sequence[RunVariant])
 
 def _beside(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
     """The scores of another run of the same clips, without the baselines, which are the same."""
-    kept = ("sequences", "baseline")
+    kept = ("sequences", "baseline", "share_still")
     return {key: value for key, value in _summary(per_sequence, names).items() if not key.startswith(kept)}
 
 
@@ -256,8 +277,15 @@ def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
 
 
 def _means(table: Tensor) -> Scores:
-    keys = [f"{name}_mean" if name in MEASURES else name for name in COLUMNS]
-    return dict(zip(keys, table.mean(dim=0).tolist(), strict=True))
+    """The mean of each column; None where nothing is to be measured; no nearest poses where none were searched."""
+    count = len(COLUMNS)
+    more = MORE_COLUMNS if table.shape[1] > count else ()
+    keys = [*(f"{name}_mean" if name in MEASURES else name for name in COLUMNS), *more]
+    numbers = torch.cat([table[:, :count].mean(dim=0), table[:, count:].nanmean(dim=0)]).tolist()
+    means = dict(zip(keys, numbers, strict=True))
+    found: Scores = {key: None if key in more and math.isnan(mean) else mean for key, mean in means.items()}
+    searched = found.get(f"{NEAREST_POSE}_psnr") is not None
+    return {key: mean for key, mean in found.items() if searched or not key.startswith(NEAREST_POSE)}
 
 
 def _batch_norm(loaded: Loaded) -> str:

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import DEFAULT_SIZES, check_packed_size, layout, open_stream
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, VidcvaeError
+from vidcvae.evaluation import nearest_pose
 
 Report = dict[str, Any]
 Table = tuple[list[str], list[list[object]]]  # head, and rows
@@ -24,6 +25,7 @@ _SMALLEST_MSE = 1e-10  # frames that agree to the last bit score 100 dB, not inf
 _STATIC_DB = 30.0
 _SHOWN_FAULTS = 40
 _PAST, _FUTURE = 2, 10  # of the usual score of robot pushing
+_AT_ONCE = 256  # frames measured at once
 _ROWS, _COLUMNS = 3, 6  # of the contact sheet: sequences of a split, pictures of a sequence
 
 
@@ -150,7 +152,10 @@ def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
     totals: dict[str, _Totals] = {}
     stretches: dict[str, list[Report]] = {}
     rows: list[tuple[str, Sequence]] = []
+    searched = _together(report, stream)
     for split, sequence in stream.sequences:
+        if searched is not None:
+            searched.setdefault(split, []).append(sequence)
         total = totals.setdefault(split, _Totals())
         total.add(sequence)
         if stream.kind == "dance":
@@ -165,7 +170,36 @@ def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
         found |= total.report(stream.kind)
         if split in stretches:
             found["stretches"] = stretches[split]
+            found["nearest_pose_psnr"] = _nearest_pose_psnr(searched or {}, split)
     return rows
+
+
+def _together(report: Report, stream: Stream) -> dict[str, list[Sequence]] | None:
+    """Where all sequences are kept for the search of the nearest poses; None where there is no room, or no pose."""
+    if stream.kind != "dance":
+        return None
+    try:
+        room.check(stream, sum(stream.counts))
+    except VidcvaeError as error:
+        report["notes"].append(f"the nearest poses were not searched: {error.message}")
+        return None
+    return {}
+
+
+def _nearest_pose_psnr(splits: dict[str, list[Sequence]], split: str) -> float | None:
+    """Mean PSNR of the training frames of the nearest poses, for all frames of a split but the first of each sequence;
+    None for the training split itself, and where there is nothing to search or to compare."""
+    search = nearest_pose.NearestPose(splits.get("train", ()))
+    if split == "train" or not len(search):
+        return None
+    scores = []
+    for sequence in splits.get(split, ()):
+        frames, poses = sequence.frames[1 : sequence.known], sequence.tracks["pose"][1 : sequence.known]
+        numbers = search.find(poses)
+        for begin in range(0, len(frames), _AT_ONCE):
+            found = np.stack([search.frame(number) for number in numbers[begin : begin + _AT_ONCE]])
+            scores.append(_psnr(_unit(frames[begin : begin + _AT_ONCE]), _unit(found)))
+    return float(np.concatenate(scores).mean()) if scores else None
 
 
 def _note_static(report: Report) -> None:
@@ -178,8 +212,8 @@ def _note_static(report: Report) -> None:
 
 def _pieces(frames: np.ndarray) -> Iterator[np.ndarray]:
     """Some frames at a time, as float 0..1: a training video as a whole may not fit."""
-    for start in range(0, len(frames), 256):
-        yield _unit(frames[start : start + 256])
+    for start in range(0, len(frames), _AT_ONCE):
+        yield _unit(frames[start : start + _AT_ONCE])
 
 
 def _unit(frames: np.ndarray) -> np.ndarray:
@@ -229,12 +263,13 @@ def measures(report: Report) -> Table:
     """What was measured of each split."""
     push = report["kind"] == "push"
     columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
-    columns += ["copy last"] if push else ["copy first", "copy previous"]
+    columns += ["copy last"] if push else ["copy first", "copy previous", "nearest pose"]
     rows: list[list[object]] = []
     for split, found in report["splits"].items():
         counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
         conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
-        scores = [found["copy_last_past"]["psnr"]] if push else [found["copy_first_psnr"], found["copy_previous_psnr"]]
+        copied = ("copy_first_psnr", "copy_previous_psnr", "nearest_pose_psnr")
+        scores = [found["copy_last_past"]["psnr"]] if push else [found[key] for key in copied]
         numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
         rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
     return columns, rows

@@ -115,11 +115,13 @@ def _lead(report: Report) -> str:
         winner = "they are equal, so the model is of no use"
     else:
         winner = f"{model} wins by {ahead:.2f} dB" if ahead > 0 else f"a still picture wins by {-ahead:.2f} dB"
+    remembered = records.nearest_pose_text(best)
+    nearest = f" {'The model' if alone else label} {remembered}." if remembered else ""
     reaches = "Its free run reaches" if alone else f"The best, {label}, reaches"
     return (
         f"{reaches} {best['psnr_mean']:.2f} dB over {frames}. "
         f"Repeating the {'last given' if protocol['past'] > 1 else 'first'} frame scores {_baseline(best):.2f} dB: "
-        f"{winner}. More is better."
+        f"{winner}.{nearest} More is better."
     )
 
 
@@ -147,6 +149,8 @@ def _scores(report: Report) -> dict[str, Any]:
     if rows:
         copied = COLUMNS["psnr"].cell(_baseline(best_first[0][1]))
         rows.append(["copy of a given frame", copied, *[""] * len(SHOWN)])
+        if nearest := best_first[0][1].get("baseline_nearest_pose_psnr"):
+            rows.append(["training frame of the nearest pose", COLUMNS["psnr"].cell(nearest), *[""] * len(SHOWN)])
     heads = ["run", *(column.title for column in SHOWN), "checkpoint"]
     return {
         "score_heads": heads,
@@ -157,9 +161,11 @@ def _scores(report: Report) -> dict[str, Any]:
 
 
 def _notes(report: Report) -> list[str]:
-    warning = records.selection_warning(sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"])))
+    named = sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
     return [
-        *([warning] if warning else []),
+        *filter(
+            None, (records.selection_warning(named), records.nearest_pose_warning(named[1:]))
+        ),  # the lead tells of the best
         *(f"{label}: {note}" for label, entry in report.named() for note in entry.notes),
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 from vidcvae import reading
 from vidcvae.config.schema import Latent, LatentOrAll
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.evaluation import records
 from vidcvae.evaluation import score as scoring
 from vidcvae.evaluation.drift import long_run, long_run_of
@@ -20,6 +20,7 @@ from vidcvae.evaluation.perceptual import measure_perceptual
 from vidcvae.evaluation.records import Record
 from vidcvae.models.loading import Loaded
 from vidcvae.storage import durable
+from vidcvae.workflow import opening
 from vidcvae.workflow.voice import SILENT, Voice
 
 
@@ -47,10 +48,19 @@ def score(
     first: Latent = "zero" if latent == "all" else latent
     if long:
         long_run_of(loaded, data, split, long, first)  # refuses what cannot be, before the minutes of the score
+    trained_on = _trained_on(loaded, data, voice)
     common: dict[str, Any] = {"seed": seed, "device": loaded.device}
     with voice.progress("free run") as advance:
         record = scoring.score_split(
-            loaded, data, split, first, every_latent=latent == "all", progress=advance, **common, **options
+            loaded,
+            data,
+            split,
+            first,
+            every_latent=latent == "all",
+            progress=advance,
+            trained_on=trained_on,
+            **common,
+            **options,
         )
     protocol = record["protocol"]
     sequences, future = data.split(protocol["split"]), protocol["future"]
@@ -81,6 +91,16 @@ def score(
             run = long_run(loaded, data, split, frames=long, latent=protocol["latent"], progress=advance, **common)
         record["long"] = run.to_json()
     return record
+
+
+def _trained_on(loaded: Loaded, data: VideoData, voice: Voice) -> VideoData | str:
+    """The dance data that a model was trained on, which ``data`` may be; or why they are not at hand."""
+    if data.kind != "dance" or records.trained_on(loaded, data):
+        return data
+    try:
+        return opening.open_data(loaded, opening.data_of(loaded), voice)
+    except VidcvaeError as error:
+        return error.message
 
 
 def keep(

@@ -1,0 +1,53 @@
+"""What a score record measures a free run by, beside the frames themselves: worked out once, before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidcvae.data import clips
+from vidcvae.evaluation.nearest_pose import NearestPose
+
+STILL = 8  # of 255
+STILL_PIXELS = (
+    f"where the truth's standard deviation over the predicted frames of its sequence is under {STILL} of 255 in every "
+    "channel; the others move"
+)
+BLOCK = 64  # frames summed at once
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a sequence is measured by.
+
+    still: the pixels that stand still in the truth, bool (H, W).
+    nearest_pose: uint8 (3, H, W) for the number of a frame: the training frame of the nearest pose.
+    """
+
+    still: np.ndarray
+    nearest_pose: Callable[[int], np.ndarray] | None = None
+
+
+def yardstick(sequence: clips.Sequence, first: int, length: int, search: NearestPose | None) -> Yardstick:
+    """Of the predicted frames ``first .. length - 1``; memory does not grow with their number."""
+    still = still_pixels(sequence.frames[first:length])
+    if search is None:
+        return Yardstick(still)
+    numbers = search.find(sequence.tracks["pose"][first:length])
+    return Yardstick(still, lambda t: search.frame(numbers[t - first]))
+
+
+def still_pixels(frames: np.ndarray) -> np.ndarray:
+    """Where uint8 (T, 3, H, W) deviate over time by less than ``STILL`` in every channel, bool (H, W).
+
+    The deviation is that of the population, and exact: sums of integers.
+    """
+    total, squares = (np.zeros(frames.shape[1:], np.int64) for _ in range(2))
+    for begin in range(0, len(frames), BLOCK):
+        block = frames[begin : begin + BLOCK].astype(np.int32)
+        total += block.sum(axis=0)
+        squares += np.square(block).sum(axis=0)
+    still = len(frames) * squares - total**2 < (STILL * len(frames)) ** 2
+    return np.asarray(still.all(axis=0))
