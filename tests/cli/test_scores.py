@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.cli.conftest import Cli
@@ -23,6 +24,13 @@ ANCHOR = (
     *("--set", "model.channels=8", "--set", "model.latent_channels=2", "--set", "validation.every=0"),
     *("--epochs", 1, "--set", "training.steps_per_epoch=3"),
 )
+
+
+class Distance(torch.nn.Module):
+    """(B, 3, H, W) twice -> B, as LPIPS."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).square().mean(dim=(1, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +166,57 @@ def test_compare_says_where_a_chosen_checkpoint_stands_beside_a_last_one(runs: P
     assert "beside a-0 (last)" in done.err
     told = json.loads(done.out)
     assert {row["selection"] for row in told["rows"]} == {"last", "best of 70 validations by psnr_zero on val"}
-    assert len(told["warnings"]) == 1 and "flatters" in told["warnings"][0]
+    assert len(told["warnings"]) == 2 and "flatters" in told["warnings"][0]
+    assert told["warnings"][1].startswith("a-0, b.json do not beat repeating the training frame of the nearest pose")
     assert "best of 70 validations by psnr_zero on val" in Path("t.csv").read_text()
     assert "best of 70 validations by psnr_zero on val |" in cli("compare", "a-0", "b.json", "--markdown").out
+
+
+def test_what_a_model_only_remembers_is_told(runs: Path, cli: Cli, tiny_dance: Path) -> None:
+    """Three steps do not beat the training frames; where other data are scored, those of the training are searched."""
+    text = cli("evaluate", "a-0").out
+    assert "training frame of the nearest pose" in text and "of moving pixels" in text
+    remembered = "does not beat repeating the training frame of the nearest pose: it has only remembered"
+    assert f"frames of train of {_scores('a-0')['nearest_pose']['dataset']}: {remembered}" in " ".join(text.split())
+    assert "its sequence is under 8 of 255" in " ".join(text.split())
+    done = cli("compare", "a-0", "--json")
+    assert json.loads(done.out)["warnings"] == [f"a-0 {remembered}."] and f"a-0 {remembered}" in done.err
+    page = cli("report", "a-0", "--no-videos", "-o", "r.html")
+    assert page.code == 0 and f"The model {remembered}. More is better." in Path("r.html").read_text("utf-8")
+    shutil.copytree(tiny_dance, "b")
+    shutil.rmtree("b/train")
+    Path("b/dataset.toml").unlink()  # it tells of train
+    other = json.loads(cli("evaluate", "a-0", "--data", "b", "--json").out)
+    for key in ("nearest_pose", "baseline_nearest_pose_psnr"):
+        assert other[key] == _scores("a-0")[key]
+
+
+def test_training_data_that_are_gone_cost_the_baseline_and_nothing_else(runs: Path, cli: Cli, tiny_dance: Path) -> None:
+    for name in ("there", "b"):
+        shutil.copytree(tiny_dance, name)
+    assert cli("train", "there", *ANCHOR, "--run", "runs/new").code == 0
+    shutil.rmtree("there")
+    (image,) = Path("b").rglob("val_img/1.png")
+    image.write_bytes(image.with_name("2.png").read_bytes())
+    done = cli("evaluate", "new", "--data", "b")
+    assert done.code == 0, done.err
+    assert "nearest pose: none was searched: there is no dataset" in done.out
+    assert "training frame of the nearest pose" not in done.out
+    (kept,) = Path("runs/new/scores").iterdir()
+    record = json.loads(kept.read_text())
+    assert (
+        record["baseline_nearest_pose_psnr"] is None and "runs/new was trained on" in record["nearest_pose"]["reason"]
+    )
+
+
+def test_lpips_stands_beside_psnr_and_ssim(runs: Path, cli: Cli) -> None:
+    torch.jit.script(Distance()).save("lpips.pt")  # type: ignore[no-untyped-call]
+    lines = cli("evaluate", "a-0", "--lpips-weights", "lpips.pt").out.splitlines()
+    record = _scores("a-0", "val-zero-perceptual")
+    names = [" ".join(line.split()[:-1]) for line in lines[:8]]
+    assert names[1:4] == ["PSNR per frame (dB)", "of still pixels", "of moving pixels"]
+    assert names.index("LPIPS") == names.index("SSIM") + 1
+    assert f"{record['perceptual']['lpips_mean']:.4g}" == lines[names.index("LPIPS")].split()[-1]
 
 
 def test_evaluate_tells_latents_bounds_and_the_long_run(runs: Path, cli: Cli) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
-from vidcvae.data import packed, pose_folder
+from vidcvae.data import packed, pose_folder, room
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.output import inspection
 from vidcvae.scenes import dancing
@@ -21,6 +22,8 @@ def test_the_real_data(dance: Path) -> None:
     train, val, test = (report["splits"][split] for split in ("train", "val", "test"))
     assert report["faults"] == [] and report["kind"] == "dance"
     assert val["copy_first_psnr"] == pytest.approx(16.05, abs=0.005)
+    assert val["nearest_pose_psnr"] == pytest.approx(23.4, abs=0.1)
+    assert (train["nearest_pose_psnr"], test["nearest_pose_psnr"]) == (None, None)
     assert (train["frames"], train["rows"]["pose"]) == (2516, 2516)
     assert [s["frames"] for s in train["stretches"]] == [629] * 4
     assert [(s["frames"], s["poses"], s["unknown_poses"]) for s in test["stretches"]] == [(1, 630, [0])] * 2
@@ -43,6 +46,32 @@ def test_measures_agree_with_scikit_image(tmp_path: Path) -> None:
         assert found["copy_first_psnr"] == pytest.approx(first, abs=1e-3)
         assert found["copy_previous_psnr"] == pytest.approx(previous, abs=1e-3)
     assert inspection.inspect(tmp_path / "pack").report["splits"]["test"]["motion"] is None
+
+
+def test_the_nearest_pose_is_that_of_a_slow_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dancing.dance(60, 12, 1, 0, (16, 32))
+    packed.write(data, tmp_path / "pack")
+    pose_folder.write_folder(data, tmp_path / "folder")
+
+    def blurred(poses: np.ndarray) -> np.ndarray:
+        return np.stack([gaussian_filter(pose.astype(float), (0, 2, 2)).ravel() for pose in poses])
+
+    train, val = _joined(data.split("train")), data.split("val")[0]
+    known = blurred(train.tracks["pose"])
+    picks = [np.square(known - pose).sum(axis=1).argmin() for pose in blurred(val.tracks["pose"][1:])]
+    expected = np.mean(
+        [peak_signal_noise_ratio(train.frames[k], f) for k, f in zip(picks, val.frames[1:], strict=True)]
+    )
+    for path in ("pack", "folder"):
+        found = inspection.inspect(tmp_path / path, (16, 32))
+        assert found.report["splits"]["val"]["nearest_pose_psnr"] == pytest.approx(expected, abs=1e-3)
+    head, rows = inspection.measures(found.report)
+    assert head[-1] == "nearest pose" and [row[-1] for row in rows] == ["-", f"{expected:.2f}", "-"]
+    # where all frames have no room at once, only this is left out
+    monkeypatch.setattr(room, "available", lambda: 130 * 3 * 16 * 32)  # of 157 images, 120 at once
+    report = inspection.inspect(tmp_path / "folder", (16, 32)).report
+    assert report["splits"]["val"]["nearest_pose_psnr"] is None and report["splits"]["val"]["copy_first_psnr"] > 0
+    assert any(note.startswith("the nearest poses were not searched: ") for note in report["notes"])
 
 
 def _joined(sequences: tuple[Sequence, ...]) -> Sequence:

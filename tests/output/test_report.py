@@ -169,6 +169,20 @@ def test_it_says_in_words_which_number_wins(baseline: float, says: str) -> None:
     assert says.replace("21.20", "20.20") in text
 
 
+def test_the_training_frame_of_the_nearest_pose_stands_beside_the_copy(made: report.Report) -> None:
+    """In the table, in words for the best run, and as a note of those that only remember."""
+    entries = (entry(0, "run-001"), entry(1, "run-002"))
+    for each in entries:
+        assert each.record
+        each.record["baseline_nearest_pose_psnr"] = 20.7  # between 20.2 and 21.2
+    text = report.render(report.Report(entries, (), {}, "vidcvae report", "2026-01-31"))
+    assert "wins by 5.20 dB. kl.type = none beats the nearest training frame by 0.50 dB. More is better." in text
+    assert '<th scope="row">training frame of the nearest pose</th><td>20.70</td>' in text
+    note = "kl.type = cyclical does not beat repeating the training frame of the nearest pose: it has only remembered."
+    assert note in text
+    assert "nearest" not in report.render(made), "records of an older version do not tell"
+
+
 def test_a_run_that_has_nothing_yet_is_still_told(made: report.Report) -> None:
     bare = report.Entry(plots.Run("new", settings.resolve(), []), {}, notes=("no checkpoint yet",))
     text = report.render(report.Report((bare,), (), {}, "vidcvae report new", "2026-01-31"))

@@ -137,7 +137,7 @@ def _show(scores: dict[str, Any], checkpoint: Path) -> None:
         "copy_previous_truth": "true frame before",
         "nearest_pose": "training frame of the nearest pose",
     }
-    kinds = {"": "PSNR per frame (dB)", "_per_channel": "per channel (dB)", "_still": "still", "_moving": "moving"}
+    kinds = {"": "PSNR (dB)", "_per_channel": "per channel (dB)", "_still": "still", "_moving": "moving"}
     ui.table(
         "",
         ("copying the", *kinds.values()),
