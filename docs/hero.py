@@ -25,7 +25,7 @@ def main(course: str, anchor: str, target: str) -> None:
     titles = [("the lab's model", course), ("anchor-cvae", anchor)]
     models = {title: vidcvae.load_model(run) for title, run in titles}
     config = models["anchor-cvae"].config
-    sequence = vidcvae.open_dataset(config.data.path, config.data.size).split("val")[0]
+    sequence = vidcvae.open_dataset(config.data.path, config.data.frame_size).split("val")[0]
     first, poses = torch.tensor(sequence.frames[:1])[None], torch.tensor(sequence.tracks["pose"])[None]
     panels = {"given: one frame and these skeletons": sequence.tracks["pose"], "the true video": sequence.frames}
     for title, loaded in models.items():

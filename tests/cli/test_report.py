@@ -64,7 +64,7 @@ def test_the_ordinary_score_is_shown_whatever_else_was_scored(cli: Cli, runs: li
     assert "<h2>Latents</h2>" not in page, "they are of fewer frames"
     assert "<td>best of 1 validation by psnr_zero on val</td>" in page
     chosen = {"chosen": "best", "of": 70, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
-    entries = [plots.Run(name, settings.resolve(), []) for name in ("a", "b")]
+    entries = [plots.Run(name, settings.resolve_saved({}), []) for name in ("a", "b")]
     both = [{**record, "selection": how} for how in (chosen, {"chosen": "last"})]
     told = tuple(page_of.Entry(run, {}, each) for run, each in zip(entries, both, strict=True))
     text = page_of.render(page_of.Report(told, (), {}, "vidcvae report", "2026-01-31"))

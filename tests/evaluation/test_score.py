@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidcvae import rng
-from vidcvae.config import Config, DataConfig
+from vidcvae.config import Config, DataConfig, with_size
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import score
@@ -214,7 +214,7 @@ def test_what_cannot_be_scored_is_refused_with_the_way_out() -> None:
     with pytest.raises(UsageError, match="cannot score 1 frames"):
         score_split(_loaded(Average()), data, frames=1)
     with pytest.raises(DataError, match="frames of tiny are 8x16, but this model makes 32x64"):
-        score_split(_loaded(Average(), Config()), data)
+        score_split(_loaded(Average(), with_size(Config())), data)
 
 
 def test_weights_that_are_not_numbers_are_no_score() -> None:

@@ -253,7 +253,7 @@ def test_a_run_without_losses_or_scores_says_so(tmp_path: Path) -> None:
     durable.write_text(folder.history, '{"kind": "start"}\n')
     with pytest.raises(DataError, match="empty-001 has no losses yet"):
         plots.read_run(folder)
-    assert plots.read_run(folder, trained=False).config == settings.Config()
+    assert plots.read_run(folder, trained=False).config == settings.with_size(settings.Config())
     run = _run()
     unscored = plots.Run("u", run.config, [r for r in run.history if r["kind"] == "step"])
     with pytest.raises(DataError, match="u has no validation yet"):

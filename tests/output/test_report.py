@@ -36,7 +36,7 @@ def video(seed: int) -> np.ndarray:
 
 
 def entry(number: int, name: str) -> report.Entry:
-    config = settings.resolve({"kl": {"type": ("cyclical", "none")[number % 2]}, "data": {"path": BAD}})
+    config = settings.resolve_saved({"kl": {"type": ("cyclical", "none")[number % 2]}, "data": {"path": BAD}})
     history: list[dict[str, Any]] = []
     for step in range(1, 31):
         terms = {"total": 30 / step, "reconstruction": 1 / step, "kl": 9 / step, "beta": 0.5, "teacher_forcing": 0.1}
@@ -184,7 +184,7 @@ def test_the_training_frame_of_the_nearest_pose_stands_beside_the_copy(made: rep
 
 
 def test_a_run_that_has_nothing_yet_is_still_told(made: report.Report) -> None:
-    bare = report.Entry(plots.Run("new", settings.resolve(), []), {}, notes=("no checkpoint yet",))
+    bare = report.Entry(plots.Run("new", settings.resolve_saved({}), []), {}, notes=("no checkpoint yet",))
     text = report.render(report.Report((bare,), (), {}, "vidcvae report new", "2026-01-31"))
     assert "The run new" in text and "no checkpoint yet" in text and "<canvas" not in text
 

@@ -27,7 +27,7 @@ class Heard(Voice):
 
 
 def said(first: Path, poses: Path, size: tuple[int, int]) -> list[str]:
-    loaded: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(size=size)))
+    loaded: Any = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(frame_size=size)))
     voice = Heard()
     generation.read_dance(loaded, generation.Files(first, poses, fill=True), voice)
     return voice.warned

@@ -73,8 +73,8 @@ def bench(
     # statistics as the plain loop takes them, so that both compute the same
     statistics = {} if latency or model == "anchor-cvae" else {"batch_norm": "frame"}
     layers = [{"model": {"name": model, **statistics}, "training": training}, {"data": {"size": size}}]
-    config = settings.resolve_with_preset(None, layers if size else layers[:1])
-    shown = f"{config.data.size[0]}x{config.data.size[1]}"
+    config = settings.with_size(settings.resolve_with_preset(None, layers if size else layers[:1]))
+    shown = f"{config.data.frame_size[0]}x{config.data.frame_size[1]}"
     where = pick_device(device)
     voice = ui.Speaker(bars=not json)
     if latency:

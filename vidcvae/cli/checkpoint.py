@@ -66,7 +66,7 @@ def show(file: File, json: command.Json = False) -> None:
         ui.say(f"{name} {score:.4f}")
     ui.table("", ["part", "tensors", "numbers", "bytes"], [[part, *size.values()] for part, size in sizes.items()])
     ui.say("")
-    ui.say(settings.to_toml(settings.resolve(saved.meta["config"])).rstrip())
+    ui.say(settings.to_toml(settings.resolve_saved(saved.meta["config"])).rstrip())
 
 
 @app.command()

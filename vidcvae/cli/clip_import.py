@@ -119,11 +119,7 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
             tell("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
         if made.broken:
             raise DataError(made.broken, f"What was read before is in {output}.")
-        read_as_made = ("--size", size) if size != DEFAULT_SIZE else ()  # not squeezed into another
-        ui.next_step(
-            typed("dataset", "inspect", output, *read_as_made, "--preview", "sheet.png"),
-            typed("train", output, *read_as_made),
-        )
+        ui.next_step(typed("dataset", "inspect", output, "--preview", "sheet.png"), typed("train", output))
 
     how = f"vidcvae dataset import {kind}"
     examples = (

@@ -27,7 +27,7 @@ Output = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data.")]
 Size = Annotated[
     str | None,
-    typer.Option("--size", help="Frame height and width.", show_default="32x64 for dance, 64x64 for pushing"),
+    typer.Option("--size", help="Frame height and width.", show_default="the dataset's own"),
 ]
 
 
@@ -84,15 +84,14 @@ def pack(
     Examples:
       vidcvae dataset pack my-dance -o my-dance-packed
     """
-    from vidcvae.data import packed, room
-    from vidcvae.data.dataset import DEFAULT_SIZES, layout, open_stream
+    from vidcvae.data import packed
+    from vidcvae.data.dataset import open_stream, told_size
 
     with ui.progress("packing", quiet=json) as advance:
-        wanted = making.read_size(size) or DEFAULT_SIZES.get(layout(dataset), (0, 0))
-        stream = open_stream(dataset, wanted, advance)
+        stream = open_stream(dataset, making.read_size(size), advance)
         packed.write(stream, output, shard_size << 20)
-    if enlarged := room.told_enlarged(stream.files_size, stream.size):
-        ui.warn(enlarged)
+    if told := told_size(stream, "--size "):
+        ui.note(told)
     making.tell_counts(output, packed.open_packed(output), json)
 
 
@@ -114,13 +113,13 @@ def synth_dance(
       vidcvae dataset synth dance -o my-dance
       vidcvae dataset synth dance -o small --frames 200 --val 50
     """
+    from vidcvae.config.schema import LAB_SIZE
     from vidcvae.data import pose_folder
-    from vidcvae.data.dataset import DEFAULT_SIZES
     from vidcvae.scenes import dancing
 
     trained.check_new_folder(output)
     with ui.progress("drawing", quiet=json) as advance:
-        data = dancing.dance(frames, val, test, seed, making.read_size(size) or DEFAULT_SIZES["dance"], advance)
+        data = dancing.dance(frames, val, test, seed, making.read_size(size) or LAB_SIZE, advance)
     with ui.progress("writing", quiet=json) as advance:
         pose_folder.write_folder(data, output, advance)
     making.tell_counts(output, data, json)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcvae.cli import ui
+from vidcvae.config.schema import SIDES
 from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     if not (height.isascii() and height.isdecimal() and width.isascii() and width.isdecimal()):
         raise UsageError(f"--size {text} is no frame size.", "Write height x width, such as --size 32x64")
     size = int(height), int(width)
-    if any(side % 8 or not 8 <= side <= 4096 for side in size):
+    if any(side not in SIDES for side in size):
         raise UsageError(
             f"--size {text}: height and width must be multiples of 8, from 8 to 4096.", "The usual size is --size 32x64"
         )

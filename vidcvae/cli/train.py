@@ -48,7 +48,9 @@ def train(
     lr: Annotated[
         float | None, setting("optimizer.lr", "--lr", "Learning rate."), command.Also("--learning-rate")
     ] = None,
-    size: Annotated[str | None, setting("data.size", "--size", "Frame height and width.")] = None,
+    size: Annotated[
+        str | None, setting("data.size", "--size", "Frame height and width (auto: the dataset's own).")
+    ] = None,
     partial: Annotated[float | None, setting("data.partial", "--partial", "Share of the clips that is used.")] = None,
     fast_train: Annotated[
         bool, typer.Option("--fast-train", help="Use 40% of the clips in the first 5 epochs, as the course does.")

@@ -14,9 +14,11 @@ from vidcvae.config.read import (
     read_toml,
     read_values,
     resolve,
+    resolve_saved,
     resolve_with_preset,
     to_table,
     to_toml,
+    with_size,
     with_values,
 )
 from vidcvae.config.schema import (
@@ -69,9 +71,11 @@ __all__ = [
     "read_toml",
     "read_values",
     "resolve",
+    "resolve_saved",
     "resolve_with_preset",
     "to_table",
     "to_toml",
     "unfit_for_graphs",
+    "with_size",
     "with_values",
 ]

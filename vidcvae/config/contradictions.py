@@ -32,7 +32,7 @@ def contradictions(config: Config) -> Iterator[str]:
         yield f"training.accumulate ({t.accumulate}) must divide training.batch_size ({t.batch_size})."
     if config.kl.free_bits and config.kl.reduction != "sum":
         yield 'kl.free_bits are nats per frame: set kl.reduction to "sum".'
-    if any(side % 8 for side in config.data.size):
+    if config.data.size != "auto" and any(side % 8 for side in config.data.size):
         yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
     if t.cuda_graph == "on" and (reason := unfit_for_graphs(config)):
         yield f'training.cuda_graph is "on", but {reason}'
@@ -62,7 +62,7 @@ def _unfit_for_the_model(config: Config) -> Iterator[str]:
             f"training.checkpoint_activations is not for {name}, whose BatchNorm would count every frame "
             "twice: raise training.accumulate instead."
         )
-    if model.frame_size and config.data.size != model.frame_size:
+    if model.frame_size and config.data.size not in ("auto", model.frame_size):
         wanted, size = ("x".join(map(str, sides)) for sides in (model.frame_size, config.data.size))
         yield f"{name} sees frames of {wanted}: set data.size to {wanted}, not {size}."
     if (config.data.flip or config.data.shift) and model.condition != "pose":

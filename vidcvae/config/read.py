@@ -9,14 +9,14 @@ import json
 import sys
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vidcvae import reading
 from vidcvae.config.contradictions import contradictions
 from vidcvae.config.presets import preset_names, read_preset
-from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, PoseCvaeConfig, choices
+from vidcvae.config.schema import LAB_SIZE, MODELS, SECTION_CLASSES, Config, FrameSize, PoseCvaeConfig, choices
 from vidcvae.errors import UsageError, did_you_mean
 
 Table = dict[str, Any]
@@ -60,6 +60,8 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     if not problems:
         config = Config(**built)
         problems += contradictions(config)
+        if not problems and config.data.size == "auto" and config.model.frame_size:
+            return replace(config, data=replace(config.data, size=config.model.frame_size))
         if not problems:
             return config
     raise UsageError(
@@ -118,17 +120,25 @@ def _convert(value: Any, kind: Any) -> Any:
         if isinstance(value, str):
             return _choose(value, choices(kind))
         raise ValueError("must be a text in quotes")
+    if kind == FrameSize:
+        try:
+            return value if value == "auto" else _numbers(value, (int, int))
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
     if typing.get_origin(kind) is tuple:
-        if isinstance(value, str):  # "32x64", as the command line writes sizes
-            parts = value.lower().split("x")
-            value = [int(p) if p.strip().isdecimal() and len(p) < 20 else p for p in parts]
-        if not isinstance(value, list | tuple):
-            raise ValueError("must be a list of whole numbers")
-        items = typing.get_args(kind)
-        if items[-1] is not Ellipsis and len(value) != len(items):
-            raise ValueError(f"must have {len(items)} numbers, such as 32x64")
-        return tuple(_convert(item, int) for item in value)
+        return _numbers(value, typing.get_args(kind))
     raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
+
+
+def _numbers(value: Any, items: tuple[Any, ...]) -> tuple[int, ...]:
+    if isinstance(value, str):  # "32x64", as the command line writes sizes
+        parts = value.lower().split("x")
+        value = [int(p) if p.strip().isdecimal() and len(p) < 20 else p for p in parts]
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of whole numbers")
+    if items[-1] is not Ellipsis and len(value) != len(items):
+        raise ValueError(f"must have {len(items)} numbers, such as 32x64")
+    return tuple(_convert(item, int) for item in value)
 
 
 def _choose(value: str, known: Sequence[str]) -> str:
@@ -143,6 +153,8 @@ _TOO_LARGE = 2**53  # from here on floats, and with them other programs' JSON, s
 
 def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str):
+            continue
         if isinstance(number, int) and abs(number) >= _TOO_LARGE:
             raise ValueError(f"must be below {_TOO_LARGE}")
         if meta["low"] is not None and number < meta["low"]:
@@ -200,6 +212,16 @@ _PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
 def with_values(config: Config, table: Mapping[str, Any]) -> Config:
     """The same config with some settings changed, checked again."""
     return resolve(to_table(config), table)
+
+
+def with_size(config: Config, own: tuple[int, int] = LAB_SIZE) -> Config:
+    """The same config with a frame size in numbers: ``own`` where it says "auto"."""
+    return with_values(config, {"data": {"size": own}}) if config.data.size == "auto" else config
+
+
+def resolve_saved(table: Mapping[str, Any]) -> Config:
+    """``resolve`` of what a run or checkpoint holds, whose frames are of the lab's size if it should say none."""
+    return with_size(resolve(table))
 
 
 # What may change when a run goes on: how long, where and how it computes, what it says and keeps; not what is learned

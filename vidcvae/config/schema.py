@@ -8,6 +8,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, assert_never
 
+from vidcvae.errors import UsageError
+
 # Choices, each declared here and nowhere else: a type checker sees every place that forgets one.
 PoseModelName = Literal["pose-cvae"]
 AnchorModelName = Literal["anchor-cvae"]
@@ -34,9 +36,13 @@ CudaGraph = Literal["auto", "on", "off"]
 Device = Literal["auto", "cpu", "cuda"]
 DrawnLatent = Literal["zero", "prior"]  # how z is chosen where nobody knows the truth
 Latent = Literal["zero", "prior-mean", "prior", "posterior"]
+FrameSize = tuple[int, int] | Literal["auto"]  # height and width, or the dataset's own
 LatentOrAll = Literal[Latent, "all"]  # one way to choose z, or each of them side by side
 Metric = Literal["psnr_zero", "psnr_prior", "ssim_zero", "ssim_prior"]
 Weights = Literal["auto", "raw", "ema"]  # of a checkpoint
+
+LAB_SIZE = (32, 64)  # height and width of the frames where nobody says any
+SIDES = range(8, 4096 + 1, 8)  # that a frame can have
 
 
 def choices(kind: Any) -> tuple[str, ...]:
@@ -215,7 +221,13 @@ MODELS: dict[str, type[PoseCvaeConfig] | type[AnchorCvaeConfig] | type[SvgConfig
 @dataclass(frozen=True)
 class DataConfig:
     path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
-    size: tuple[int, int] = setting((32, 64), "frame height and width, multiples of 8", low=8, high=4096, unit="pixels")
+    size: FrameSize = setting(
+        "auto",
+        "frame height and width, multiples of 8; auto: the dataset's own, or 32x64 where it says none",
+        low=SIDES[0],
+        high=SIDES[-1],
+        unit="pixels",
+    )
     sampling: Sampling = setting("random", "clips from every start position, or the course's non-overlapping windows")
     flip: bool = setting(False, "mirror half of the clips, poses and anchors with them")
     shift: int = setting(
@@ -229,6 +241,13 @@ class DataConfig:
     condition: ConditionRow = setting(
         "source", "the row of actions that goes with the step into frame t: t-1, which causes it, or t"
     )
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """``size`` as numbers, which it is once the data are known. Raises ``UsageError`` before."""
+        if self.size == "auto":
+            raise UsageError("data.size is auto, and there are no data to say it.", "Set it: --set data.size=32x64")
+        return self.size
 
 
 @dataclass(frozen=True)

@@ -90,11 +90,11 @@ def _data_of(run: RunFolder) -> tuple[str, str] | None:
     """
 
     try:
-        config = settings.resolve(settings.read_toml(run.config))
+        config = settings.resolve_saved(settings.read_toml(run.config))
     except VidcvaeError:
         return None if was_made(run.path) else ("", "")
     path = Path(config.data.path)
-    return (fingerprint(path, config.data.size), "") if path.is_dir() else ("", path.name)
+    return (fingerprint(path, config.data.frame_size), "") if path.is_dir() else ("", path.name)
 
 
 def remove(found: Cached) -> None:

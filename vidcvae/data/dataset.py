@@ -9,9 +9,9 @@ from pathlib import Path
 from vidcvae.data import bair, dataset_toml, packed, pose_folder, trajectories
 from vidcvae.data import cache as caches
 from vidcvae.data.clips import Stream, VideoData
+from vidcvae.data.sizes import DEFAULT_SIZES, text, told_resized
 from vidcvae.errors import DataError, did_you_mean, typed
 
-DEFAULT_SIZES = {"dance": (32, 64), "push": (64, 64)}  # height, width
 Progress = Callable[[int, int], None] | None
 
 _LAYOUTS = """A dataset is a folder with one of
@@ -69,20 +69,37 @@ def _is_dataset(folder: Path) -> bool:
     )
 
 
-def open_stream(path: Path, size: tuple[int, int], progress: Progress = None) -> Stream:
+def own_size(path: Path) -> tuple[int, int]:
+    """Height and width of the frames where nobody asks for others: of a pack its own, of a folder what its dataset.toml
+    says, or else the usual of its kind. Raises ``DataError`` as ``layout`` does, and for a broken file."""
+    if (kind := layout(path)) == "packed":
+        height, width = packed.read_manifest(path)["size"]
+        return height, width
+    return dataset_toml.read_facts(path).size or DEFAULT_SIZES[kind]
+
+
+def told_size(data: VideoData | Stream, way_out: str = "") -> str:
+    """What the size of ``data`` does to the pictures of the files, as ``told_resized`` says it."""
+    if data.files_size is None:
+        return ""
+    silent = data.size == DEFAULT_SIZES[data.kind] and dataset_toml.read_facts(data.source).size is None
+    return told_resized(data.files_size, data.size, silent=silent, way_out=way_out)
+
+
+def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Stream:
     """A dataset that is still in image files, one sequence at a time; raises ``DataError`` as its reader does."""
     match layout(path):
         case "dance":
-            return pose_folder.stream(path, size, progress=progress)
+            return pose_folder.stream(path, size or own_size(path), progress=progress)
         case "push":
-            return trajectories.stream(path, size, progress=progress)
+            return trajectories.stream(path, size or own_size(path), progress=progress)
     raise DataError(f"{path} is packed already.", f"Look at it: {typed('dataset', 'inspect', path)}")
 
 
 def open_dataset(
-    path: Path, size: tuple[int, int] = (32, 64), cache: Path | None = None, progress: Progress = None
+    path: Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
 ) -> VideoData:
-    """The dataset in the folder ``path`` with frames of ``size`` (height, width), whatever its layout.
+    """The dataset in the folder ``path`` with frames of ``size`` (height, width) or its own, whatever its layout.
 
     cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
         decodes them into memory.
@@ -90,19 +107,19 @@ def open_dataset(
     """
     if layout(path) == "packed":
         data = packed.open_packed(path)
-        check_packed_size(data, size, f"--set data.size={_text(data.size)}")
+        check_packed_size(data, size or data.size, f"--set data.size={text(data.size)}")
         return data
     stream = open_stream(path, size, progress)
     if cache is None:
         return stream.collect()
     safe_name = re.sub(r"[^\w.-]+", "-", stream.name)[:60]
-    return caches.open_cached(stream, path, cache / f"{safe_name}-{caches.fingerprint(path, size)}")
+    return caches.open_cached(stream, path, cache / f"{safe_name}-{caches.fingerprint(path, stream.size)}")
 
 
 def check_packed_size(data: VideoData, size: tuple[int, int], as_it_is: str) -> None:
     """Raise ``DataError`` where a packed dataset has another size; ``as_it_is`` is what takes it as it is."""
     if data.size != size:
-        there, wanted = _text(data.size), _text(size)
+        there, wanted = text(data.size), text(size)
         raise DataError(
             f"{data.source} was packed at {there}, but {wanted} is asked for.",
             f"Take it as it is ({as_it_is}), or pack the original data anew: "
@@ -121,7 +138,3 @@ def known_fps(path: Path) -> float | None:
         except (DataError, OSError):  # not a dataset of ours
             continue
     return None
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcvae import reading
+from vidcvae.config.schema import SIDES
 from vidcvae.errors import DataError, did_you_mean
 
 FILE = "dataset.toml"
@@ -32,13 +33,15 @@ class Facts:
     train: SplitFacts = SplitFacts()
     val: SplitFacts = SplitFacts()
     test: SplitFacts = SplitFacts()
+    size: tuple[int, int] | None = None  # height and width at which the frames are taken, where nobody asks for others
 
 
+_OWN = ("name", "fps", "size")
 _KEYS = {"train": ("starts", "unknown_poses"), "val": ("starts", "unknown_poses"), "test": ("unknown_poses",)}
 
 
 def read_facts(root: Path) -> Facts:
-    """The facts of the dataset at ``root``; without a file, its folder's name and 25 frames a second.
+    """The facts of the dataset at ``root``; without a file, its folder's name, 25 frames a second, and no size.
 
     Raises ``DataError`` that names file and key for broken TOML, unknown keys and wrong values.
     """
@@ -50,14 +53,22 @@ def read_facts(root: Path) -> Facts:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} is not a readable TOML file: {reason}.", "Mend it, or remove it.") from None
-    for key in table.keys() - {"name", "fps", *_KEYS}:
-        raise _wrong(path, reading.label(key), f"is not known.{did_you_mean(key, ('name', 'fps', *_KEYS))}")
+    for key in table.keys() - {*_OWN, *_KEYS}:
+        raise _wrong(path, reading.label(key), f"is not known.{did_you_mean(key, (*_OWN, *_KEYS))}")
     name, fps = table.get("name", _folder_name(root)), table.get("fps", DEFAULT_FPS)
     if not reading.is_name(name):
         raise _wrong(path, "name", "must be a text in quotes, on one line.")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= sys.float_info.max:
         raise _wrong(path, "fps", "must be a number above 0, in frames a second.")
-    return Facts(name, float(fps), **{split: _read_split(path, split, table.get(split, {})) for split in _KEYS})
+    if (size := table.get("size")) is not None and not is_size(size):
+        raise _wrong(path, "size", f"must be [height, width], multiples of 8 from {SIDES[0]} to {SIDES[-1]}.")
+    splits = {split: _read_split(path, split, table.get(split, {})) for split in _KEYS}
+    return Facts(name, float(fps), **splits, size=(size[0], size[1]) if size else None)
+
+
+def is_size(size: Any) -> bool:
+    """Whether ``size`` is a height and a width that a model can be trained at."""
+    return isinstance(size, list | tuple) and len(size) == 2 and all(type(n) is int and n in SIDES for n in size)
 
 
 def _folder_name(root: Path) -> str:
@@ -67,7 +78,7 @@ def _folder_name(root: Path) -> str:
 def to_toml(facts: Facts) -> str:
     """The text that ``read_facts`` turns into the same facts."""
     lines = ["# Facts about this dataset that file names cannot tell.", f"name = {_quoted(facts.name)}"]
-    lines += [f"fps = {facts.fps}", ""]
+    lines += [f"fps = {facts.fps}", *([f"size = {list(facts.size)}"] if facts.size else []), ""]
     for split, keys in _KEYS.items():
         values = {key: list(getattr(getattr(facts, split), key)) for key in keys}
         if any(values.values()):

@@ -132,7 +132,9 @@ def _facts_of(data: VideoData) -> dataset_toml.Facts:
             first += len(sequence)
         splits[split] = dataset_toml.SplitFacts(tuple(starts), tuple(unknown))
     rows = {row for sequence in data.splits.get("test", ()) for row in sequence.unknown_poses}
-    return dataset_toml.Facts(data.name, data.fps, **splits, test=dataset_toml.SplitFacts((), tuple(sorted(rows))))
+    splits["test"] = dataset_toml.SplitFacts((), tuple(sorted(rows)))
+    size = data.size if any(data.splits.values()) and dataset_toml.is_size(data.size) else None
+    return dataset_toml.Facts(data.name, data.fps, **splits, size=size)
 
 
 def _decode(

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidcvae.data.sizes import nearest, text
 from vidcvae.device import available
 from vidcvae.errors import VidcvaeError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vidcvae.data.clips import Stream
 
 SMALLER = "Use smaller frames: --size 32x64"
-ENLARGED = 2  # times the files' height or width, beyond which it is told
+ENLARGED = 2  # times the files' height or width, beyond which that is why there is no room
 
 
 def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
@@ -26,9 +27,9 @@ def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
     """
     height, width = stream.size
     hint = SMALLER
-    if stream.files_size and told_enlarged(stream.files_size, stream.size):
-        near = [-(-side // 8) * 8 for side in stream.files_size]
-        hint = f"{_files(stream.files_size)}; enlarging adds no detail. Use --size {near[0]}x{near[1]}"
+    files = stream.files_size
+    if files and any(side > ENLARGED * own for side, own in zip(stream.size, files, strict=True)):
+        hint = f"The image files are {text(files)}; enlarging adds no detail. Use --size {text(nearest(files))}"
     check_bytes(f"{stream.source}: {at_once:,} images of {height}x{width} at once", at_once * 3 * height * width, hint)
     if folder:
         count = sum(stream.counts)
@@ -48,14 +49,3 @@ def _check(images: str, wanted: int, free: int, where: str, hint: str) -> None:
         raise VidcvaeError(
             f"{images} need {wanted / 2**30:.1f} GiB of {where}, where {free / 2**30:.1f} GiB are free.", hint
         )
-
-
-def told_enlarged(files: tuple[int, int] | None, size: tuple[int, int]) -> str:
-    """The sentence that belongs to frames of ``size`` much larger than the files, or nothing."""
-    if files is None or all(side <= ENLARGED * own for side, own in zip(size, files, strict=True)):
-        return ""
-    return f"{_files(files)}, and the frames are to be {size[0]}x{size[1]}: enlarging adds no detail."
-
-
-def _files(size: tuple[int, int]) -> str:
-    return f"The image files are {size[0]}x{size[1]}"

@@ -95,9 +95,9 @@ def score_split(
             "Leave out --shuffle-actions.",
         )
     sequences = data.split(split)
-    if data.size != config.data.size:
+    if data.size != (wanted := config.data.frame_size):
         raise DataError(
-            f"the frames of {data.source} are {_size(data.size)}, but this model makes {_size(config.data.size)}.",
+            f"the frames of {data.source} are {_size(data.size)}, but this model makes {_size(wanted)}.",
             "Open the dataset at the model's size, or pack it again with that --size.",
         )
     if frames:

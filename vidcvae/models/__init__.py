@@ -16,7 +16,7 @@ def build_model(config: settings.Config) -> VideoModel:
         case settings.AnchorCvaeConfig():
             from vidcvae.models.anchor_cvae import AnchorCvae
 
-            return AnchorCvae(config.model, config.data.size)
+            return AnchorCvae(config.model, config.data.frame_size if config.model.scene else None)
         case settings.SvgConfig():
             from vidcvae.models.svg import Svg
 

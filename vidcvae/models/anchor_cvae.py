@@ -57,7 +57,7 @@ def gaussian_net(inputs: int, latent: int, patch: int) -> nn.Sequential:
 class AnchorCvae(VideoModel):
     uses_anchor = True
 
-    def __init__(self, config: AnchorCvaeConfig, size: tuple[int, int] = (32, 64)) -> None:
+    def __init__(self, config: AnchorCvaeConfig, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         c, n, p = config.channels, config.latent_channels, config.patch
         given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; where in the frame
@@ -77,7 +77,7 @@ class AnchorCvae(VideoModel):
         self.refine = nn.Conv2d(16 + given, 24, 3, padding=1)
         self.image = nn.Conv2d(24, 4 if config.scene else 3, 3, padding=1)
         if config.scene:
-            self.scene = torch.zeros(3, *size)
+            self.scene = torch.zeros(3, *(size or (0, 0)))  # filled by training, loaded, or given
             assert self.image.bias is not None  # at first more of the scene than of what is drawn, everywhere
             nn.init.zeros_(self.image.weight[3:])
             nn.init.constant_(self.image.bias[3:], -1.0)

@@ -130,8 +130,8 @@ def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> A
     rows = min(rows, 8)
 
     def step_in(dtype: torch.dtype) -> Step:
-        shape, device = (rows, FRAMES, 3, *config.data.size), parameter.device
-        frames = rng.uniform((rows, config.training.past, 3, *config.data.size), 0, "timing", device=device)
+        shape, device = (rows, FRAMES, 3, *config.data.frame_size), parameter.device
+        frames = rng.uniform((rows, config.training.past, 3, *config.data.frame_size), 0, "timing", device=device)
         kind = config.model.condition
         condition = None
         if kind == "pose":
@@ -147,7 +147,7 @@ def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> A
 
 
 def _about(config: Config) -> dict[str, Any]:
-    return {"model": asdict(config.model), "size": list(config.data.size)}
+    return {"model": asdict(config.model), "size": list(config.data.frame_size)}
 
 
 # --- measuring -------------------------------------------------------------------------------------

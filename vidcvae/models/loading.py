@@ -78,7 +78,7 @@ def _config(saved: checkpoint.Checkpoint) -> settings.Config:
     if not isinstance(table, dict):
         raise DataError(f"{saved.path} does not say of what model it is: it has no config.")
     try:
-        return settings.resolve(table)
+        return settings.resolve_saved(table)
     except UsageError as error:
         raise DataError(f"{saved.path} cannot be used: {error.message}", "Was it written by another version?") from None
 
@@ -97,7 +97,7 @@ def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) 
 def import_course(course: Path, output: Path) -> tuple[int, int]:
     """Write a checkpoint with the weights of one of the course's; returns the number of parameters, and the epoch."""
     found = read_course_checkpoint(course)
-    config = settings.with_values(settings.resolve(settings.read_preset("course")), {"model": vars(found.model)})
+    config = settings.resolve_saved(settings.read_preset("course") | {"model": vars(found.model)})
     model = build_filled(config, found.weights, course)
     meta = {
         "version": __version__,

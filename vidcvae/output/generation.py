@@ -94,7 +94,7 @@ def videos(
 
 def latent_shape(loaded: Loaded) -> tuple[int, ...]:
     """The shape of z for the model's frame size."""
-    return loaded.model.latent_shape(*loaded.config.data.size)
+    return loaded.model.latent_shape(*loaded.config.data.frame_size)
 
 
 def fresh_noise(loaded: Loaded, latent: Latent, seed: int, rows: Sequence[int], device: str) -> Noise:

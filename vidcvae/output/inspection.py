@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
-from vidcvae.data.dataset import DEFAULT_SIZES, check_packed_size, layout, open_stream
+from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
 from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.evaluation import nearest_pose
 
@@ -45,7 +45,7 @@ class Inspection:
 def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Inspection:
     """Look at every file (or check every checksum) of the dataset at ``path``, and measure its splits.
 
-    size: the frame size (height, width) at which folders are measured; by default the usual one of their kind.
+    size: the frame size (height, width) at which folders are measured; by default the dataset's own.
     The report's "faults" name what makes the data unusable; the measures are there only if it is empty. PSNRs
     are in dB, range 0..1, the mean over frames of each frame's PSNR.
     Raises ``DataError`` where there is nothing to inspect.
@@ -61,7 +61,7 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
         stream = Stream(data.name, data.kind, data.fps, path, found)
         size = data.size
     else:
-        size = size or DEFAULT_SIZES[kind]
+        size = size or own_size(path)
         if kind == "dance":
             _scan_dance(report, path, progress)
         else:
@@ -69,7 +69,7 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
         if not report["faults"]:
             stream = open_stream(path, size, progress)
             room.check(stream, max(stream.counts))
-            report["notes"] += filter(None, [room.told_enlarged(stream.files_size, size)])
+            report["notes"] += filter(None, [told_size(stream, "--size ")])
     report["size"] = list(size)
     if stream is None or report["faults"]:
         return Inspection(report, [])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 import numpy as np
 
-from vidcvae.config import Config, differences, read_toml, resolve, to_table
+from vidcvae.config import Config, differences, read_toml, resolve_saved, to_table
 from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.errors import DataError, counted, typed
 from vidcvae.output.chart import Chart, Line, Panel
@@ -83,7 +83,7 @@ def read_run(folder: RunFolder, trained: bool = True) -> Run:
         raise DataError(
             f"the run {folder.path} has no losses yet.", f"It may still be starting; or: {typed('resume', folder.path)}"
         )
-    return Run(folder.name, resolve(read_toml(folder.config)), history, folder.path)
+    return Run(folder.name, resolve_saved(read_toml(folder.config)), history, folder.path)
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

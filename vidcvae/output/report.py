@@ -132,7 +132,7 @@ def _byline(report: Report) -> dict[str, str]:
         "Models": _list(dict.fromkeys(config.model.name for config in configs)),
         "Data": _list(dict.fromkeys(f"{protocol['dataset']}, {protocol['split']}" for protocol in protocols))
         or _list(dict.fromkeys(config.data.path for config in configs)),
-        "Frames": _list(dict.fromkeys("{}x{}".format(*config.data.size) for config in configs)),
+        "Frames": _list(dict.fromkeys("{}x{}".format(*config.data.frame_size) for config in configs)),
         "Made": report.made,
     }
 

@@ -93,7 +93,8 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     for done, _ in enumerate(durable.write_many(files), 1):
         if progress:
             progress(done, len(files))
-    durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(dataset_toml.Facts(data.name, data.fps)))
+    facts = dataset_toml.Facts(data.name, data.fps, size=(SIZE, SIZE))
+    durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(facts))
 
 
 def _files_of(folder: Path, sequence: Sequence) -> Iterator[tuple[Path, Callable[[], bytes]]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data import clips, resident, room, sampler, scene
+from vidcvae.data import clips, resident, sampler, scene
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
 from vidcvae.errors import DataError
@@ -66,8 +66,6 @@ def warnings(config: Config, data: VideoData) -> list[str]:
             f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "
             f"more than once. Use --batch-size {clips} or less."
         )
-    if enlarged := room.told_enlarged(data.files_size, config.data.size):
-        found.append(f"{data.source}: {enlarged}")
     if config.validation.every and not data.has_split("val"):
         found.append(
             f"{data.source} has no val split: nothing is validated, and the last checkpoint stands for the best. "
@@ -126,7 +124,7 @@ class Batches:
 
     def draws(self, step: int, mask: Tensor) -> Draws:
         """This rank's part of everything random in a step, apart from its clips; ``mask`` (B, T-1) is of all ranks."""
-        train, size = self.config.training, self.config.data.size
+        train, size = self.config.training, self.config.data.frame_size
         shape = (*mask.shape, *self.state.model.latent_shape(*size))
         eps = rng.normal(shape, train.seed, "posterior", step, device=self.device)
         noise = level = None

@@ -152,7 +152,7 @@ def smaller(config: Config, world: int, capturing: bool = False) -> str:
 def _batch(config: Config, world: int) -> str:
     train = config.training
     each = train.batch_size // (world * train.accumulate)
-    height, width = config.data.size
+    height, width = config.data.frame_size
     return f"{each} clip{'s' if each > 1 else ''} of {train.clip_length} frames of {height}x{width} at a time"
 
 

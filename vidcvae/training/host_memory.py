@@ -36,7 +36,7 @@ def must_suffice(config: Config, world: int, clips: int) -> None:
     )
     raise VidcvaeError(
         f"training.batch_size ({train.batch_size}) needs about {wanted / 2**30:.1f} GiB of memory for a step, with "
-        f"clips of {train.clip_length} frames of {config.data.size[0]}x{config.data.size[1]}, where "
+        f"clips of {train.clip_length} frames of {config.data.frame_size[0]}x{config.data.frame_size[1]}, where "
         f"{free / 2**30:.1f} GiB are free.",
         f"Use {each}.",
     )
@@ -47,7 +47,7 @@ def needed(config: Config, world: int = 1) -> int:
 
     Measured on tensors without memory, for few clips of few frames.
     """
-    train, size = config.training, config.data.size
+    train, size = config.training, config.data.frame_size
     length = min(train.clip_length, train.past + 3)
     kind = config.model.condition
     with torch.device("meta"):

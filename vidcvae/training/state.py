@@ -153,7 +153,7 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
         fused=True,  # one pass over all weights, and nothing to wait for on a GPU
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
-    replay = Replay(config.data.size, str(device)) if config.training.replay else None
+    replay = Replay(config.data.frame_size, str(device)) if config.training.replay else None
     return TrainingState(model, optimizer, ema, Progress(), replay)
 
 

@@ -51,7 +51,7 @@ def training_arithmetic(model: VideoModel, config: Config, device: str, world: i
     """
     train = config.training
     part = max(1, train.batch_size // (world * train.accumulate))
-    about = {"what": "training", "clips": part, "model": asdict(config.model), "size": list(config.data.size)}
+    about = {"what": "training", "clips": part, "model": asdict(config.model), "size": list(config.data.frame_size)}
     twin: list[VideoModel] = []
     clips: list[int] = []
     fewest_clips = config.model.fewest_clips
@@ -82,7 +82,7 @@ def made_up(
     model: VideoModel, config: Config, device: str, clips: int, length: int
 ) -> tuple[ClipBatch, Tensor, Tensor]:
     """Clips of noise, eps, and the usual previous frames: the model's own for poses, the truth for actions."""
-    shape, seed = (clips, length, 3, *config.data.size), config.training.seed
+    shape, seed = (clips, length, 3, *config.data.frame_size), config.training.seed
 
     def image(stream: str) -> Tensor:
         return (rng.uniform(shape, seed, stream, device=device) * 255).to(torch.uint8)
@@ -93,7 +93,9 @@ def made_up(
         condition = image("poses")
     elif width := config.model.condition_size:
         condition = rng.normal((clips, length, width), seed, "actions", device=device)
-    eps = rng.normal((clips, length - 1, *model.latent_shape(*config.data.size)), seed, "posterior", device=device)
+    eps = rng.normal(
+        (clips, length - 1, *model.latent_shape(*config.data.frame_size)), seed, "posterior", device=device
+    )
     mask = torch.zeros(clips, length - 1) if kind == "pose" else torch.ones(clips, length - 1)
     mask[:, : config.training.past] = 1
     return ClipBatch(image("frames"), condition), eps, mask

@@ -128,21 +128,20 @@ def with_history(given: Sequence[Path] | None, voice: Voice = SILENT) -> list[Ru
 
 
 def config_of(run: RunFolder) -> Config:
-    return settings.resolve(settings.read_toml(run.config))
+    return settings.resolve_saved(settings.read_toml(run.config))
 
 
 def settings_of(path: Path) -> Config:
     """The settings of a run, or those in a checkpoint file."""
     if path.is_file() or path.suffix == ".safetensors":
-        return settings.resolve(checkpoint.read(find_checkpoint(path)[0]).meta["config"])
+        return settings.resolve_saved(checkpoint.read(find_checkpoint(path)[0]).meta["config"])
     return config_of(find_run(path))
 
 
 def changed_settings(run: RunFolder) -> dict[str, Any]:
     """The settings of a run that are not the defaults of its model."""
     config = config_of(run)
-    size = {"data": {"size": list(config.model.frame_size)}} if config.model.frame_size else {}
-    default = settings.resolve({"model": {"name": config.model.name}, **size})
+    default = settings.resolve_saved({"model": {"name": config.model.name}})
     return {key: value for key, (_, value) in settings.differences(default, config).items()}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidcvae.config.schema import Conditions
+from vidcvae import config as settings
+from vidcvae.config.schema import LAB_SIZE, Conditions, Config
 from vidcvae.data import dataset
 from vidcvae.data.clips import VideoData
 from vidcvae.data.dataset import Progress
-from vidcvae.errors import DataError
+from vidcvae.data.sizes import text
+from vidcvae.errors import DataError, UsageError
 from vidcvae.scenes import dancing, pushing
 
 
@@ -27,10 +29,28 @@ def check_kind(path: str, condition: Conditions) -> None:
         )
 
 
+def sized(config: Config, data: VideoData | None = None) -> Config:
+    """``config`` with a frame size in numbers: its own, or else that of ``data``, or of the dataset that it names.
+
+    Raises ``UsageError`` where no model takes that size, or ``data`` have another, ``DataError`` as ``own_size`` does.
+    """
+    if data:
+        config = settings.with_size(config, data.size)
+        if data.size != config.data.frame_size:
+            there, wanted = text(data.size), text(config.data.frame_size)
+            raise UsageError(
+                f"{data.source} has frames of {there}, but data.size is {wanted}.",
+                f'Leave data.size at "auto", or open the data at {wanted}.',
+            )
+    if config.data.size != "auto" or config.data.path.startswith("synthetic:"):
+        return settings.with_size(config)
+    return settings.with_size(config, dataset.own_size(Path(config.data.path)))
+
+
 def open_dataset(
-    path: str | Path, size: tuple[int, int] = (32, 64), cache: Path | None = None, progress: Progress = None
+    path: str | Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
 ) -> VideoData:
-    """The dataset at ``path`` with frames of ``size`` (height, width), whatever its layout.
+    """The dataset at ``path`` with frames of ``size`` (height, width), or its own if None, whatever its layout.
 
     path: a folder, or "synthetic:dance" or "synthetic:push" for data that are drawn in memory.
     cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
@@ -38,7 +58,7 @@ def open_dataset(
     Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
     """
     if path == "synthetic:dance":
-        return dancing.dance(1600, 400, 2, 0, size, progress)
+        return dancing.dance(1600, 400, 2, 0, size or LAB_SIZE, progress)
     if path == "synthetic:push":
         return pushing.push(256, 32, 32, 30, 0, progress)
     return dataset.open_dataset(Path(path), size, cache, progress)

@@ -23,10 +23,10 @@ def run(output: Path, max_minutes: float, seed: int, device: Device, audience: t
         "data": {"path": str(output / "data")},
         "training": {"max_minutes": max_minutes, "seed": seed, "device": device},
     }
-    config = settings.resolve(settings.read_preset("demo"), layers)
+    config = settings.with_size(settings.resolve(settings.read_preset("demo"), layers))
 
     audience.note(f"1. drawing {FRAMES + VAL} frames of a dancer and its skeleton")
-    data = dancing.dance(FRAMES, VAL, 1, seed, config.data.size)
+    data = dancing.dance(FRAMES, VAL, 1, seed, config.data.frame_size)
     pose_folder.write_folder(data, output / "data")
 
     audience.note(f"2. training {config.model.name} for {max_minutes:g} minutes")

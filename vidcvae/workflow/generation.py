@@ -158,7 +158,7 @@ def frame_rate(loaded: Loaded, files: Files) -> float:
 
 def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> GenerationInput:
     """The first frame and the poses of a dance."""
-    size, poses = loaded.config.data.size, files.poses
+    size, poses = loaded.config.data.frame_size, files.poses
     assert files.first_frame and poses  # check has seen to it
     first = _read_picture(files.first_frame, size, voice)
     with voice.progress("reading the poses") as advance:
@@ -208,7 +208,7 @@ def fit_poses(
 
     target: pose images of that figure; None for those of the training. tell: hears what ``preview`` shows.
     """
-    size = loaded.config.data.size
+    size = loaded.config.data.frame_size
     poses, first = given.condition, given.past[0]
     assert poses is not None  # a model of poses has been given them
     own = None
@@ -251,7 +251,7 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, GenerationInput]:
         tracks = {track: files.trajectory / trajectories.TRACK_FILES[track] for track in wanted}
     folder = files.trajectory or files.past_frames
     assert folder  # check has seen to it
-    sequence = trajectories.read_given(folder, tracks, config.data.size)
+    sequence = trajectories.read_given(folder, tracks, config.data.frame_size)
     past = config.training.past if files.trajectory else len(sequence)
     if len(sequence) < past:
         raise DataError(
@@ -306,7 +306,9 @@ def write(
         if strip:
             generation.write_panels(add[0], strip, given, made, upscale or 0, advance)
             return []
-        scale = upscale or (1 if video.is_folder(videos[0]) else pictures.fitting_scale(loaded.config.data.size[0]))
+        scale = upscale or (
+            1 if video.is_folder(videos[0]) else pictures.fitting_scale(loaded.config.data.frame_size[0])
+        )
         for t, frames in enumerate(made):
             for put, frame in zip(add, frames, strict=True):
                 put(pictures.enlarge(frame, scale))

@@ -9,6 +9,7 @@ import torch
 
 from vidcvae.config.schema import Device, Precision, Weights
 from vidcvae.data.clips import VideoData
+from vidcvae.data.dataset import told_size
 from vidcvae.errors import UsageError, an
 from vidcvae.models import arithmetic
 from vidcvae.models.loading import Loaded, load_model, pick_device
@@ -46,7 +47,7 @@ def load_with_data(
     """A run's checkpoint on ``device``, or the one it was trained on, and ``data``, or else what it was trained on."""
     loaded = load_model(run, which=which)
     loaded.model.to(pick_device(device or loaded.config.training.device))
-    return loaded, _read(loaded, data or data_of(loaded), voice)
+    return loaded, _read(loaded, data, voice)
 
 
 def computing(loaded: Loaded, precision: Precision, rows: int = 1, voice: Voice = SILENT) -> Loaded:
@@ -70,9 +71,13 @@ def open_data(loaded: Loaded, given: str | None, voice: Voice = SILENT) -> Video
     if given is None:
         voice.note(f"no --data given: using {path}, which the model was trained on")
     voice.detail(f"data: {path}, decoded images are kept in {loaded.run.cache if loaded.run else 'memory'}")
-    return _read(loaded, path, voice)
+    return _read(loaded, given, voice)
 
 
-def _read(loaded: Loaded, path: str, voice: Voice) -> VideoData:
+def _read(loaded: Loaded, given: str | None, voice: Voice) -> VideoData:
+    cache = loaded.run.cache if loaded.run else None
     with voice.progress("reading the data") as advance:
-        return open_dataset(path, loaded.config.data.size, loaded.run.cache if loaded.run else None, advance)
+        data = open_dataset(given or data_of(loaded), loaded.config.data.frame_size, cache, advance)
+    if given and (told := told_size(data)):  # of its own data that was told when it was trained
+        voice.note(told)
+    return data

@@ -65,11 +65,12 @@ def prepare(
     """Check settings, data, memory and initial weights, before a folder is made. ``data`` need not lie on disk."""
     import torch
 
+    from vidcvae.data.dataset import told_size
     from vidcvae.models import loading
     from vidcvae.output import tensorboard as log
     from vidcvae.storage.run import ROOT, check_free
     from vidcvae.training import batches, distributed, host_memory, schedules
-    from vidcvae.workflow.datasets import check_kind, open_dataset
+    from vidcvae.workflow.datasets import check_kind, open_dataset, sized
 
     if tensorboard:
         log.check()
@@ -81,10 +82,14 @@ def prepare(
     cache = (path.parent if path else ROOT) / ".cache"
     if data is None:
         check_kind(config.data.path, config.model.condition)
+    config, given = sized(config, data), data
+    if data is None:
         with audience.progress("reading the data") as advance:
             data = ranks.main_first(
-                lambda: open_dataset(config.data.path, config.data.size, cache if keep_images else None, advance)
+                lambda: open_dataset(config.data.path, config.data.frame_size, cache if keep_images else None, advance)
             )
+    if given is None and (told := told_size(data, "--size ")):
+        audience.note(told)
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     audience.detail(f"device: {device} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
@@ -219,9 +224,9 @@ def _resume(
     from vidcvae.training import distributed
     from vidcvae.workflow.datasets import open_dataset
 
-    wanted = settings.resolve(settings.read_toml(folder.config))
+    wanted = settings.resolve_saved(settings.read_toml(folder.config))
     saved = _find_saved(folder, audience, resume_from)
-    before = settings.resolve(saved.meta["config"]) if saved else wanted
+    before = settings.resolve_saved(saved.meta["config"]) if saved else wanted
     if saved and before.model != wanted.model:
         raise UsageError(
             f"{saved.path} is of another model than {folder.path}.",
@@ -256,7 +261,9 @@ def _resume(
     given_data = data is not None
     if data is None:
         with audience.progress("reading the data") as advance:
-            data = ranks.main_first(lambda: open_dataset(config.data.path, config.data.size, folder.cache, advance))
+            data = ranks.main_first(
+                lambda: open_dataset(config.data.path, config.data.frame_size, folder.cache, advance)
+            )
     if saved and (moved_to or given_data):
         _check_same_data(folder, data)
     changed = settings.differences(before, config)

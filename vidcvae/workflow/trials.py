@@ -71,8 +71,10 @@ class Common:
 
     def resolve(self, more: Sequence[str] = ()) -> Config:
         """The config that ``vidcvae train`` makes of this, with ``more`` settings over it."""
+        from vidcvae.workflow.datasets import sized
+
         own = [*self.settings, *more]
-        return settings.gather(self.preset, self.config, own, {"data": {"path": self.dataset}})
+        return sized(settings.gather(self.preset, self.config, own, {"data": {"path": self.dataset}}))
 
     def arguments(self, more: Sequence[str]) -> tuple[str, ...]:
         """The same as arguments of ``vidcvae train``."""
@@ -159,6 +161,7 @@ def prepare(
     each trial. Raises ``UsageError`` if the folder holds another study or anything else.
     """
     from vidcvae import __version__
+    from vidcvae.data.dataset import told_size
     from vidcvae.models import loading
     from vidcvae.storage import durable
     from vidcvae.training import batches, host_memory, schedules
@@ -171,10 +174,12 @@ def prepare(
         config = trial.config
         device = loading.pick_device(config.training.device)
         check_kind(config.data.path, config.model.condition)
-        key = (config.data.path, config.data.size)
+        key = (config.data.path, config.data.frame_size)
         if key not in opened:  # kept beside the runs, it is there for all of them
             with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
+            if told := told_size(opened[key], "--set data.size="):
+                voice.note(told)
         length = batches.run_length(config, opened[key])
         if device == "cpu":
             host_memory.must_suffice(config, 1, batches.clips_of_epoch(config, opened[key]))
