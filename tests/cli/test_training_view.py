@@ -59,6 +59,18 @@ def test_times_are_read_at_a_glance() -> None:
     assert [clock(m) for m in (0.05, 3.75, 12.0, 83.75)] == ["0:03", "3:45", "12:00", "1:23:45"]
 
 
+def test_the_display_waits_for_a_start_that_takes_its_time() -> None:
+    """The first refresh comes after a quarter of a second, and measuring a precision takes many: an error in it would
+    end all later ones, and stand in place of what went wrong before the start."""
+    view = LiveView()
+    console = view.live.console = Console(width=100, height=20, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(view)
+        view(start())
+        console.print(view)
+    assert capture.get().count("training") == 2
+
+
 @pytest.mark.parametrize("width", [200, 100, 60, 30])
 def test_on_a_narrow_terminal_the_scores_stay_longest(width: int) -> None:
     view = LiveView()

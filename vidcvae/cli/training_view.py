@@ -156,6 +156,9 @@ class Plain:
         return True
 
 
+BEFORE: Event = {"steps": 0, "max_minutes": 0.0, "step": 0, "minutes": 0.0}  # the first refresh may precede the start
+
+
 class LiveView:
     """A progress bar with what is left, the newest losses, and the newest scores.
 
@@ -173,7 +176,7 @@ class LiveView:
         )
         self.training = self.bar.add_task("training", total=None, left="")
         self.validating = self.bar.add_task("validating", total=None, visible=False, left="")
-        self.ends: Ends
+        self.ends = Ends(BEFORE)
         self.losses: Event = {}
         self.score: float | None = None
         self.best: float | None = None
