@@ -346,7 +346,7 @@ FRAME = "data/test/test_img/0/0.png"
         ((*GENERATE, "TMP/cut.png"), 4, "cut.png is damaged or cut off"),
         ((*GENERATE, "TMP/full"), 2, "--first-frame is one image, and"),
         (("generate", "--first-frame", "TMP/one", "--poses", FRAME), 2, f"Swapped? --first-frame {FRAME}"),
-        (("generate", FRAME, "--poses", "TMP/one"), 2, f"Did you mean --first-frame {FRAME}"),
+        (("generate", FRAME, "--poses", "TMP/one"), 2, f"generate --first-frame {FRAME}"),
         ((*GENERATE, FRAME, "--latent", "priro"), 2, "Did you mean 'prior'"),
         ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 frames"),
         ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors"), 4, "no tensor named eps, only z"),

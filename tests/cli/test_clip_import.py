@@ -44,7 +44,7 @@ def test_a_video_goes_in_and_a_trained_dancer_comes_out(cli: Cli, phone: Path, c
     assert done.code == 0, done.err
     assert "openpose: OpenPose BODY_25" in done.out
     assert "10 of 64 frames show nobody" in done.out
-    assert "train 47 frames in 2 sequences; val 5 frames in 1 sequence; test 1 frames" in done.out
+    assert "train 47 frames in 2 sequences; val 5 frames in 1 sequence; test 1 frame in" in done.out
     assert "Next: vidcvae dataset inspect mine --size 16x32 --preview sheet.png\n" in done.err
     assert "Next: vidcvae train mine --size 16x32\n" in done.err
     inspected = cli("dataset", "inspect", "mine")

@@ -67,6 +67,33 @@ def test_a_slip_of_the_finger_is_answered_with_what_was_meant(cli: Cli, typed: t
     assert done.code == 2 and meant in done.err
 
 
+@pytest.mark.parametrize(
+    ("typed", "says", "then"),
+    [
+        ("trian", "there is no command 'trian'. Did you mean 'train'?", "vidcvae --help"),
+        ("runs lst", "there is no command 'lst'. Did you mean 'list'?", "vidcvae runs --help"),
+        ("--fersion", "there is no option --fersion. Did you mean '--version'?", "vidcvae --help"),
+        ("train x --eppochs 3", "there is no option --eppochs. Did you mean '--epochs'?", "vidcvae train --help"),
+        ("train x --foo", "there is no option --foo.", "vidcvae train --help"),
+        ("train x --epochs", "--epochs needs a value: --epochs N.", "--epochs 10"),
+        ("train x --device", "--device needs a value: --device auto|cpu|cuda.", "vidcvae train --help"),
+        ("train x --plain=yes", "--plain takes no value.", "--plain"),
+        ("compare", "RUN is missing.", "vidcvae compare runs/course-001 runs/anchor-001"),
+        ("sweep x", "--vary is missing.", "vidcvae sweep my-dance --vary kl.type=none,cyclical"),
+        ("export -o dance.gif", "dance.gif is no name in .csv.", "dance.csv"),
+        ("evaluate -o dance.gif", "dance.gif is no name in .json.", "dance.json"),
+        ("compare x --csv x.json", "x.json is no name in .csv.", "x.csv"),
+        ("config check .", "cannot read .: Is a directory.", "vidcvae config init"),
+    ],
+)
+@pytest.mark.usefixtures("workplace")
+def test_what_is_typed_wrongly_is_one_sentence_and_what_to_type(cli: Cli, typed: str, says: str, then: str) -> None:
+    done = cli(*typed.split())
+    sentence, hint = done.err.splitlines()
+    assert (done.code, sentence) == (2, f"error: {says}")
+    assert hint.startswith("  ") and hint.endswith(f" {then}")
+
+
 @pytest.mark.usefixtures("workplace")
 def test_a_dataset_that_is_nearly_named_or_a_part_of_one_is_answered_with_its_name(cli: Cli, tiny_dance: Path) -> None:
     shutil.copytree(tiny_dance, "small")

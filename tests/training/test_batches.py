@@ -84,6 +84,17 @@ def test_a_batch_larger_than_the_clips_is_explained(squares: VideoData) -> None:
     assert batches_module.warnings(tiny_config(training={"batch_size": 5}), squares) == []
 
 
+@pytest.mark.parametrize(("sampling", "repeats"), [("windows", True), ("random", False)])
+def test_where_an_epoch_is_a_count_of_steps_only_the_same_windows_come_again(
+    squares: VideoData, sampling: str, repeats: bool
+) -> None:
+    """Clips from anywhere go on in the next order, which has others."""
+    config = tiny_config(training={"batch_size": 6, "steps_per_epoch": 3}, data={"sampling": sampling})
+    batches = batches_of(config, 20)
+    assert all(len({*picked}) < 6 for picked in map(batches._picks, range(3))) == repeats, "in every batch"
+    assert bool(batches_module.warnings(config, squares)) == repeats
+
+
 @pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-lp"])
 def test_what_a_step_needs_is_estimated_from_below(name: str) -> None:
     """Against the tensors that autograd keeps in a real forward pass."""

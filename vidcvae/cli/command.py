@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 from vidcvae.cli import ui, usage
@@ -88,6 +88,9 @@ Dataset = Annotated[
 class App(typer.Typer):
     """A Typer app whose commands are declared as this module says."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Group, **settings)
+
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
         def register(function: Function) -> Function:
             text, examples = described(function.__doc__ or "")
@@ -105,6 +108,18 @@ def described(docstring: str) -> tuple[str, str]:
     return "\n\n".join(" ".join(p.split()) for p in paragraphs if p not in examples), "\n".join(examples)
 
 
+class _Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with usage.answered(self, ctx, list(args)):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except usage.MISTAKE:
+            raise usage.of_command(self, ctx, args[0]) from None
+
+
 class _Command(TyperCommand):
     """Hides what is hidden from the usage line too, names arguments without Python's types, as options are, and puts
     --help beside the other rare options."""
@@ -119,10 +134,8 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
         ctx.allow_extra_args = True
-        try:
+        with usage.answered(self, ctx, given):
             rest: list[str] = super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            raise usage.of_value(error, given) or error from None
         if rest and not ctx.resilient_parsing:  # it is not while a shell completes a line
             raise usage.of_extra(self, ctx, rest)
         return rest
@@ -178,7 +191,7 @@ def _declarations(parameter: inspect.Parameter) -> tuple[inspect.Parameter, list
     info: Any = copy(_info(parameter))
     ways = [extra for extra in extras if isinstance(extra, Also)]
     if isinstance(info, OptionInfo):
-        info.rich_help_panel = PANEL_OF.get(parameter.name, ADVANCED)
+        info.rich_help_panel = info.rich_help_panel or PANEL_OF.get(parameter.name, ADVANCED)
     if info.metavar is None:
         info.metavar = _placeholder(parameter.name, kind, isinstance(info, ArgumentInfo))
     if isinstance(info.show_default, str):  # Typer would put it into brackets of its own

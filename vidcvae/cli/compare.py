@@ -40,7 +40,7 @@ def compare(
     if json and markdown:
         raise UsageError("--json and --markdown exclude each other.", "Choose one of them.")
     if csv:
-        trained.check_file(csv)
+        trained.check_file(csv, ".csv")
     from vidcvae.evaluation import records
     from vidcvae.evaluation.compare import table
     from vidcvae.output import score_table

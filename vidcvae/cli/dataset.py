@@ -25,6 +25,7 @@ Output = Annotated[
     command.Also("OUT"),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data.")]
+DATA = "Data"  # elsewhere --frames says how long work is, and stands below Time
 Size = Annotated[
     str | None,
     typer.Option("--size", help="Frame height and width.", show_default="the dataset's own"),
@@ -98,7 +99,9 @@ def pack(
 @synth.command("dance")
 def synth_dance(
     output: Output,
-    frames: Annotated[int, typer.Option("--frames", min=2, help="Frames of the training video.")] = 1600,
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, help="Frames of the training video.", rich_help_panel=DATA)
+    ] = 1600,
     val: Annotated[
         int, typer.Option("--val", min=2, help="Frames of the validation video, and of each test sequence.")
     ] = 400,
@@ -131,7 +134,9 @@ def synth_push(
     clips: Annotated[int, typer.Option("--clips", min=1, help="Training clips.")] = 256,
     val: Annotated[int, typer.Option("--val", min=0, help="Validation clips.")] = 32,
     test: Annotated[int, typer.Option("--test", min=0, help="Test clips.")] = 32,
-    frames: Annotated[int, typer.Option("--frames", min=3, help=f"{trained.FRAMES}: of each clip.")] = 30,
+    frames: Annotated[
+        int, typer.Option("--frames", min=3, help="Length of each clip in frames.", rich_help_panel=DATA)
+    ] = 30,
     seed: Seed = 0,
     json: command.Json = False,
 ) -> None:

@@ -86,7 +86,7 @@ def evaluate(
     if frames and future:
         raise UsageError("--frames and --future both say how long the run is.", "Leave one of them out.")
     if output:
-        trained.check_file(output)
+        trained.check_file(output, ".json")
     for path in (lpips_weights, fvd_weights):
         if path and not path.is_file():
             raise UsageError(f"there is no file {path}.", "Give the TorchScript file of a network.")

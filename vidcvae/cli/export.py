@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import command, trained, ui
+from vidcvae.errors import counted
 
 
 def export(
@@ -37,7 +38,7 @@ def export(
       vidcvae export runs/course-001 -o best.csv --gifs videos
     """
     trained.refuse_posterior(latent, "what is exported is made without them")
-    trained.check_file(output)
+    trained.check_file(output, ".csv")
     if gifs:
         trained.check_new_folder(gifs)
     from vidcvae.output import generation, submission, video
@@ -67,6 +68,6 @@ def export(
         told = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}
         ui.emit({**told, "gifs": [*map(str, targets)]})
         return
-    ui.say(f"{output}: {rows} rows of {len(videos)} sequences ({', '.join(names)}), z: {latent}")
+    ui.say(f"{output}: {counted(rows, 'row')} of {counted(len(videos), 'sequence')} ({', '.join(names)}), z: {latent}")
     for target in targets:
         ui.say(str(target))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidcvae.cli import ui
 from vidcvae.config.schema import SIDES
-from vidcvae.errors import UsageError
+from vidcvae.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from vidcvae.data.clips import VideoData
@@ -34,7 +34,7 @@ def tell_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
         ui.emit({"output": str(output), "splits": counts, **more})
         return
     parts = [
-        f"{split} {n['frames']} frames in {n['sequences']} sequence{'s'[: n['sequences'] != 1]}"
+        f"{split} {counted(n['frames'], 'frame')} in {counted(n['sequences'], 'sequence')}"
         for split, n in counts.items()
     ]
     ui.say(f"{output}: {'; '.join(parts)}")

@@ -60,10 +60,12 @@ Weights = Annotated[
 Precision = Annotated[schema.Precision, choice.option(schema.Precision, "--precision", help=PRECISION)]
 
 
-def check_file(path: Path) -> None:
-    """Raise ``VidcvaeError``, before any work, if ``path`` cannot become a file."""
+def check_file(path: Path, form: str = "") -> None:
+    """Raise ``VidcvaeError``, before any work, if ``path`` cannot become a file, or has the name of another form."""
     from vidcvae.storage import durable
 
+    if form and path.suffix.lower() not in ("", form):
+        raise UsageError(f"{path} is no name in {form}.", f"Name it {path.with_suffix(form)}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder, but -o names a file.", f"Such as {path / 'result'}.")
     durable.check_writable(path)

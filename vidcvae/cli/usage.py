@@ -1,18 +1,59 @@
-"""Numbers that are none and arguments too many, answered as every other mistake is: what is wrong, and what to type."""
+"""Mistakes in the words of a command, answered as every other mistake is: what is wrong, and what to type."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
-from vidcvae.errors import UsageError, counted, typed
+from vidcvae.errors import UsageError, counted, did_you_mean, typed
+
+MISTAKE: Any = typer.BadParameter.__base__  # Click's own UsageError, which Typer keeps to itself
 
 # What a number of 3, or 0.5, may be an example of; where a parameter has no default of its own
 _EXAMPLES = {"MINUTES": "10", "N": "10", "X": "0.5", "--lr": "0.001", "--fps": "25"}
 _RANGE = re.compile(r"(greater|less) than or equal to (\S+)")
+
+
+@contextmanager
+def answered(command: Any, ctx: typer.Context, arguments: Sequence[str]) -> Iterator[None]:
+    """Raise ``UsageError`` in place of what Typer would tell in a box."""
+    try:
+        yield
+    except MISTAKE as error:
+        raise of_value(error, arguments) or of_name(error, command, ctx) or error from None
+
+
+def of_name(error: Any, command: Any, ctx: typer.Context) -> UsageError | None:
+    """The error of an option that is none or lacks its value, or of a parameter that is missing; None for another."""
+    path = ctx.command_path.split()[1:]
+    shown = [p for p in command.get_params(ctx) if p.param_type_name == "option" and not p.hidden]
+    options = {name: p for p in shown for name in p.opts}
+    if (given := getattr(error, "option_name", None)) is None:
+        if error.message or getattr(error, "param", None) is None:
+            return None
+        examples = [line.strip() for line in (command.epilog or "").splitlines()[1:]]
+        hint = f"Such as: {examples[0]}" if examples else f"What it takes: {typed(*path, '--help')}"
+        return UsageError(f"{_title(error.param)} is missing.", hint)
+    if given in options:
+        metavar = options[given].metavar
+        if not metavar:
+            return UsageError(f"{given} takes no value.", f"Such as: {given}")
+        hint = f"Such as {given} {_example(given, options[given])}" if metavar in _EXAMPLES else ""
+        return UsageError(f"{given} needs a value: {given} {metavar}.", hint or f"What it is: {typed(*path, '--help')}")
+    known = [name.removeprefix("--") for name in options if name.startswith("--")]
+    meant = did_you_mean(given.lstrip("-"), known).replace("'", "'--", 1)  # the dashes alone make no two alike
+    return UsageError(f"there is no option {given}.{meant}", f"All that there are: {typed(*path, '--help')}")
+
+
+def of_command(group: Any, ctx: typer.Context, name: str) -> UsageError:
+    """The error of a command that there is not."""
+    path = ctx.command_path.split()[1:]
+    meant = did_you_mean(name, group.list_commands(ctx))
+    return UsageError(f"there is no command {name!r}.{meant}", f"All that there are: {typed(*path, '--help')}")
 
 
 def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError | None:
@@ -21,7 +62,7 @@ def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError 
     ranged, whole = _RANGE.search(error.message), "valid integer" in error.message
     if parameter is None or not (ranged or whole or "valid number" in error.message):
         return None
-    title = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar
+    title = _title(parameter)
     value = _value(parameter.opts, arguments)
     says = f"{title} is {value if ranged else repr(value)}" if value else title
     if ranged:
@@ -30,6 +71,10 @@ def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError 
         must, example = f"a {'whole ' if whole else ''}number", _example(title, parameter)
     says += f", but it must be {must}." if value else f" must be {must}."
     return UsageError(says, f"Such as {title} {example}" if title.startswith("-") else f"Such as {example}")
+
+
+def _title(parameter: Any) -> str:
+    return max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar.strip("[]{}.")
 
 
 def _example(title: str, parameter: Any) -> str:

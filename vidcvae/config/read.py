@@ -260,7 +260,7 @@ def read_toml(path: Path) -> Table:
     except ValueError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.", "Mend that line and try again.") from None
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}.") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}.", "Start one: vidcvae config init") from None
 
 
 def read_override(text: str) -> Table:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
-from vidcvae.errors import DataError, VidcvaeError
+from vidcvae.errors import DataError, VidcvaeError, counted
 from vidcvae.evaluation import nearest_pose
 
 Report = dict[str, Any]
@@ -293,7 +293,7 @@ def lines(report: Report) -> list[str]:
             ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
             told.append(f"{split} {name}: {ranges}")
         if "stretches" in found:
-            spans = [f"{s['name']} ({s['frames']} frames, {s['poses']} poses)" for s in found["stretches"]]
+            spans = [f"{s['name']} ({counted(s['frames'], 'frame')}, {counted(s['poses'], 'pose')})" for s in found["stretches"]]
             more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
             told.append(f"{split} sequences: {', '.join(spans[:8])}{more}")
     hidden = 0

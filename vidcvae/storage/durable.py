@@ -308,8 +308,12 @@ def _refused(what: str, target: Path, error: OSError) -> DataError:
         remedy = "Free some space"
     elif error.errno in _NOT_THERE:
         remedy = "Choose another place"
+    reason: object = os.strerror(error.errno) if error.errno else error
+    if error.errno == errno.ENOTDIR:
+        in_the_way = next(path for path in (target, *target.parents) if os.path.lexists(path))
+        reason = f"{in_the_way} is not a folder"
     return DataError(
-        f"cannot {what} {target}: {os.strerror(error.errno) if error.errno else error}.",
+        f"cannot {what} {target}: {reason}.",
         f"No file was left half-written. {remedy}, then run the command again.",
     )
 

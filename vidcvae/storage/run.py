@@ -188,7 +188,7 @@ def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunF
     if given is not None and given.suffix.lower() in PICTURES:
         raise UsageError(
             f"{given} is a picture or a video, but a run is meant here: a run folder or a checkpoint file.",
-            f"Did you mean --first-frame {given}? See what runs there are: vidcvae runs list",
+            f"See what runs there are: vidcvae runs list. A first frame goes to generate --first-frame {given}",
         )
     if given is not None and given.is_file():
         folder = given.parent.parent

@@ -61,7 +61,8 @@ def clips_of_epoch(config: Config, data: VideoData) -> int:
 def warnings(config: Config, data: VideoData) -> list[str]:
     """What is probably not meant, with the way out."""
     found, batch, clips = [], config.training.batch_size, clips_of_epoch(config, data)
-    if batch > clips:
+    epochs_are_passes = not config.training.steps_per_epoch
+    if batch > clips and (epochs_are_passes or config.data.sampling == "windows"):
         found.append(
             f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "
             f"more than once. Use --batch-size {clips} or less."
