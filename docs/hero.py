@@ -2,7 +2,7 @@
 
 Made by:
     export OMP_NUM_THREADS=1
-    vidcvae dataset synth dance my-dance
+    vidcvae dataset synth dance -o my-dance
     vidcvae train my-dance --preset course --precision bf16 --max-minutes 10 --set validation.every=0 --run course
     vidcvae train my-dance --preset anchor-cpu --precision bf16 --max-minutes 10 --set validation.every=0 --run anchor
     python docs/hero.py course anchor docs/images/hero.gif

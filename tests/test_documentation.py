@@ -115,7 +115,7 @@ def test_every_documented_command_runs(page: Path, run: Callable[[str], None], t
                 if "course.ckpt" not in command.line and "course.safetensors" not in command.line
             ]
     elif found or examples:
-        run("vidcvae dataset synth dance my-dance")
+        run("vidcvae dataset synth dance -o my-dance")
         run("vidcvae train my-dance --preset course")
     for command in found:
         run(command.line)

@@ -198,7 +198,20 @@ def test_a_run_goes_on_for_more_than_it_had_and_refuses_what_is_used_up(
     assert (shown["epoch"], shown["epochs"]) == (3, 3)
     assert cli("resume", "r", "--more-minutes", 5, "--more-epochs", 1, "--plain").code == 0
     shown = json.loads(cli("runs", "show", "r", "--json").out)
-    assert shown["epoch"] == 4 and 5 < shown["settings"]["training.max_minutes"] < 5.1
+    assert shown["epoch"] == 4 and 5 < shown["settings"]["training.max_minutes"] < 6
+
+
+def test_a_run_whose_minutes_are_over_is_offered_minutes_and_refuses_epochs_alone(
+    cli: Cli, workplace: Path, tiny_dance: Path
+) -> None:
+    shutil.copytree(tiny_dance, "d")
+    assert cli("train", "d", *TINY, "--epochs", 10_000, "--max-minutes", 0.01, "--run", "r").code == 0
+    assert "Next: vidcvae resume r --more-minutes 10" in cli("runs", "show", "r").out
+    before = Path("r/config.toml").read_text()
+    for words in (("--more-epochs", 10), ("--epochs", 20_000)):
+        refused = cli("resume", "r", *words)
+        assert refused.code == 2 and "resume r --more-minutes 10" in refused.err
+    assert Path("r/config.toml").read_text() == before, "10 more than it had would have been the end of 10,000"
 
 
 def test_completion_does_not_offer_old_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,9 @@ def test_what_is_told_to_do_fits_what_went_wrong(
 
 def test_a_folder_below_a_file_is_not_said_to_exist(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"cannot make the folder .*notes\.txt/run: .*notes\.txt is not a folder") as caught:
+    with pytest.raises(
+        DataError, match=r"cannot make the folder .*notes\.txt/run: .*notes\.txt is not a folder"
+    ) as caught:
         durable.make_folder(tmp_path / "notes.txt/run")
     assert "space" not in caught.value.hint
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidcvae import reading
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, did_you_mean
 
 # An 8K frame has 7680 x 4320. Larger images are refused undecoded: a PNG of 200 kB can be one, and fill the memory.
 MAX_PIXELS = 8192 * 4320
@@ -74,7 +74,9 @@ def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"there is no file {path}.") from None
+        beside = [near.name for near in path.parent.iterdir()] if path.parent.is_dir() else []
+        meant = did_you_mean(path.name, beside)
+        raise DataError(f"there is no file {path}.{meant}", "Check its name and its folder.") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder where one image is meant.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

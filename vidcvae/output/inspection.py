@@ -293,7 +293,10 @@ def lines(report: Report) -> list[str]:
             ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
             told.append(f"{split} {name}: {ranges}")
         if "stretches" in found:
-            spans = [f"{s['name']} ({counted(s['frames'], 'frame')}, {counted(s['poses'], 'pose')})" for s in found["stretches"]]
+            spans = [
+                f"{s['name']} ({counted(s['frames'], 'frame')}, {counted(s['poses'], 'pose')})"
+                for s in found["stretches"]
+            ]
             more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
             told.append(f"{split} sequences: {', '.join(spans[:8])}{more}")
     hidden = 0

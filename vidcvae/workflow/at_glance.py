@@ -49,7 +49,8 @@ class Overview:
         score = [] if self.best_psnr is None else [typed("evaluate", self.path)]
         if self.state == "resumable":
             return [typed("resume", self.path), *score]
-        return [*score, typed("plot", "loss", self.path), typed("resume", self.path, "--more-epochs", 10)]
+        more = "--more-minutes" if self.epoch < self.epochs else "--more-epochs"  # its time was up before its epochs
+        return [*score, typed("plot", "loss", self.path), typed("resume", self.path, more, 10)]
 
 
 def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:

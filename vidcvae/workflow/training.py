@@ -258,6 +258,12 @@ def _resume(
             f"{config.training.epochs} that it is to have in total.",
             f"Go on for 10 more: {typed('resume', folder.path, '--more-epochs', 10)}",
         )
+    timed_out = config.training.max_minutes and minutes >= config.training.max_minutes
+    if timed_out and "epochs" in given:
+        raise UsageError(
+            f"{folder.path} had its {config.training.max_minutes:g} minutes, so more epochs alone do not lengthen it.",
+            f"Give it minutes: {typed('resume', folder.path, '--more-minutes', 10)}",
+        )
     given_data = data is not None
     if data is None:
         with audience.progress("reading the data") as advance:
@@ -276,7 +282,6 @@ def _resume(
     if config != wanted and ranks.main:
         durable.write_text(folder.config, settings.to_toml(config))
     finished = epochs >= config.training.epochs
-    timed_out = config.training.max_minutes and minutes >= config.training.max_minutes
     if finished or timed_out:
         spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
         audience.note(f"{folder.path} is finished: it had its {spent}.")
