@@ -74,7 +74,8 @@ def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError 
 
 
 def _title(parameter: Any) -> str:
-    return max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar.strip("[]{}.")
+    option = parameter.param_type_name == "option"
+    return str(max(parameter.opts, key=len) if option else parameter.metavar.strip("[]{}."))
 
 
 def _example(title: str, parameter: Any) -> str:

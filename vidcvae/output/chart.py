@@ -118,8 +118,10 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Three round numbers or more between 10**low and 10**high, the first and the last near the ends: decades, or
     with 2 and 5 of each where they are too few, or with more."""
+    inside = range(math.ceil(low), math.floor(high) + 1)
+    if len(inside) > 6:
+        return [10.0**decade for decade in inside[:: -(-len(inside) // 6)]]
     decades = range(math.floor(low), math.ceil(high) + 1)
-    decades = decades[:: -(-len(decades) // 6)]
     for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [tick for d in decades for f in factors if low <= math.log10(tick := f * 10.0**d) <= high]
         bare = [math.log10(found[0]) - low, high - math.log10(found[-1])] if found else []
