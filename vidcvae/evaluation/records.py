@@ -207,9 +207,10 @@ def _validated(meta: Mapping[str, Any]) -> dict[str, Any]:
 def selection_text(record: Record) -> str:
     """How a record's checkpoint was chosen, in words; records of older versions do not tell."""
     match record.get("selection"):
-        case {"chosen": "best", "of": count, "metric": metric, "split": split}:
+        case {"chosen": "best", "of": count, "metric": metric, "split": split, **more}:
             among = f" of {counted(count, 'validation')}" if count else ""
-            return f"best{among} by {metric} on {split}"
+            elsewhere = same_split(split, record["protocol"]["split"]) and not more.get("on_scored_data", True)
+            return f"best{among} by {metric} on {split}{' of other data' * elsewhere}"
         case {"chosen": str(chosen)}:
             return chosen
     return "not recorded"
