@@ -137,7 +137,7 @@ def test_a_record_says_how_its_checkpoint_was_chosen(run: RunFolder) -> None:
 
     best = load_model(run.path)
     assert selection(best) == ("best of 7 validations by psnr_zero on val", True), "four more came after it"
-    assert selection(best, _data("b", seed=1)) == ("best of 7 validations by psnr_zero on val", False)
+    assert selection(best, _data("b", seed=1)) == ("best of 7 validations by psnr_zero on val of other data", False)
     assert selection(best, split="train")[1] is False
     assert selection(load_model(run.path, which="last")) == ("last", False)
     (run.checkpoints / "step-00000007.safetensors").hardlink_to(run.checkpoints / "last.safetensors")
