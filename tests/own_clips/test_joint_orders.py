@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vidcvae.errors import DataError
+from vidcvae.own_clips import joint_orders
 from vidcvae.own_clips.joint_orders import order_of_25
 from vidcvae.own_clips.keypoints import read_keypoints
 from vidcvae.own_clips.skeleton import JOINTS
@@ -96,8 +97,22 @@ def test_where_it_stays_unclear_none_is_told() -> None:
     assert order_of_25([person(JOINTS, {}, seen=("nose", "neck", "left_shoulder"))]) is None  # too few points
     assert order_of_25([standing["body25"]] * 5 + [standing["body25b"]] * 5) is None
     assert order_of_25([standing["body25"]] * 19 + [standing["body25b"]]) == "body25"  # one of twenty may be wrong
+    assert order_of_25([standing["body25"]] * 9 + [standing["body25b"]]) == "body25"  # one of ten
+    assert order_of_25([standing["body25"]] * 8 + [standing["body25b"]] * 2) is None
     assert order_of_25(person(KINECT, pose) for pose in POSES.values()) is None
     assert order_of_25(draw.uniform(0, 300, (200, 25, 2))) is None
+
+
+def test_bones_are_measured_by_the_distances_between_points_where_four_are_seen() -> None:
+    """Five points in a row, 5 pixels apart, joined by four bones: of ten pairs four are one bone apart, three two, two
+    three and one four, on average two bones."""
+    arms = ("right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist")
+    points = np.full((25, 2), np.nan)
+    for x, name in enumerate(arms):
+        points[JOINTS.index(name)] = (7 + 3 * x, 5 - 4 * x)
+    assert joint_orders._bone_length(points, "body25") == pytest.approx(0.5)
+    points[JOINTS.index("left_wrist")] = np.nan
+    assert np.isnan(joint_orders._bone_length(points, "body25")), "of three it is not told"
 
 
 def write(folder: Path, people: Sequence[np.ndarray]) -> Path:

@@ -90,6 +90,39 @@ def test_images_that_are_all_of_one_size_tell_it(tmp_path: Path) -> None:
         sizes((80, 60), ("wide", 60))
 
 
+def test_the_farthest_number_and_place_and_the_most_people_are_read(tmp_path: Path) -> None:
+    """Ten million, a million pixels, and a hundred in a frame; and a name of 5000 digits has no number."""
+    edge = [1e6, -1e6, 1.0] * 17
+    (tmp_path / "k.json").write_text(json.dumps([{"image_id": 10_000_000, "keypoints": edge}]))
+    (person,) = read_keypoints(tmp_path / "k.json").people[10_000_000]
+    assert person[JOINTS.index("nose")].tolist() == [1e6, -1e6]
+    for beyond in (1e6 + 0.5, -1e6 - 0.5):
+        (tmp_path / "k.json").write_text(json.dumps([{"image_id": 0, "keypoints": [*edge[:49], beyond, 1.0]}]))
+        with pytest.raises(DataError, match=r"keypoints of annotation 0 has -?1000000\.5 where a coordinate"):
+            read_keypoints(tmp_path / "k.json")
+    named = {"images": [{"id": 5, "file_name": "9" * 5000 + ".jpg"}], "annotations": [coco(5, 1.0)]}
+    (tmp_path / "k.json").write_text(json.dumps(named))
+    assert frames(tmp_path / "k.json") == {0: [1.0]}
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    people = json.dumps({"people": [{"pose_keypoints_2d": []}] * 99 + [body(1.0)]})
+    (folder / "a_10000000_keypoints.json").write_text(people)
+    assert frames(folder) == {10_000_000: [1.0]}
+    (folder / "a_10000001_keypoints.json").write_text(people)
+    with pytest.raises(DataError, match=r"a_10000001_keypoints\.json has no frame number"):
+        read_keypoints(folder)
+
+
+def test_a_joint_of_which_one_coordinate_is_no_number_is_missing(tmp_path: Path) -> None:
+    for x, y in ((np.nan, 1.0), (1.0, np.nan)):
+        points = [x, y, 1.0] + [1.0, 1.0, 1.0] * 16
+        (tmp_path / "k.json").write_text(json.dumps([{"image_id": 0, "keypoints": points}]))
+        (person,) = read_keypoints(tmp_path / "k.json").people[0]
+        assert np.isnan(person[JOINTS.index("nose")]).all()
+        assert np.isfinite(person).all(1).sum() == 16 + 2, "the others, neck and middle of the hips"
+
+
 def test_joints_are_found_from_the_score_on(tmp_path: Path) -> None:
     points = [1.0, 1.0, 0.3] * 9 + [1.0, 1.0, 0.29] * 8
     (tmp_path / "k.json").write_text(json.dumps([{"image_id": 0, "keypoints": points}]))

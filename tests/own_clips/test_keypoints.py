@@ -210,12 +210,14 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "one OpenPose file": ("k.json", {"people": []}, "OpenPose's file of one frame"),
     "no keypoints": ("k.json", [GOOD, {"image_id": 3}], "annotation 1 has no image_id or no keypoints"),
     "15 joints": ("k.json", [{"image_id": 0, "keypoints": [1.0] * 45}], "not 3 for each of 17, 18, 25, 26 or 133"),
+    "points that are no list": ("k.json", [{**GOOD, "keypoints": {}}], "annotation 0 is no list of numbers"),
     "a text": ("k.json", [{"image_id": 0, "keypoints": ["1"] * 51}], "annotation 0 has '1' where a coordinate"),
     "a boolean": ("k.json", [{"image_id": 0, "keypoints": [True] * 51}], "True where a coordinate"),
     "infinity": ("k.json", '[{"image_id": 0, "keypoints": [' + "1e999, " * 50 + "1]}]", "inf where a coordinate"),
     "far away": ("k.json", [{"image_id": 0, "keypoints": [1e7] * 51}], "10000000.0 where"),
     "an endless number": ("k.json", '[{"image_id": ' + "9" * 5000 + ', "keypoints": []}]', "k.json"),
     "a negative frame": ("k.json", [{**GOOD, "image_id": -1}], "annotation 0 is -1, not the number of a frame"),
+    "a frame too far": ("k.json", [{**GOOD, "image_id": 10_000_001}], "10000001, not the number of a frame"),
     "a far frame": ("k.json", [{**GOOD, "image_id": 10**9}], "not the number of a frame"),
     "an id that is a list": ("k.json", [{**GOOD, "image_id": []}], "not the number of a frame"),
     "no such image": ("k.json", {"images": [{"id": 1}], "annotations": [GOOD]}, "0, which is none of the images"),
@@ -227,6 +229,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "no y": ("k.json", [[{"x": 1}] * 33], "landmark 0 of frame 0 is .*without x and y"),
     "landmarks elsewhere": ("k.json", {"frames": [{"points": []}]}, "frame 0 has none of landmarks"),
     "CSV of nothing": ("k.csv", "", "tells of no frame"),
+    "CSV in capitals": ("k.CSV", "", "tells of no frame"),
     "CSV without columns": ("k.csv", "a,b\n1,2\n", "line 1 has no x and y of landmark 0, nose"),
     "CSV row too short": ("k.csv", ",".join(WIDE) + "\n0,1\n", "line 2 has 2 columns, and the first line 67"),
     "CSV with a word": ("k.csv", f"{','.join(WIDE)}\n0,{'0.5,' * 65}nose\n", "column y32 of line 2 has 'nose' where"),
@@ -256,6 +259,7 @@ def test_openpose_folders_that_are_wrong_are_named(tmp_path: Path) -> None:
 
     body = json.dumps({"people": [{"pose_keypoints_2d": [1.0] * 75}]})
     mpi = json.dumps({"people": [{"pose_keypoints_2d": [1.0] * 45}]})
+    unseen = json.dumps({"people": [{"pose_keypoints_2d": [0.0] * 75}]})
     for path, words in [
         (folder("empty"), "has no JSON files"),
         (folder("nameless", clip_keypoints=body), r"clip_keypoints.json has no frame number"),
@@ -264,9 +268,19 @@ def test_openpose_folders_that_are_wrong_are_named(tmp_path: Path) -> None:
         (folder("mpi", a_1_keypoints=body, a_2_keypoints=mpi), r"a_2_keypoints.json: .* person 0 has 45 numbers"),
         (folder("cut", a_1_keypoints=body[:30]), r"a_1_keypoints.json is not readable JSON"),
         (folder("nobody", a_1_keypoints='{"people": []}'), "has nobody in it"),
+        (folder("unseen", a_1_keypoints=unseen), "has nobody in it"),  # not: in an order that is not told
+        (folder("crowd", a_1_keypoints=json.dumps({"people": [{}] * 101})), "people has 101 entries, more than 100"),
     ]:
         with pytest.raises(DataError, match=words):
             read_keypoints(path)
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """512 MiB and a byte, which take no room on the disk."""
+    with (tmp_path / "k.json").open("wb") as file:
+        file.truncate(2**29 + 1)
+    with pytest.raises(DataError, match=r"cannot read .*k\.json: it is too large"):
+        read_keypoints(tmp_path / "k.json")
 
 
 def test_a_format_that_is_forced_is_the_one_read(tmp_path: Path) -> None:
@@ -276,6 +290,9 @@ def test_a_format_that_is_forced_is_the_one_read(tmp_path: Path) -> None:
         read_keypoints(tmp_path / "k.json", "mediapipe33")
     with pytest.raises(DataError, match="annotation 0 has 51 numbers, not 3 for each of 26 joints"):
         read_keypoints(tmp_path / "k.json", "halpe26")
+    (tmp_path / "k.csv").write_text("")
+    with pytest.raises(DataError, match="is a CSV file, but coco17 keypoints are JSON"):
+        read_keypoints(tmp_path / "k.csv", "coco17")
     with pytest.raises(DataError, match="is a folder, but mediapipe33"):
         read_keypoints(tmp_path, "mediapipe33")
     with pytest.raises(DataError, match="there are no keypoints"):

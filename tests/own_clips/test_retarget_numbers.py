@@ -99,6 +99,21 @@ def test_who_stays_is_scaled_by_the_heights_and_moved_by_the_medians() -> None:
         assert bounds(pose) == pytest.approx((feet - 30, feet, middle - 6, middle + 6), abs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("tall", "feet", "height", "scale"),
+    [
+        *((60, 70, 63, 1), (60, 70, 57, 1), (60, 70, 64, 64 / 60), (60, 70, 56, 56 / 60)),  # a twentieth
+        *((10, 70, 11, 1), (10, 70, 9, 1), (10, 70, 11.5, 1.15)),  # or a row
+        *((60, 70.5, 63, 1), (60, 69.5, 63, 1), (60, 71, 63, 1.05), (60, 69, 63, 1.05)),  # half a row farther off
+    ],
+)
+def test_who_is_as_tall_as_those_wanted_on_the_spot_is_not_scaled(
+    tall: int, feet: float, height: float, scale: float
+) -> None:
+    fitted = fit_poses(np.stack([box(70, tall, 32)] * 3), track([feet] * 3, height))
+    assert fitted.scale == pytest.approx([scale] * 3)
+
+
 WALK = list(range(40, 81))  # near is row 78 and far row 42: two frames lie beyond either
 
 

@@ -40,6 +40,29 @@ def test_round_trip(saved: Path) -> None:
     assert saved.stat().st_mode & 0o777 == 0o644
 
 
+def test_the_parts_are_counted(saved: Path) -> None:
+    """35 float32, an int64, 4 bfloat16 and 96 float32; there is no moving average."""
+    assert checkpoint.read(saved).sizes() == {
+        "model": {"tensors": 4, "numbers": 35 + 1 + 4 + 96, "bytes": 4 * 35 + 8 + 2 * 4 + 4 * 96},
+        "optimizer": {"tensors": 1, "numbers": 35, "bytes": 4 * 35},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"PK\3\4 and so on", "checkpoint import"),
+        (b"\x80\x02 and so on", "checkpoint import"),
+        (b"a text of any kind", "runs list"),
+    ],
+)
+def test_a_file_of_another_format_is_told_apart(tmp_path: Path, content: bytes, hint: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError, match="is no checkpoint of vidcvae: it is not in the safetensors format") as caught:
+        checkpoint.read(tmp_path / "x")
+    assert hint in caught.value.hint
+
+
 def test_every_cut_is_noticed(saved: Path) -> None:
     whole = saved.read_bytes()
     for size in [0, 3, 7, 8, 50, *range(100, len(whole), 97), len(whole) - 1]:
@@ -188,18 +211,32 @@ def test_best_may_be_the_newest_good_one(tmp_path: Path) -> None:
     assert (found.path.name, found.meta["step"]) == ("best.safetensors", 2)
 
 
-def rewritten(path: Path, **meta: object) -> None:
-    """The same file with other metadata, and checksums that are right for them."""
+def rewritten(path: Path, text: str | None = None, dtype: str = "", **meta: object) -> None:
+    """The same file with other metadata or kinds of numbers, and checksums that are right for them."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
-    strings = header["__metadata__"]
-    text = json.dumps(json.loads(strings["vidcvae"]) | meta)
-    table = sorted([name, e["dtype"], e["shape"]] for name, e in header.items() if name != "__metadata__")
+    strings = header.pop("__metadata__")
+    text = json.dumps(json.loads(strings["vidcvae"]) | meta) if text is None else text
+    header = {name: entry | ({"dtype": dtype} if dtype else {}) for name, entry in header.items()}
+    table = sorted([name, e["dtype"], e["shape"]] for name, e in header.items())
     digest = hashlib.sha256(json.dumps([text, table]).encode()).hexdigest()
     header["__metadata__"] = {"vidcvae": text, "digest": digest}
     head = json.dumps(header).encode()
     path.write_bytes(len(head).to_bytes(8, "little") + head + content[8 + size :])
+
+
+def test_metadata_that_are_no_json_and_numbers_of_no_kind_are_named(saved: Path) -> None:
+    whole = saved.read_bytes()
+    for text in ("{", "[]"):
+        rewritten(saved, text)
+        for read in (checkpoint.read, checkpoint.read_header):
+            with pytest.raises(DataError, match="its metadata cannot be read"):
+                read(saved)
+        saved.write_bytes(whole)
+    rewritten(saved, dtype="F31")
+    with pytest.raises(DataError, match=r"x\.safetensors is damaged: .*F31"):
+        checkpoint.read(saved)
 
 
 @pytest.mark.parametrize(

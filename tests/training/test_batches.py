@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from vidcvae import config as settings
 from vidcvae.config import Config, schema
 from vidcvae.data.clips import Place, Sequence, VideoData
-from vidcvae.errors import VidcvaeError
+from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.training import batches as batches_module
 from vidcvae.training import host_memory
@@ -21,7 +22,7 @@ from vidcvae.training.distributed import ALONE
 from vidcvae.training.state import new_state
 from vidcvae.training.step import clip_terms, draw
 
-from .conftest import small_config, tiny_config
+from .conftest import moving_square, small_config, tiny_config
 
 
 def anchor_config(**sections: dict[str, object]) -> Config:
@@ -93,6 +94,20 @@ def test_where_an_epoch_is_a_count_of_steps_only_the_same_windows_come_again(
     batches = batches_of(config, 20)
     assert all(len({*picked}) < 6 for picked in map(batches._picks, range(3))) == repeats, "in every batch"
     assert bool(batches_module.warnings(config, squares)) == repeats
+
+
+def test_data_that_cannot_be_validated_are_refused_or_told_of(squares: VideoData) -> None:
+    """A validation video of one frame has none to score."""
+    short = replace(squares, splits={**squares.splits, "val": (moving_square(1, 5),)})
+    with pytest.raises(DataError, match=r"^val: sequence square-5 has 1 frame with truth") as caught:
+        run_length(tiny_config(), short)
+    assert "--set validation.every=0" in caught.value.hint
+    without = tiny_config(validation={"every": 0})
+    assert run_length(without, short) == run_length(tiny_config(), squares)
+    lone = replace(squares, splits={"train": squares.split("train")})
+    (text,) = batches_module.warnings(tiny_config(), lone)
+    assert text.startswith("squares has no val split: nothing is validated") and "--split train" in text
+    assert batches_module.warnings(without, lone) == []
 
 
 @pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-lp"])

@@ -107,6 +107,8 @@ def test_short_first_epochs_are_counted() -> None:
     assert length.steps == 5 * 4 + 2 * 10
     assert [length.epoch(step) for step in (0, 3, 4, 19, 20, 29, 30, 39, 99)] == [0, 0, 1, 4, 5, 5, 6, 6, 6]
     assert [length.begin(e) for e in (0, 1, 5, 6, 7)] == [0, 4, 20, 30, 40]
+    assert [length.end(e) for e in (0, 4, 5)] == [4, 20, 30]
+    assert [length.done(step) for step in (0, 1, 4, 18, 20, 25, 40)] == [0, 0.25, 1, 4.5, 5, 5.5, 7]
 
 
 def test_a_time_budget_moves_the_schedule_on() -> None:
@@ -122,12 +124,16 @@ def test_a_time_budget_that_squeezes_milestones_is_told_in_steps() -> None:
     text, spoilt = schedules.fitted_to_time(course, Length(70, 50), 50)  # 3,500 steps, of which 50: 0.71 an epoch
     assert spoilt and "3 minutes allow about 50 of 3,500 steps" in text
     assert "falls by a factor of 0.1 after 1 and 3 steps" in text and "--preset anchor-cpu" in text
+    stairs = {"lr_schedule": {"type": "multistep", "milestones": [8, 9]}, "training": {"max_minutes": 1.5}}
+    assert schedules.fitted_to_time(settings.resolve(stairs), Length(8, 500), 1500) == (
+        "1.5 minutes allow about 1,500 of 4,000 steps; all schedules are fitted to the time.", False
+    ), "which ends before any stair"  # fmt: skip
     smooth = settings.resolve(settings.read_preset("anchor-cpu"))
     assert schedules.fitted_to_time(smooth, Length(400, 300), 3000)[1] is False
 
 
 def test_clips_grow_over_the_first_half_of_training() -> None:
     training = TrainingConfig(clip_length=16, clip_length_start=4)
-    lengths = [schedules.clip_length(training, Length(4, 10), step) for step in (0, 5, 10, 15, 20, 30, 39)]
-    assert lengths == [4, 7, 10, 13, 16, 16, 16]
+    lengths = [schedules.clip_length(training, Length(4, 10), step) for step in (0, 1, 5, 10, 15, 20, 30, 39)]
+    assert lengths == [4, 5, 7, 10, 13, 16, 16, 16]  # 4.6 is nearer to 5
     assert schedules.clip_length(TrainingConfig(clip_length=16), Length(4, 10), 0) == 16
