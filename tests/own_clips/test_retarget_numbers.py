@@ -7,7 +7,7 @@ import pytest
 
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
-from vidcvae.own_clips.retarget import Figures, figures, fit_poses, likely_pose
+from vidcvae.own_clips.retarget import Figures, figures, fit_poses, likely_pose, paper_share
 
 SIZE = (96, 64)
 
@@ -37,6 +37,16 @@ def test_a_figure_is_the_box_around_its_ink() -> None:
     found = figures([image, np.full_like(image, 255)])
     assert (found.feet[0], found.height[0], found.middle[0]) == (30, 20, 9.5)
     assert np.isnan([found.feet[1], found.height[1], found.middle[1]]).all()
+
+
+def test_paper_is_what_is_less_than_40_below_white() -> None:
+    """Of two pictures of four pixels: three are white, two 39 below it over the colours, and three are ink."""
+    pictures = np.full((2, 3, 2, 2), 255, np.uint8)
+    pictures[0, :, 0, 0] = pictures[1, :, 1, 1] = 242
+    pictures[0, :, 0, 1] = (242, 242, 241)
+    pictures[1, :, 0] = 0
+    assert paper_share(pictures) == 5 / 8
+    assert paper_share(pictures[:1]) == 3 / 4
 
 
 def test_near_is_the_twentieth_lowest_and_far_as_far_above_the_median_at_most() -> None:

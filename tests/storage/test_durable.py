@@ -403,8 +403,9 @@ def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pyt
     durable.check_writable(tmp_path)
     with pytest.raises(DataError, match=r"cannot write .*file/x\.gif: .*file is not a folder"):
         durable.check_writable(tmp_path / "file/x.gif")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    for wrong in (tmp_path, tmp_path / "file", tmp_path / "new/x"):
-        with pytest.raises(DataError, match="Permission denied"):
-            durable.check_writable(wrong)
+    for refused in (os.W_OK, os.X_OK):  # root may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode, refused=refused: not mode & refused)
+        for wrong in (tmp_path, tmp_path / "file", tmp_path / "new/x"):
+            with pytest.raises(DataError, match="Permission denied"):
+                durable.check_writable(wrong)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
