@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from vidcvae.errors import UsageError
-from vidcvae.own_clips import estimation, footage, landmarks
-from vidcvae.own_clips.skeleton import JOINTS
+from vidcvae.own_clips import estimation, footage
+from vidcvae.workflow import own_clip
 
 from .. import video_clips as clips
 
@@ -27,10 +27,10 @@ def test_times_only_ever_grow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """Of two frames of one time stamp, or closer than a millisecond, the second is a millisecond later."""
     (tmp_path / "model.task").write_bytes(b"model")
     stand_in = clips.install_mediapipe(monkeypatch, [SOMEBODY] * 6)
-    with estimation.estimator(tmp_path / "model.task", 0.3, most=2) as estimate:
+    with estimation.estimator(tmp_path / "model.task", tmp_path / "clip.mp4", most=2) as estimate:
         for seconds in (0.0, 0.04, 0.04, 0.0401, 0.08, 0.0419):
             (person,) = estimate(PICTURE, seconds)
-            np.testing.assert_array_equal(person[JOINTS.index("nose")], [20, 5])
+            assert person == [[0.5, 0.25, 0.0, 0.9]] * 33
         assert stand_in.closed == 0
     assert stand_in.times == [0, 40, 41, 42, 80, 81]
     assert (stand_in.most, stand_in.closed) == (2, 1)
@@ -41,7 +41,10 @@ def test_it_is_closed_whatever_happens_and_its_noise_is_not_heard(
 ) -> None:
     (tmp_path / "model.task").write_bytes(b"model")
     stand_in = clips.install_mediapipe(monkeypatch, [SOMEBODY] * 2)
-    with pytest.raises(KeyboardInterrupt), estimation.estimator(tmp_path / "model.task", 0.3) as estimate:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        estimation.estimator(tmp_path / "model.task", tmp_path / "clip.mp4") as estimate,
+    ):
         estimate(PICTURE, 0.0)
         os.write(2, b"ours\n")
         raise KeyboardInterrupt
@@ -60,7 +63,7 @@ def test_a_system_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys.modules["mediapipe.tasks.python"].vision.PoseLandmarker, "create_from_options", fail)
     with (
         pytest.raises(UsageError, match=r"cannot be started \(libGLESv2") as error,
-        estimation.estimator(tmp_path / "model.task", 0.3),
+        estimation.estimator(tmp_path / "model.task", tmp_path / "clip.mp4"),
     ):
         pass
     assert "apt-get install libegl1 libgles2" in error.value.hint
@@ -82,7 +85,7 @@ def test_the_real_one_refuses_what_is_no_model(model: Path, tmp_path: Path, capf
     (tmp_path / "a.task").write_bytes(model.read_bytes()[:5000])
     with (
         pytest.raises(UsageError, match=r"a\.task is no pose model"),
-        estimation.estimator(tmp_path / "a.task", 0.3),
+        estimation.estimator(tmp_path / "a.task", tmp_path / "clip.mp4"),
     ):
         pass
     assert capfd.readouterr().err == ""
@@ -93,14 +96,11 @@ def test_the_real_one_finds_what_it_found_elsewhere(shared: Path, model: Path) -
     clip = shared / "data" / "clips" / "taiji.mp4"
     frames = json.loads(clip.with_name("taiji_mediapipe.json").read_text())
     apart = []
-    with estimation.estimator(model, 0.0, most=1) as estimate:
+    with estimation.estimator(model, clip, most=1) as estimate:
         for frame, (seconds, image) in zip(frames[:40], footage.open_video(clip).images, strict=False):
             (person,) = estimate(image, seconds)
-            places = np.array(frame["landmarks"])[:, :2] * image.size
-            for name, row in landmarks.JOINT_ROWS.items():
-                if name in JOINTS:
-                    apart.append(np.hypot(*(person[JOINTS.index(name)] - places[row])))
-    assert len(apart) > 40 * 15
+            apart += np.hypot(*((np.array(person) - frame["landmarks"])[:, :2] * image.size).T).tolist()
+    assert len(apart) == 40 * 33
     assert np.median(apart) < 0.1 and max(apart) < 2  # pixels, of a man of 577
 
 
@@ -108,13 +108,32 @@ def test_the_real_one_ends_without_a_word(shared: Path, model: Path, tmp_path: P
     """A process of its own, for what the library says when the interpreter ends."""
     clip = shared / "data" / "clips" / "squats.mp4"
     options = ("-o", tmp_path / "out", "--estimate", "--pose-model", model, "--people", 1, "--size", "64x40")
+    saved = tmp_path / "found.json"
+    options = (*options, "--save-keypoints", saved, "--crop", "none")
     command = map(str, [sys.executable, "-m", "vidcvae", "dataset", "import", "video", clip, *options])
     done = subprocess.run(list(command), capture_output=True, text=True, check=False, timeout=120)
-    ours = ("reading: ", "writing: ", "Next: ")
+    ours = ("finding the joints: ", "reading: ", "writing: ", "Next: ")
     told = [line for line in done.stderr.splitlines() if not line.startswith(ours)]
     assert (done.returncode, told) == (0, []), done.stderr
-    assert "train 56 frames in 1 sequence; val 7 frames" in done.stdout
+    assert "train 53 frames in 1 sequence; val 10 frames" in done.stdout
     poses = [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("out/train/train_label/*.png"))]
     heights = [np.ptp(np.flatnonzero((pose.min(2) < 200).any(1))) + 1 for pose in poses]
     assert min(heights) > 15 and max(heights) > 1.3 * min(heights)  # she stands and squats in a frame of 64 rows
     assert all((a != b).any() for a, b in itertools.pairwise(poses))
+    # what was kept makes the same dataset again, without an estimator
+    given = ("-o", tmp_path / "again", "--keypoints", saved, "--size", "64x40", "--crop", "none")
+    command = map(str, [sys.executable, "-m", "vidcvae", "dataset", "import", "video", clip, *given])
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    files = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")]
+    assert len(files) > 2 * 63
+    assert all((tmp_path / "out" / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
+
+
+def test_the_real_one_shows_where_somebody_is(shared: Path, model: Path, tmp_path: Path) -> None:
+    """Of a portrait clip, by hand: she is in columns 180 to 560 of 720, and in rows 200 to 1030 of 1280."""
+    clip = own_clip.Clip(shared / "data" / "clips" / "squats.mp4", estimate=True, pose_model=model, people=1)
+    plan, _ = own_clip.plan(clip)
+    left, top, right, bottom = plan.fit.box
+    assert 60 < left < 180 and 560 < right < 700 and 80 < top < 220 and 1000 < bottom < 1200
+    assert plan.fit.size[0] > 1.5 * plan.fit.size[1]

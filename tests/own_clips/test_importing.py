@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError
-from vidcvae.own_clips import footage, skeleton, tracking
-from vidcvae.own_clips.importing import Settings, fit, import_clip
+from vidcvae.own_clips import footage, importing, skeleton, tracking
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.own_clips.skeleton import JOINTS
+from vidcvae.own_clips.window import fit
 
 SIZE = (32, 64)
+Settings = partial(importing.Settings, crop="none")
+
+
+class Made(NamedTuple):
+    data: VideoData
+    notes: list[str]
+    broken: str
+
+
+def import_clip(clip: footage.Pictures, found: Keypoints, settings: importing.Settings) -> Made:
+    plan = importing.plan(importing.look(clip), found, settings)
+    return Made(importing.read(plan)[0], plan.notes, plan.seen.broken)
 
 
 def figure(x: float, y: float = 20.0, height: float = 40.0) -> np.ndarray:
@@ -33,7 +48,7 @@ def pictures(count: int, size: tuple[int, int] = (64, 128), rate: float = 10, br
         if broken:
             raise footage.BrokenOff(broken)
 
-    return footage.Pictures(Path("clip.mp4"), each(), count, rate)
+    return footage.Pictures(Path("clip.mp4"), footage.Again(each), count, rate)
 
 
 def keypoints(people: dict[int, list[np.ndarray]], **told: object) -> Keypoints:
@@ -56,7 +71,7 @@ def test_joints_go_where_the_picture_goes(how: str, size: tuple[int, int]) -> No
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]] + 0.5
     spot = 255 * np.exp(-((columns - point[0]) ** 2 + (rows - point[1]) ** 2) / (max(size) / 25) ** 2)
     image = Image.fromarray(spot.astype(np.uint8)).convert("RGB")
-    how_it_goes = fit((size[1], size[0]), SIZE, how)
+    how_it_goes = fit((0, 0, size[1], size[0]), SIZE, how)
     frame = how_it_goes.frame(image)[0].astype(float)
     y, x = np.mgrid[0:32, 0:64] + 0.5
     centre = [(frame * x).sum() / frame.sum(), (frame * y).sum() / frame.sum()]
@@ -65,18 +80,18 @@ def test_joints_go_where_the_picture_goes(how: str, size: tuple[int, int]) -> No
 
 def test_what_is_seen_of_a_portrait_picture() -> None:
     image = Image.new("RGB", (90, 160), "white")
-    padded = fit(image.size, SIZE, "pad").frame(image)
+    padded = fit((0, 0, *image.size), SIZE, "pad").frame(image)
     assert (padded[:, :, 23:41] == 255).all() and (padded[:, :, :23] == 0).all() and (padded[:, :, 41:] == 0).all()
-    assert (fit(image.size, SIZE, "crop").frame(image) == 255).all()
-    assert fit(image.size, SIZE, "crop").box == pytest.approx((0, 57.5, 90, 102.5))
+    assert (fit((0, 0, *image.size), SIZE, "crop").frame(image) == 255).all()
+    assert fit((0, 0, *image.size), SIZE, "crop").box == pytest.approx((0, 57.5, 90, 102.5))
 
 
 def test_the_skeletons_are_the_joints_drawn(tmp_path: Path) -> None:
     """An independent drawing: each limb's middle is inked, in a picture of twice the frame's size."""
     made = import_clip(pictures(30), keypoints({t: [figure(40 + t)] for t in range(30)}), Settings(SIZE))
     (train,) = made.data.splits["train"]
-    assert len(train) == len(train.tracks["pose"]) == 26
-    for t in (0, 10, 20):
+    assert len(train) == len(train.tracks["pose"]) == 19  # 10 to validation, and one between them
+    for t in (0, 10, 18):
         pose = train.tracks["pose"][t]
         for start, end in skeleton.LIMBS:
             middle = figure(40 + t)[[JOINTS.index(start), JOINTS.index(end)]].mean(0) / 2
@@ -154,10 +169,28 @@ def test_the_splits_are_apart_in_time() -> None:
     assert made.data.fps == 10
 
 
+@pytest.mark.parametrize(
+    ("count", "rate", "fraction", "val"),
+    [
+        (200, 25, 0.1, 25),  # a second is more than the 20 frames of a tenth
+        (200, 5, 0.02, 10),  # ten frames are two seconds at 5 a second
+        (30, 25, 0.1, 10),  # of so few no more than a third
+        (200, 10, 0.2, 40),  # what was asked for, where that is more
+        (200, 10, 0.0, 0),
+    ],
+)
+def test_validation_has_a_second_at_least(count: int, rate: float, fraction: float, val: int) -> None:
+    people = {t: [figure(40)] for t in range(count)}
+    made = import_clip(pictures(count, rate=rate), keypoints(people), Settings(SIZE, val_fraction=fraction))
+    assert sum(map(len, made.data.splits.get("val", ()))) == val
+    first, last = (levels(made.data.splits[name][0]) for name in ("val", "train")) if val else ([count], [-1])
+    assert first[0] == count - val and first[0] - last[-1] >= 2
+
+
 def test_another_rate_takes_the_nearest_frames_in_time() -> None:
     times = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 90))
     clip = pictures(90)
-    clip = footage.Pictures(clip.path, ((times[t], image) for t, (_, image) in enumerate(clip.images)), 90)
+    clip = footage.Pictures(clip.path, [(times[t], image) for t, (_, image) in enumerate(clip.images)], 90)
     moving = {t: [figure(20 + 10 * times[t])] for t in range(90)}
     made = import_clip(clip, keypoints(moving), Settings(SIZE, fps=12.5, val_fraction=0))
     (train,) = made.data.splits["train"]
@@ -223,14 +256,14 @@ def test_a_clip_with_nobody_to_train_on_is_refused() -> None:
 
 def test_broken_time_stamps_do_not_fill_the_memory() -> None:
     clip = pictures(3)
-    clip = footage.Pictures(clip.path, ((t * 1e9, image) for t, image in clip.images), 3, 25)
+    clip = footage.Pictures(clip.path, [(t * 1e9, image) for t, image in clip.images], 3, 25)
     with pytest.raises(DataError, match="time stamps of its 3 frames span"):
         import_clip(clip, keypoints({t: [figure(40)] for t in range(3)}), Settings(SIZE))
 
 
 def test_pictures_that_change_their_size_end_the_clip() -> None:
     clip = pictures(20)
-    images = ((t, image if t < 1 else image.resize((60, 40))) for t, image in clip.images)
+    images = [(t, image if t < 1 else image.resize((60, 40))) for t, image in clip.images]
     people = keypoints({t: [figure(40)] for t in range(20)}, first=0, frames=20)
     made = import_clip(footage.Pictures(clip.path, images, 20, 10), people, Settings(SIZE, val_fraction=0))
     assert len(made.data.splits["train"][0]) == 10
@@ -241,4 +274,4 @@ def test_much_black_is_worth_a_word() -> None:
     made = import_clip(
         pictures(20, (160, 90)), keypoints({t: [figure(40)] for t in range(20)}), Settings(SIZE, val_fraction=0)
     )
-    assert any("72% of each frame is black" in note and "--size 32x16" in note for note in made.notes)
+    assert any("72% of each frame is black" in note and "--size small" in note for note in made.notes)

@@ -3,14 +3,13 @@
 Annotations are evaluated here, unlike elsewhere: those of a function in a function must see its variables.
 """
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, making, trained, ui
-from vidcvae.errors import DataError, UsageError, typed
+from vidcvae.cli import choice, command, making, options, trained, ui
+from vidcvae.errors import DataError, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.tfrecord import Problem
@@ -21,15 +20,19 @@ FITS = ("pad", "crop", "stretch")
 FORMATS = ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33")
 STYLES = ("course",)
 CAMERAS = ("main", "aux1")
-DEFAULT_SIZE = "32x64"
+DEFAULT_SIZE = "medium"
 
 _ABOUT = """
 Give the joints that a pose estimator found in every frame: --keypoints takes COCO JSON, a folder of OpenPose JSON, or
-MediaPipe landmarks in JSON or CSV. The order of the joints is told by how many there are, and that of OpenPose's 25 by
-the shape of the people (BODY_25 or BODY_25B); --keypoint-format says it outright. Where several people are seen, the
-one seen largest for longest is the dancer. Frames without a dancer are left out, and sequences cut there. Training is
-the beginning of the clip, validation its end, with up to a second left out between them; test is the longest sequence
-of validation.
+MediaPipe landmarks in JSON or CSV; --estimate finds them with MediaPipe. The order of the joints is told by how many
+there are, and that of OpenPose's 25 by the shape of the people (BODY_25 or BODY_25B); --keypoint-format says it
+outright. Where several people are seen, the one seen largest for longest is the dancer. Frames without a dancer are
+left out, and sequences cut there. Training is the beginning of the clip, validation its end, a second of it at least,
+with up to a second left out between them; test is the longest sequence of validation.
+
+Frames keep the shape of the clip: --size small, medium or large have about as many pixels as 32x64, 72x128 or 128x224.
+Where the dancer stays in a part of the pictures, the frames show that part alone, the same one throughout: a window
+around everywhere the dancer goes (--crop). OUTPUT-preview.png shows it on a picture of the clip.
 """
 
 
@@ -47,8 +50,10 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         estimate: Annotated[
             bool, typer.Option("--estimate", help="Find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
         ] = False,
-        pose_model: Annotated[
-            Path | None, typer.Option("--pose-model", help="With --estimate: MediaPipe's model.")
+        pose_model: options.PoseModel = None,
+        save_keypoints: Annotated[
+            Path | None,
+            typer.Option("--save-keypoints", help="With --estimate: keep what was found, for --keypoints, as JSON."),
         ] = None,
         people: Annotated[
             int,
@@ -59,10 +64,19 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
                 help="With --estimate: how many to look for; 1 follows one person, steadier and three times as fast.",
             ),
         ] = 4,
-        size: Annotated[str, typer.Option("--size", help="Frame height and width.")] = DEFAULT_SIZE,
+        size: Annotated[
+            str, typer.Option("--size", help="Frame height and width, or small, medium or large in the clip's shape.")
+        ] = DEFAULT_SIZE,
+        crop: options.Crop = None,
         fit: Annotated[
-            str, choice.option(FITS, "--fit", help="All of the picture, between black bars; its middle; or distorted.")
-        ] = "pad",
+            str | None,
+            choice.option(
+                FITS,
+                "--fit",
+                help="Into another shape: all of the picture, between black bars; its middle; or distorted.",
+                show_default="pad for an HxW, else crop",
+            ),
+        ] = None,
         fps: Annotated[
             float | None, typer.Option("--fps", help="Frames a second of the dataset.", show_default="the clip's own")
         ] = None,
@@ -79,46 +93,43 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
             int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
         ] = 0,
         style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
+        preview: Annotated[
+            Path | None,
+            typer.Option(
+                "--preview",
+                metavar="FILE",
+                help="Where the picture of the window goes.",
+                show_default="OUTPUT-preview.png",
+            ),
+        ] = None,
         packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
         json: command.Json = False,
     ) -> None:
-        from vidcvae.data import dataset_toml, pose_folder
-        from vidcvae.data import packed as packed_form
-        from vidcvae.own_clips import estimation, footage, importing
-        from vidcvae.own_clips.keypoints import read_keypoints
+        from vidcvae.own_clips.importing import Settings
+        from vidcvae.storage import durable
+        from vidcvae.workflow import own_clip
 
-        if fps is not None and not 0 < fps <= 1000:
-            raise UsageError(f"a clip cannot have {fps:g} frames a second.", "Choose --fps 25.")
-        if (keypoints is None) != estimate:
-            both = (
-                "--keypoints and --estimate exclude each other" if estimate else "the joints in each frame are missing"
-            )
-            raise UsageError(
-                f"{both}.", "Give --keypoints FILE (COCO JSON, OpenPose folder, MediaPipe), or --estimate."
-            )
-        frame_size = making.read_size(size) or (0, 0)
+        settings = Settings(making.read_clip_size(size), fit, crop, fps, val_fraction, max_gap, smooth)
+        joints = (keypoints, keypoint_format, min_score, estimate, pose_model, people, save_keypoints)
+        clip = own_clip.Clip(source, kind, *joints, settings)
+        clip.check()
         trained.check_new_folder(output)
-        settings = importing.Settings(frame_size, fit, fps, val_fraction, max_gap, smooth)
-        with estimation.estimator(pose_model, min_score, people) if estimate else nullcontext() as estimator:
-            clip = footage.open_clip(kind, source, fps or dataset_toml.DEFAULT_FPS)
-            found = read_keypoints(keypoints, keypoint_format, min_score) if keypoints else None
-            with ui.progress("reading", quiet=json) as advance:
-                made = importing.import_clip(clip, found, settings, estimator, advance)
-        if packed:
-            packed_form.write(made.data, output)
-        else:
-            with ui.progress("writing", quiet=json) as advance:
-                pose_folder.write_folder(made.data, output, advance)
+        preview = preview or own_clip.preview_of(output)
+        durable.check_writable(preview)
+        voice = ui.Speaker(bars=not json)
+        made = own_clip.bring_in(clip, voice)
+        own_clip.write(made, clip, output, preview, packed, voice)
         tell = ui.note if json else ui.say
-        if found:
-            tell(f"{found.path}: {found.form}")
-        making.tell_counts(output, made.data, json, notes=made.notes)
-        for note in made.notes:
+        if keypoints:
+            tell(f"{keypoints}: {made.form}")
+        making.tell_counts(output, made.data, json, notes=made.plan.notes)
+        for note in made.plan.notes:
             tell(note)
-        if estimate and people > 1 and made.most == 1:
+        tell(f"{preview}: what part of the pictures is used")
+        if estimate and people > 1 and made.plan.most == 1:
             tell("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
-        if made.broken:
-            raise DataError(made.broken, f"What was read before is in {output}.")
+        if broken := made.plan.seen.broken:
+            raise DataError(broken, f"What was read before is in {output}.")
         ui.next_step(typed("dataset", "inspect", output, "--preview", "sheet.png"), typed("train", output))
 
     how = f"vidcvae dataset import {kind}"

@@ -27,6 +27,13 @@ def read_size(text: str | None) -> tuple[int, int] | None:
     return size
 
 
+def read_clip_size(text: str) -> tuple[int, int] | int:
+    """Height and width, or how many pixels "small", "medium" or "large" frames have."""
+    from vidcvae.own_clips.window import BUDGETS
+
+    return BUDGETS.get(text) or read_size(text) or 0
+
+
 def tell_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
     """What a dataset that was made holds; ``more`` is for programs."""
     counts = {split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()}

@@ -40,3 +40,21 @@ Set = Annotated[
         "--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated.", autocompletion=completion.overrides
     ),
 ]
+CROPS = ("person", "none")  # as in own_clips.window, which imports numpy
+Crop = Annotated[
+    str | None,
+    choice.option(
+        CROPS,
+        "--crop",
+        help="Cut a clip to a window around everywhere the dancer goes, or not at all.",
+        show_default="person where that is clearly smaller than the picture",
+    ),
+]
+PoseModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--pose-model",
+        help="With --estimate: MediaPipe's model.",
+        show_default="pose_landmarker_full.task beside the clip or in ~/.cache/vidcvae",
+    ),
+]

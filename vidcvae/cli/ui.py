@@ -186,26 +186,33 @@ def command() -> str:
 
 @contextlib.contextmanager
 def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
-    """A bar on a terminal, a line every five seconds elsewhere; yields ``advance(done, total)``."""
+    """A bar on a terminal, a line every five seconds elsewhere, with the rate; yields ``advance(done, total)``."""
+    begun = time.monotonic()
     if quiet or is_quiet():
         yield lambda done, total: None
     elif err.is_terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        rate = TextColumn("{task.fields[rate]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         with Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(title, total=None, rate="")
+            yield lambda done, total: bar.update(task, completed=done, total=total, rate=_rate(done, begun))
     else:
-        last = time.monotonic()
+        last = begun
 
         def advance(done: int, total: int) -> None:
             nonlocal last
             if time.monotonic() - last > 5:
                 last = time.monotonic()
-                note(f"{title}: {done}/{total}")
+                note(f"{title}: {done}/{total}, {_rate(done, begun)}")
 
         yield advance
+
+
+def _rate(done: int, begun: float) -> str:
+    """How many a second so far; ``begun`` as ``time.monotonic`` tells it."""
+    return f"{done / max(time.monotonic() - begun, 1e-3):.3g}/s"
 
 
 class Speaker(Voice):

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vidcvae.errors import UsageError
-from vidcvae.own_clips.keypoint_checks import MAX_PEOPLE, Person, as_person
-from vidcvae.own_clips.landmarks import JOINT_ROWS
+from vidcvae.own_clips.keypoint_checks import MAX_PEOPLE
 
 MODEL = "pose_landmarker_full.task"
 DEFAULT_PEOPLE = 4
@@ -23,13 +22,16 @@ _OTHERWISE = (
     "([{image_id, keypoints}, ..]), a folder of OpenPose JSON, or MediaPipe landmarks in JSON or CSV."
 )
 
-Estimator = Callable[[Image.Image, float], list[Person]]  # a picture and its second to joints in the picture's pixels
+# A picture and its second to the people in it: 33 landmarks each, x and y in fractions of the picture, z and visibility
+Estimator = Callable[[Image.Image, float], list[list[list[float]]]]
+_DIGITS = 6  # of a fraction: a thousandth of a pixel, and short in a file
 
 
 @contextlib.contextmanager
-def estimator(model: Path | None, min_score: float, most: int = DEFAULT_PEOPLE) -> Iterator[Estimator]:
+def estimator(model: Path | None, clip: Path, most: int = DEFAULT_PEOPLE) -> Iterator[Estimator]:
     """A function from an RGB picture and its time to the people in it, for the pictures of one clip in their order.
 
+    model: MediaPipe's; None looks for ``MODEL`` beside the clip and in ~/.cache/vidcvae.
     most: how many people are looked for. MediaPipe follows one person from picture to picture, which is steadier and
         three times as fast; several it looks for in each picture anew.
     Raises ``UsageError`` that says what to install or to fetch where MediaPipe or its model is missing.
@@ -41,14 +43,16 @@ def estimator(model: Path | None, min_score: float, most: int = DEFAULT_PEOPLE) 
         raise UsageError(
             "--estimate needs MediaPipe, which is not installed.", f"pip install 'vidcvae[pose]', {_OTHERWISE}"
         ) from None
-    if model is None or not model.is_file():
-        missing = f"there is no {model}" if model else "--pose-model is missing"
+    places = [model] if model else [clip.parent / MODEL, Path.home() / ".cache" / "vidcvae" / MODEL]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
         raise UsageError(
-            f"--estimate needs MediaPipe's pose model, and {missing}.",
-            f"Download {MODEL} from MediaPipe's Pose Landmarker page and name it: --pose-model {MODEL}; {_OTHERWISE}",
+            f"--estimate needs MediaPipe's pose model, and there is no {' and no '.join(map(str, places))}.",
+            f"Download {MODEL} from MediaPipe's Pose Landmarker page into the clip's folder, or name it: --pose-model "
+            f"FILE; {_OTHERWISE}",
         )
     options = vision.PoseLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(model)),
+        base_options=BaseOptions(model_asset_path=str(found)),
         running_mode=vision.RunningMode.VIDEO,
         num_poses=most,
     )
@@ -61,20 +65,20 @@ def estimator(model: Path | None, min_score: float, most: int = DEFAULT_PEOPLE) 
         ) from None
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"{model} is no pose model that MediaPipe can load ({error}).", f"Download {MODEL} again."
+            f"{found} is no pose model that MediaPipe can load ({error}).", f"Download {MODEL} again."
         ) from None
     last = -1
 
-    def estimate(image: Image.Image, seconds: float) -> list[Person]:
+    def estimate(image: Image.Image, seconds: float) -> list[list[list[float]]]:
         nonlocal last
         last = max(last + 1, round(1000 * seconds))  # milliseconds; the same one twice is an error to MediaPipe
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.asarray(image))
         with _library_silent():
-            found = landmarker.detect_for_video(picture, last).pose_landmarks
-        size = np.array([image.width, image.height, 1.0])
-        rows = ([[p.x, p.y, 1.0 if p.visibility is None else p.visibility] for p in one] for one in found[:MAX_PEOPLE])
-        people = (as_person(np.array(each) * size, JOINT_ROWS, min_score) for each in rows)
-        return [person for person in people if person is not None]
+            people = landmarker.detect_for_video(picture, last).pose_landmarks
+        return [
+            [[round(v, _DIGITS) for v in (p.x, p.y, p.z, 1.0 if p.visibility is None else p.visibility)] for p in one]
+            for one in people[:MAX_PEOPLE]
+        ]
 
     try:
         yield estimate

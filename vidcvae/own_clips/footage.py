@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _UPRIGHT = {
     (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM, (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }  # fmt: skip
+_SWAPPING = {turn for matrix, turn in _UPRIGHT.items() if not matrix[0]}  # width and height
 
 
 class BrokenOff(Exception):
@@ -36,20 +38,32 @@ class BrokenOff(Exception):
 
 
 @dataclass(frozen=True)
+class Again(Iterable[Any]):
+    """What ``begin`` gives, from the start each time."""
+
+    begin: Callable[[], Iterator[Any]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.begin()
+
+
+@dataclass(frozen=True)
 class Pictures:
     """A clip, not yet read.
 
-    images: (second, picture), in order; raises ``BrokenOff`` where the clip is damaged.
+    images: (second, picture), in order, read anew each time; raises ``BrokenOff`` where the clip is damaged.
+    sizes: the same with each picture's (width, height) in its place, where that is had for much less.
     total: how many there should be, 0 if that is not known.
     rate: frames a second, where the clip has one; the average is taken otherwise.
     numbers: the number in each image's name, of a folder.
     """
 
     path: Path
-    images: Iterator[tuple[float, Image.Image]]
+    images: Iterable[tuple[float, Image.Image]]
     total: int
     rate: float | None = None
     numbers: tuple[int, ...] | None = None
+    sizes: Iterable[tuple[float, tuple[int, int]]] | None = None
 
 
 # --- videos ----------------------------------------------------------------------------------------
@@ -70,6 +84,16 @@ def open_video(path: Path) -> Pictures:
 
     Raises ``DataError`` if the file is missing or holds no video that can be read.
     """
+    file, container, stream = _opened(path)
+    with file, contextlib.closing(container):
+        rate = float(stream.average_rate) if stream.average_rate else None
+        total = stream.frames
+    images, sizes = (Again(partial(_decode, path, rate, convert)) for convert in (_upright, _upright_size))
+    return Pictures(path, images, total, rate, sizes=sizes)
+
+
+def _opened(path: Path) -> tuple[Any, Any, Any]:
+    """The file, its container and its first stream of pictures."""
     import av
 
     if not path.exists():
@@ -87,14 +111,16 @@ def open_video(path: Path) -> Pictures:
     width, height = stream.codec_context.width, stream.codec_context.height
     if not 0 < width * height <= images.MAX_PIXELS:
         raise DataError(f"{path} has frames of {width}x{height}, which is not a size to work with.")
-    rate = float(stream.average_rate) if stream.average_rate else None
-    return Pictures(path, _decode(av, file, container, stream, rate), stream.frames, rate)
+    return file, container, stream
 
 
 _REPAIR = "Copy it again from where it was recorded, or convert it: ffmpeg -i CLIP -c copy NEW.mp4"
 
 
-def _decode(av: Any, file: Any, container: Any, stream: Any, rate: float | None) -> Iterator[tuple[float, Image.Image]]:
+def _decode(path: Path, rate: float | None, convert: Callable[[Any], Any]) -> Iterator[tuple[float, Any]]:
+    import av
+
+    file, container, stream = _opened(path)
     stream.thread_type = "AUTO"
     count, start, now = 0, None, 0.0
     with file, contextlib.closing(container):
@@ -105,7 +131,7 @@ def _decode(av: Any, file: Any, container: Any, stream: Any, rate: float | None)
                 time = frame.time if frame.time is not None else count / (rate or 25)
                 start = time if start is None else start
                 now = max(now, time - start)
-                yield now, _upright(frame)
+                yield now, convert(frame)
                 count += 1
         except (av.FFmpegError, OSError) as error:
             raise BrokenOff(str(error.strerror or error)) from None
@@ -123,12 +149,22 @@ def _upright(frame: Any) -> Image.Image:
         image = on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
     else:
         image = frame.to_image()
+    turn = _turn(frame)
+    return image if turn is None else image.transpose(turn)
+
+
+def _upright_size(frame: Any) -> tuple[int, int]:
+    """Width and height of the picture that ``_upright`` makes."""
+    across = _turn(frame) not in _SWAPPING
+    return (frame.width, frame.height) if across else (frame.height, frame.width)
+
+
+def _turn(frame: Any) -> Image.Transpose | None:
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return image
+        return None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32)
-    turn = _UPRIGHT.get(tuple(int(np.sign(round(v / 65536))) for v in (a, b, c, d)))  # type: ignore[arg-type]
-    return image if turn is None else image.transpose(turn)
+    return _UPRIGHT.get(tuple(int(np.sign(round(v / 65536))) for v in (a, b, c, d)))  # type: ignore[arg-type]
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -157,7 +193,7 @@ def open_gif(path: Path) -> Pictures:
         if not durations:  # else the frames before the damage are kept
             raise
     unit = images.unit_of_time(durations)
-    return Pictures(path, _gif_frames(path), len(durations), 1000 / unit if unit else None)
+    return Pictures(path, Again(partial(_gif_frames, path)), len(durations), 1000 / unit if unit else None)
 
 
 def _shown(milliseconds: int) -> int:
@@ -205,7 +241,7 @@ def open_frames(folder: Path, rate: float) -> Pictures:
     if not found:
         raise DataError(f"{folder} has no images.", f"Frames are files in {', '.join(SUFFIXES)}.")
     numbers = tuple(sorted(found))
-    pictures = ((index / rate, _open_image(found[number])) for index, number in enumerate(numbers))
+    pictures = Again(lambda: ((index / rate, _open_image(found[number])) for index, number in enumerate(numbers)))
     return Pictures(folder, pictures, len(numbers), rate, numbers)
 
 

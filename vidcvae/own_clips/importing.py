@@ -1,39 +1,48 @@
-"""A clip and its keypoints, made into a dance dataset: frames beside skeleton images, cut into unbroken sequences."""
+"""A clip and its keypoints, made into a dance dataset: frames beside skeleton images, cut into unbroken sequences.
+
+Three steps: ``look`` goes through the clip, ``plan`` decides which of its frames are used and what part of them, and
+``read`` goes through it again and makes those.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vidcvae.data import clips
 from vidcvae.errors import DataError
-from vidcvae.own_clips import skeleton, tracking
+from vidcvae.own_clips import skeleton, tracking, window
 from vidcvae.own_clips.estimation import Estimator
 from vidcvae.own_clips.footage import BrokenOff, Pictures
 from vidcvae.own_clips.keypoint_checks import Keypoints, Person
 
-FITS = ("pad", "crop", "stretch")
 GAP_SECONDS = 1.0  # left out between training and validation, whose frames would be near copies otherwise
+LEAST_VAL_SECONDS, LEAST_VAL_FRAMES = 1.0, 10  # less says little about a model
+_MOST_VAL = 1 / 3  # of the frames, where these are few
 MOST_REPEATS = 100  # of each frame on average: more comes of broken time stamps
 _WASTED = 0.25  # a larger share of bars is worth a word
+_SHOWN = 24  # places of the dancer in the preview
 
 Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """size: height and width of the frames made. fit: one of ``FITS``. fps: frames a second; None keeps the clip's.
+    """size: height and width of the frames made, or how many pixels they may have. fit: one of ``window.FITS``, crop:
+    one of ``window.CROPS``; None as ``window.choose`` says. fps: frames a second; None keeps the clip's.
 
-    val_fraction: share of the frames that validation gets, from the end. max_gap: how many missing frames are filled.
-    smooth: frames of the bell that smooths the joints; 0 leaves them.
+    val_fraction: share of the frames that validation gets, from the end; a second at least, and none at all for 0.
+    max_gap: how many missing frames are filled. smooth: frames of the bell that smooths the joints; 0 leaves them.
     """
 
-    size: tuple[int, int]
-    fit: str = "pad"
+    size: tuple[int, int] | int = window.BUDGETS["medium"]
+    fit: str | None = None
+    crop: str | None = None
     fps: float | None = None
     val_fraction: float = 0.1
     max_gap: int = 5
@@ -41,107 +50,108 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Imported:
-    """The dataset, what is worth knowing about it, and where the clip broke off, if it did.
+class Seen:
+    """A clip gone through. times: (N,) in seconds. picture: width and height. broken: why it ends early, if it does.
 
-    most: how many people are seen at once at the most.
+    landmarks: what an estimator found, an entry a frame, as ``landmarks.read_json`` reads it; None without one.
     """
 
-    data: clips.VideoData
-    notes: list[str]
-    broken: str
-    most: int
+    pictures: Pictures
+    times: np.ndarray
+    picture: tuple[int, int]
+    broken: str = ""
+    landmarks: list[Any] | None = None
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How pictures of one size become frames: what is in ``box`` (left, top, right, bottom) goes to ``place``."""
+class Plan:
+    """What becomes of a clip. joints: (N, 25, 2) in pixels of its pictures. notes: what is worth knowing about it.
 
-    box: tuple[float, float, float, float]
-    place: tuple[int, int, int, int]  # left, top, right, bottom
-    size: tuple[int, int]  # height, width
-
-    def frame(self, image: Image.Image) -> np.ndarray:
-        """uint8 (3, H, W); black where the picture does not reach."""
-        left, top, right, bottom = self.place
-        part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=self.box)
-        frame = np.zeros((3, *self.size), np.uint8)
-        frame[:, top:bottom, left:right] = np.asarray(part).transpose(2, 0, 1)
-        return frame
-
-    def points(self, xy: np.ndarray) -> np.ndarray:
-        """Points of a picture (..., 2) as points of the frame."""
-        box, place = np.array(self.box), np.array(self.place, float)
-        scale = (place[2:] - place[:2]) / (box[2:] - box[:2])
-        return np.asarray((xy - box[:2]) * scale + place[:2])
-
-
-def fit(picture: tuple[int, int], size: tuple[int, int], how: str) -> Fit:
-    """How a picture (width, height) goes into a frame ``size`` (height, width).
-
-    "pad" shows all of it between black bars, "crop" cuts its longer side evenly, "stretch" distorts it.
+    runs: for each split, which frames of the clip each of its sequences has, and its name.
+    most: how many people are seen at once at the most.
     """
-    width, height = picture
-    wide, high = size[1], size[0]
-    whole = (0.0, 0.0, float(width), float(height))
-    if how == "stretch":
-        return Fit(whole, (0, 0, wide, high), size)
-    scale = (max if how == "crop" else min)(wide / width, high / height)
-    if how == "crop":
-        left, top = (width - wide / scale) / 2, (height - high / scale) / 2
-        return Fit((max(0.0, left), max(0.0, top), min(width, width - left), min(height, height - top)),
-                   (0, 0, wide, high), size)  # fmt: skip
-    across, down = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (wide - across) // 2, (high - down) // 2
-    return Fit(whole, (left, top, left + across, top + down), size)
+
+    seen: Seen
+    joints: np.ndarray
+    runs: Mapping[str, Sequence[tuple[str, np.ndarray]]]
+    fps: float
+    fit: window.Fit
+    notes: list[str]
+    most: int
 
 
-# --- from the clip to frames -----------------------------------------------------------------------
+# --- going through the clip ------------------------------------------------------------------------
 
 
-@dataclass
-class _Clip:
-    """Every frame of a clip, at its final size: frames (N, 3, H, W), times (N,) in seconds, and why it ends early."""
-
-    frames: np.ndarray
-    times: np.ndarray
-    picture: tuple[int, int]  # width, height
-    fit: Fit
-    broken: str = ""
-    estimated: list[list[Person]] = field(default_factory=list)
-
-
-def _read(pictures: Pictures, settings: Settings, estimate: Estimator | None, progress: Progress) -> _Clip:
+def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = None) -> Seen:
+    """The times of all frames and, with ``estimate``, the people in them; raises ``DataError`` where there are none."""
     times: list[float] = []
-    estimated: list[list[Person]] = []
-    broken, picture, how = "", None, None
+    found: list[Any] | None = [] if estimate else None
+    broken, picture = "", None
+    sizes: Iterable[Any] = pictures.sizes if pictures.sizes is not None and not estimate else pictures.images
+    try:
+        for time, image in sizes:
+            size = image.size if isinstance(image, Image.Image) else image
+            picture = picture or size
+            if size != picture:
+                raise BrokenOff(f"frames of {_by(picture)} are followed by one of {_by(size)}")
+            if estimate and found is not None:
+                found.append({"pose_landmarks": estimate(image, time)})
+            times.append(time)
+            if progress:
+                progress(len(times), max(pictures.total, len(times)))
+    except BrokenOff as error:
+        broken = f"{pictures.path} breaks off after {times[-1] if times else 0:.2f} seconds: {error}."
+    if picture is None:
+        raise DataError(broken or f"{pictures.path} has no frames.", "Record or convert it again.")
+    return Seen(pictures, np.array(times), picture, broken, found)
+
+
+def read(plan: Plan, progress: Progress = None) -> tuple[clips.VideoData, Image.Image]:
+    """The dataset with the splits train, val and test, and a picture of the clip that shows the window.
+
+    Test is the longest sequence of val: its first frame and all its poses.
+    """
+    pictures, size = plan.seen.pictures, plan.fit.size
+    wanted = np.unique(np.concatenate([rows for runs in plan.runs.values() for _, rows in runs]))
+    slots = {int(number): slot for slot, number in enumerate(wanted)}
+    middle, shown = int(wanted[len(wanted) // 2]), None
     try:
         # frames wait on the disk: a clip of minutes does not fit into memory at every size
         with tempfile.TemporaryFile() as file:
-            try:
-                for time, image in pictures.images:
-                    if how is None or picture is None:
-                        picture, how = image.size, fit(image.size, settings.size, settings.fit)
-                    if image.size != picture:
-                        raise BrokenOff(f"frames of {_by(picture)} are followed by one of {_by(image.size)}")
-                    file.write(how.frame(image).data)
-                    times.append(time)
-                    if estimate:
-                        estimated.append(estimate(image, time))
-                    if progress:
-                        progress(len(times), max(pictures.total, len(times)))
-            except BrokenOff as error:
-                broken = f"{pictures.path} breaks off after {times[-1] if times else 0:.2f} seconds: {error}."
-            if how is None or picture is None:
-                raise DataError(broken or f"{pictures.path} has no frames.", "Record or convert it again.")
+            for number, (_, image) in zip(range(int(wanted[-1]) + 1), pictures.images, strict=False):
+                if number in slots:
+                    file.write(plan.fit.frame(image).data)
+                if number == middle:
+                    some = plan.joints[wanted[:: -(-len(wanted) // _SHOWN)]]
+                    shown = window.preview(image, plan.fit, plan.joints[number], some)
+                if progress:
+                    progress(number + 1, int(wanted[-1]) + 1)
+            if shown is None or file.tell() != len(wanted) * 3 * size[0] * size[1]:
+                raise BrokenOff("it has fewer frames")
             file.flush()
-            frames = np.memmap(file, np.uint8, "r", shape=(len(times), 3, *settings.size))
+            frames = np.memmap(file, np.uint8, "r", shape=(len(wanted), 3, *size))
     except OSError as error:
         raise DataError(
             f"cannot keep the frames of {pictures.path} in {tempfile.gettempdir()}: {error.strerror}.",
             "Free some space, or name another folder in the environment variable TMPDIR.",
         ) from None
-    return _Clip(frames, np.array(times), picture, how, broken, estimated)
+    except BrokenOff as error:  # it did not the first time
+        raise DataError(f"{pictures.path} has changed while it was read: {error}.", "Import it again.") from None
+    splits = {
+        split: tuple(_sequence(plan, frames[[slots[int(row)] for row in rows]], name, rows) for name, rows in runs)
+        for split, runs in plan.runs.items()
+    }
+    if val := splits.get("val"):
+        longest = max(val, key=len)
+        splits["test"] = (clips.Sequence("0", longest.frames[:1], longest.tracks),)
+    name = pictures.path.stem or "video"
+    return clips.VideoData(name, "dance", plan.fps, pictures.path, splits), shown
+
+
+def _sequence(plan: Plan, frames: np.ndarray, name: str, rows: np.ndarray) -> clips.Sequence:
+    drawn = np.stack([skeleton.draw(points, plan.fit.size) for points in plan.fit.points(plan.joints[rows])])
+    return clips.Sequence(name, np.asarray(frames), {"pose": drawn})
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -154,9 +164,9 @@ def _by(size: tuple[int, int]) -> str:
 _SAME_CLIP = "Run the pose estimator over every frame of this very clip, turned upright, at its own size and rate."
 
 
-def _people(keypoints: Keypoints, clip: _Clip, numbers: Sequence[int] | None) -> list[list[Person]]:
+def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
     """The people of each frame of the clip, in pixels of its pictures; raises ``DataError`` where they do not fit."""
-    path, count = keypoints.path, len(clip.times)
+    path, count, numbers = keypoints.path, len(clip.times), clip.pictures.numbers
     if keypoints.size and keypoints.size != clip.picture:
         raise DataError(
             f"{path} tells of pictures of {_by(keypoints.size)}, but the frames have {_by(clip.picture)}.", _SAME_CLIP
@@ -179,7 +189,7 @@ def _people(keypoints: Keypoints, clip: _Clip, numbers: Sequence[int] | None) ->
     return people
 
 
-def _check_place(people: Sequence[Sequence[Person]], clip: _Clip, path: object) -> None:
+def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -> None:
     """Keypoints of another picture size mostly lie outside."""
     joints = [person[np.isfinite(person[:, 0])] for there in people for person in there]
     points = np.concatenate(joints) if joints else np.zeros((0, 2))
@@ -192,54 +202,46 @@ def _check_place(people: Sequence[Sequence[Person]], clip: _Clip, path: object) 
         )
 
 
-# --- the dataset -----------------------------------------------------------------------------------
+# --- which frames, and what part of them -----------------------------------------------------------
 
 
-def import_clip(
-    pictures: Pictures,
-    keypoints: Keypoints | None,
-    settings: Settings,
-    estimate: Estimator | None = None,
-    progress: Progress = None,
-) -> Imported:
-    """Frames and skeleton images of a clip as a dataset with the splits train, val and test.
+def plan(seen: Seen, keypoints: Keypoints, settings: Settings) -> Plan:
+    """What becomes of the clip ``seen`` with ``keypoints`` of every frame.
 
-    keypoints: of every frame; None lets ``estimate`` find them. Test is the longest sequence of val: its first frame
-    and all its poses. Raises ``DataError`` if keypoints and clip do not belong together, or nobody is there.
+    Raises ``DataError`` if keypoints and clip do not belong together, or nobody is there.
     """
-    clip = _read(pictures, settings, estimate, progress)
-    people = clip.estimated if keypoints is None else _people(keypoints, clip, pictures.numbers)
-    _check_place(people, clip, keypoints.path if keypoints else "the estimate")
+    pictures = seen.pictures
+    people = _people(keypoints, seen)
+    _check_place(people, seen, keypoints.path)
     notes = []
-    if keypoints and keypoints.frames is None and keypoints.first == 1 and not pictures.numbers:
+    if keypoints.frames is None and keypoints.first == 1 and not pictures.numbers:
         notes.append(f"{keypoints.path} begins with frame 1, which is taken for the first of the clip")
-    poses = tracking.fill(tracking.follow(people, settings.max_gap), clip.times, settings.max_gap)
+    poses = tracking.fill(tracking.follow(people, settings.max_gap), seen.times, settings.max_gap)
     if settings.smooth:
         poses = tracking.smooth(poses, settings.smooth)
-    notes += _about_people(poses, clip, people)
+    notes += _about_people(poses, seen, people)
 
-    fps = settings.fps or pictures.rate or _average_rate(clip.times)
-    shown = _resample(clip.times, fps)
+    fps = settings.fps or pictures.rate or _average_rate(seen.times)
+    shown = _resample(seen.times, fps)
     take = poses.take[shown]
     if missing := int((take < 0).sum()):
         notes.append(f"{missing} of {len(shown)} frames show nobody and are left out; sequences are cut there")
     train, val, gap = _split(take, settings.val_fraction, fps)
-    sequences = {"train": train, "val": val}
-    splits = {
-        name: tuple(_sequence(clip, poses.joints, shown[run], f"{run[0]}-{run[-1]}") for run in runs)
-        for name, runs in sequences.items() if runs
-    }  # fmt: skip
     if not train:
         raise DataError(f"{pictures.path} has no two frames after one another with somebody in them to train on.",
                         "Look at the keypoints; a lower --min-score or a larger --max-gap finds more.")  # fmt: skip
     if settings.val_fraction and not val:
         notes.append("too little is left for validation: the dataset has none")
     if val:
-        longest = max(splits["val"], key=len)
-        splits["test"] = (clips.Sequence("0", longest.frames[:1], longest.tracks),)
         notes.append(f"validation begins at {val[0][0] / fps:.1f} s, {gap} frames after the end of training")
-    data = clips.VideoData(pictures.path.stem or "video", "dance", fps, pictures.path, splits)
-    return Imported(data, [*notes, *_about_fit(clip, settings)], clip.broken, poses.most)
+    runs = {
+        split: [(f"{run[0]}-{run[-1]}", shown[run]) for run in found]
+        for split, found in (("train", train), ("val", val)) if found
+    }  # fmt: skip
+    used = np.unique(shown[take >= 0])
+    fit, cropped = window.choose(poses.joints[used], seen.picture, settings.size, settings.fit, settings.crop)
+    notes += _about_window(fit, seen, cropped)
+    return Plan(seen, poses.joints, runs, fps, fit, notes, poses.most)
 
 
 def _average_rate(times: np.ndarray) -> float:
@@ -266,7 +268,9 @@ def _split(take: np.ndarray, val_fraction: float, fps: float) -> tuple[list[np.n
     used = np.flatnonzero(take >= 0)
     cut = len(take)
     if val_fraction and len(used):
-        cut = int(used[min(len(used) - 1, round(len(used) * (1 - val_fraction)))])
+        least = min(max(round(LEAST_VAL_SECONDS * fps), LEAST_VAL_FRAMES), int(_MOST_VAL * len(used)))
+        wanted = max(round(len(used) * val_fraction), least)
+        cut = int(used[min(len(used) - 1, len(used) - wanted)])
     gap = min(round(GAP_SECONDS * fps), max(1, cut // 20)) if cut < len(take) else 0
     early, late = take.copy(), take.copy()
     early[max(0, cut - gap) :] = -1
@@ -275,12 +279,7 @@ def _split(take: np.ndarray, val_fraction: float, fps: float) -> tuple[list[np.n
     return train, val, gap
 
 
-def _sequence(clip: _Clip, joints: np.ndarray, rows: np.ndarray, name: str) -> clips.Sequence:
-    drawn = np.stack([skeleton.draw(points, clip.fit.size) for points in clip.fit.points(joints[rows])])
-    return clips.Sequence(name, np.asarray(clip.frames[rows]), {"pose": drawn})
-
-
-def _about_people(poses: tracking.Poses, clip: _Clip, people: Sequence[Sequence[Person]]) -> list[str]:
+def _about_people(poses: tracking.Poses, clip: Seen, people: Sequence[Sequence[Person]]) -> list[str]:
     if poses.most < 2:
         return []
     seen = sum(bool(there) and take >= 0 for there, take in zip(people, poses.take, strict=True))
@@ -288,14 +287,16 @@ def _about_people(poses: tracking.Poses, clip: _Clip, people: Sequence[Sequence[
             f"who is there in {seen} of {len(clip.times)} frames"]  # fmt: skip
 
 
-def _about_fit(clip: _Clip, settings: Settings) -> list[str]:
-    left, top, right, bottom = clip.fit.place
-    bars = 1 - (right - left) * (bottom - top) / (settings.size[0] * settings.size[1])
+def _about_window(fit: window.Fit, clip: Seen, cropped: bool) -> list[str]:
+    left, top, right, bottom = (round(side) for side in fit.box)
+    high, wide = fit.size
+    if cropped:
+        part = _by((right - left, bottom - top))
+        return [f"frames of {high}x{wide} show the part {part} of the pictures, from column {left} and row {top} on, "
+                f"where the dancer goes; --crop none keeps all"]  # fmt: skip
+    left, top, right, bottom = fit.place
+    bars = 1 - (right - left) * (bottom - top) / (high * wide)
     if bars <= _WASTED:
         return []
-    high, wide = settings.size
-    width, height = clip.picture
-    better = (high, max(8, round(high * width / height / 8) * 8)) if width / height < wide / high else (
-        max(8, round(wide * height / width / 8) * 8), wide)  # fmt: skip
-    return [f"{bars:.0%} of each frame is black bars around {_by(clip.picture)}: "
-            f"--size {better[0]}x{better[1]} suits the clip, --fit crop cuts it"]  # fmt: skip
+    return [f"{bars:.0%} of each frame is black bars around {_by(clip.picture)}: leave --size out, or choose --size "
+            f"small, medium or large, which follow the clip's shape; --fit crop cuts it"]  # fmt: skip
