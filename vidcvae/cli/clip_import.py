@@ -42,14 +42,12 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         output: Annotated[
             Path, typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False)
         ],
-        keypoints: Annotated[Path | None, typer.Option("--keypoints", help="The joints in each frame.")] = None,
+        keypoints: options.Keypoints = None,
         keypoint_format: Annotated[
             str,
             choice.option(FORMATS, "--keypoint-format", help="The order of the joints (auto tells by what is there)."),
         ] = "auto",
-        estimate: Annotated[
-            bool, typer.Option("--estimate", help="Find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
-        ] = False,
+        estimate: options.Estimate = False,
         pose_model: options.PoseModel = None,
         save_keypoints: Annotated[
             Path | None,

@@ -40,6 +40,13 @@ Set = Annotated[
         "--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated.", autocompletion=completion.overrides
     ),
 ]
+Keypoints = Annotated[
+    Path | None,
+    typer.Option("--keypoints", help="Of a clip: the joints in each frame, as a pose estimator wrote them."),
+]
+Estimate = Annotated[
+    bool, typer.Option("--estimate", help="Of a clip: find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
+]
 CROPS = ("person", "none")  # as in own_clips.window, which imports numpy
 Crop = Annotated[
     str | None,

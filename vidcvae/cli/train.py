@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidcvae.cli import command, completion, options, trained, ui
+from vidcvae.cli import command, completion, making, options, trained, ui
 from vidcvae.cli.options import setting
 from vidcvae.config import PROJECT_FILE, schema
-from vidcvae.errors import counted
+from vidcvae.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from vidcvae.workflow.training import Prepared
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def train(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="Dataset folder, packed dataset, or synthetic:dance.", show_default=False),
+        typer.Argument(
+            help="Dataset folder, packed dataset, synthetic:dance, or a clip: a video or GIF.", show_default=False
+        ),
         command.Also("--data", "The dataset; the same as DATASET."),
     ] = None,
     run: Annotated[
@@ -51,6 +53,10 @@ def train(
     size: Annotated[
         str | None, setting("data.size", "--size", "Frame height and width (auto: the dataset's own).")
     ] = None,
+    keypoints: options.Keypoints = None,
+    estimate: options.Estimate = False,
+    pose_model: options.PoseModel = None,
+    crop: options.Crop = None,
     partial: Annotated[float | None, setting("data.partial", "--partial", "Share of the clips that is used.")] = None,
     fast_train: Annotated[
         bool, typer.Option("--fast-train", help="Use 40% of the clips in the first 5 epochs, as the course does.")
@@ -84,14 +90,26 @@ def train(
     Without DATASET it takes data.path of vidcvae.toml in this folder, else the built-in synthetic dance. What a preset
     sets wins over the defaults below, and what is typed wins over the preset.
 
+    Of a clip it makes a dataset beside the run first, as vidcvae dataset import does with its defaults, and takes that
+    one again the next time; --size may then be small, medium or large too, in the clip's shape, and the preset is
+    anchor-cpu where you name nothing else.
+
     Examples:
       vidcvae train my-dance --preset anchor-cpu
+      vidcvae train me.mp4 --keypoints joints.json
       vidcvae train my-dance --preset course --epochs 10 --set kl.ratio=0.5
     """
     from vidcvae import config as settings
     from vidcvae.cli.training_view import Screen
-    from vidcvae.workflow import training
+    from vidcvae.workflow import own_clip, training
 
+    screen = Screen.asked_for(json=json, plain=plain)
+    clip_size, own = None, dataset is not None and own_clip.is_clip(dataset)
+    if own and not (preset or config or model or PROJECT_FILE.exists()):
+        preset = own_clip.PRESET
+        screen.note(f"no preset named: training with {preset}")
+    if own and size:
+        clip_size, size = making.read_clip_size(size), None
     typed: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "data": {"path": dataset, "size": size, "partial": partial, "fast_train": fast_train or None},
@@ -114,8 +132,18 @@ def train(
         resolved = settings.with_values(resolved, {"data": {"path": settings.builtin_data(resolved)}})
         ui.note(f"no DATASET given: training on the built-in {resolved.data.path}")
 
-    screen = Screen.asked_for(json=json, plain=plain)
-    prepared = training.prepare(resolved, screen, path=run, init=init, tensorboard=tensorboard, keep_images=not dry_run)
+    data = None
+    if own:
+        clip = own_clip.of_training(resolved, clip_size, keypoints, estimate, pose_model, crop)
+        resolved, data = own_clip.into_dataset(resolved, clip, run, dry_run, screen)
+    elif keypoints or estimate or pose_model or crop:
+        raise UsageError(
+            f"{resolved.data.path} is no clip, and --keypoints, --estimate, --pose-model and --crop are about one.",
+            "Leave them out, or name a video: vidcvae train CLIP.mp4 --keypoints FILE",
+        )
+    prepared = training.prepare(
+        resolved, screen, path=run, init=init, data=data, tensorboard=tensorboard, keep_images=not dry_run
+    )
     if dry_run:
         _tell_plan(prepared, json)
         return

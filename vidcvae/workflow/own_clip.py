@@ -23,7 +23,7 @@ from vidcvae.errors import UsageError, typed
 from vidcvae.own_clips import estimation, footage, importing, keypoints, landmarks
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.storage import durable
-from vidcvae.storage.run import ROOT
+from vidcvae.storage.run import ROOT, check_free
 from vidcvae.training import distributed
 from vidcvae.workflow.voice import SILENT, Voice
 
@@ -159,6 +159,22 @@ def _identity(path: Path) -> list[Any]:
 # --- a training of a clip --------------------------------------------------------------------------
 
 
+def of_training(
+    config: Config,
+    size: tuple[int, int] | int | None,
+    keypoints: Path | None,
+    estimate: bool,
+    pose_model: Path | None,
+    crop: str | None,
+) -> Clip:
+    """The clip that ``config`` names as its data, with frames of ``size``, or else of the size that ``config`` sets."""
+    source, wanted = Path(config.data.path), config.data.size
+    size = size or (wanted if wanted != Config().data.size else importing.Settings().size)
+    kind = "gif" if source.suffix.lower() == ".gif" else "video"
+    how = importing.Settings(size, crop=crop)
+    return Clip(source, kind, keypoints, estimate=estimate, pose_model=pose_model, settings=how)
+
+
 def into_dataset(
     config: Config, clip: Clip, beside: Path | None = None, dry_run: bool = False, voice: Voice = SILENT
 ) -> tuple[Config, VideoData | None]:
@@ -168,6 +184,8 @@ def into_dataset(
     data are returned.
     """
     clip.check()
+    if beside:
+        check_free(beside)
     if distributed.started_by_torchrun():
         raise UsageError(
             f"{clip.source} is a clip, and several processes would each import it.",
