@@ -145,6 +145,28 @@ def test_another_persons_poses_are_fitted(cli: Cli, tiny_dance: Path) -> None:
     assert Path("own-poses.png").exists()
 
 
+def test_another_persons_clip_moves_the_figure(cli: Cli, tiny_dance: Path, phone: Path) -> None:
+    """Frames 30 to 63 of a clip of 25 a second, the longest time that somebody is seen in it."""
+    done = cli("train", tiny_dance, *TINY, "--epochs", 1, "--run", "run")
+    assert done.code == 0, done.err
+    given = ("generate", "run", "--first-frame", tiny_dance / "test/test_img/0/0.png", "--poses")
+    done = cli(*given, phone, "--keypoints", "coco.json", "--fit-poses", "-o", "fitted")
+    assert done.code == 0, done.err
+    assert 33 <= len(list(Path("fitted").glob("*.png"))) <= 35
+    assert "fitted-poses.png: the poses before and after; scaled by" in done.out
+    done = cli(*given, tiny_dance, "-o", "whole")
+    assert done.code == 0 and "the poses of its longest sequence, " in done.err
+    for poses, options, words in (
+        (phone, (), "the joints in each frame are missing"),
+        ("nowhere.mp4", ("--keypoints", "coco.json"), "there is no video nowhere.mp4"),
+        (tiny_dance, ("--estimate",), "is no clip"),
+        (tiny_dance / "test/test_label/0", ("--keypoints", "coco.json"), "is no clip"),
+    ):
+        done = cli(*given, poses, *options, "-o", "wrong.gif")
+        assert done.code in (2, 4) and words in done.err and "Traceback" not in done.err, (poses, done.err)
+    assert not Path("wrong.gif").exists()
+
+
 # --- what people get wrong -------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vidcvae.cli import choice, command, trained, ui
+from vidcvae.cli import choice, command, options, trained, ui
 from vidcvae.config.schema import Latent
 
 
@@ -17,8 +17,15 @@ def generate(
         Path | None, typer.Option("--first-frame", help="Dance: the given frame, an image file.")
     ] = None,
     poses: Annotated[
-        Path | None, typer.Option("--poses", help="Dance: pose images, a folder of numbered images or a GIF.")
+        Path | None,
+        typer.Option(
+            "--poses",
+            help="Dance: pose images, a folder of numbered images or a GIF; or a dataset; or somebody's clip.",
+        ),
     ] = None,
+    keypoints: options.Keypoints = None,
+    estimate: options.Estimate = False,
+    pose_model: options.PoseModel = None,
     trajectory: Annotated[
         Path | None, typer.Option("--trajectory", help="Pushing: a clip's folder, its first frames and CSVs.")
     ] = None,
@@ -63,7 +70,7 @@ def generate(
         bool,
         typer.Option(
             "--fit-poses",
-            help="Dance: the poses are another person's; scale and shift them to the first frame's figure.",
+            help="Dance: the poses are another person's; fit them to the first frame's figure.",
         ),
     ] = False,
     target_poses: Annotated[
@@ -99,20 +106,24 @@ def generate(
     Pose t shows frame t, so there are as many frames as poses; action t is taken at frame t. Several samples of robot
     pushing come side by side with the truth where it is there, as a video and as a PNG of all time steps.
 
-    --fit-poses measures the figures in the drawn poses: the box around each, its lower edge being the feet. It goes
-    wrong where arms are up, or somebody lies, most of the time, and where the picture cuts figures off; a skeleton is
-    warped as a picture, so proportions stay those of the other person. Look at the preview: OUTPUT-poses.png.
+    --poses takes a dataset too, which stands for its longest sequence, or a clip with --keypoints or --estimate. Of a
+    clip, whose joints are known, --fit-poses moves limb by limb: as the other person does, with the lengths that your
+    figure's limbs have in the training's poses. Of pose images it measures the box around each figure, its lower edge
+    being the feet, and scales and shifts the picture; proportions stay those of the other person, and it goes wrong
+    where arms are up, or somebody lies, most of the time. Look at the preview: OUTPUT-poses.png.
 
     Examples:
       vidcvae generate --first-frame frame.png --poses poses -o dance.gif
+      vidcvae generate --first-frame frame.png --poses other.mp4 --keypoints other.json --fit-poses -o me.gif
       vidcvae generate runs/svg-lp-001 --trajectory clips/0 --samples 5
     """
     from vidcvae.output import video
     from vidcvae.workflow import generation, opening
 
     files = generation.Files(
-        first_frame, poses, trajectory, past_frames, actions, positions, future, fill, fit_poses, target_poses
-    )
+        first_frame, poses, trajectory, past_frames, actions, positions, future, fill, fit_poses, target_poses,
+        keypoints, estimate, pose_model,
+    )  # fmt: skip
     trained.refuse_posterior(latent, "generate makes them")
     chosen = generation.choose_latent(latent, latents, samples)
     videos, strip, preview = generation.targets(output, files, samples, side_by_side, fps)

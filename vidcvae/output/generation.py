@@ -34,12 +34,14 @@ class GenerationInput:
     """What a video is made from.
 
     past: uint8 (P, 3, H, W); condition: (T, ...), or None; length: T; truth: uint8 (T, 3, H, W) where it is known.
+    joints: (T, 25, 2) in pixels, of poses whose joints are known.
     """
 
     past: np.ndarray
     condition: np.ndarray | None
     length: int
     truth: np.ndarray | None = None
+    joints: np.ndarray | None = None
 
     def batch(self, copies: int) -> tuple[Tensor, Tensor | None]:
         """Past (S, P, 3, H, W) and condition (S, T, ...), the same for each of ``copies`` samples."""

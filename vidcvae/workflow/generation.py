@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,14 @@ from vidcvae.output.generation import GenerationInput
 from vidcvae.own_clips import retarget
 from vidcvae.storage import durable
 from vidcvae.storage.run import ROOT, RunFolder, has_checkpoint, runs_in
-from vidcvae.workflow import opening
+from vidcvae.workflow import motion, opening
 from vidcvae.workflow.voice import SILENT, Voice
 
 # Of the pixels of pose images 88% and more are white, at 32 rows and more 94%, and of a camera's frames 18% at most:
 # measured on real and drawn dances, own clips, and robot pushing. Between the two, nothing is said.
 LEAST_PAPER_OF_A_POSE, MOST_PAPER_OF_A_VIDEO = 0.9, 0.5
 LOOKED_AT = 64  # poses
+_OF_CLIPS = ("--keypoints", "--estimate", "--pose-model")
 MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
 
 
@@ -36,7 +36,8 @@ MOST_DISTORTION = 0.05  # of a picture's shape, about which nothing is said
 class Files:
     """What a video is made from; each field is an option of ``vidcvae generate``.
 
-    A dance has a first_frame and poses, a folder of images or a GIF. fill: repeat a pose where one is missing.
+    A dance has a first_frame and poses: a folder of images, a GIF, a dataset, or a clip with keypoints or to estimate
+    them, with pose_model. fill: repeat a pose where one is missing.
     fit_poses: scale and shift the poses to the first frame's figure, or to that in target_poses.
     Robot pushing has a trajectory, which is the folder of a clip, or past_frames, actions and positions. future: how
     many frames to make; None for as many as there are actions.
@@ -52,6 +53,9 @@ class Files:
     fill: bool = False
     fit_poses: bool = False
     target_poses: Path | None = None
+    keypoints: Path | None = None
+    estimate: bool = False
+    pose_model: Path | None = None
 
     @property
     def pushing(self) -> bool:
@@ -82,8 +86,13 @@ class Files:
             raise UsageError(
                 "--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out."
             )
+        if given & {*_OF_CLIPS} and not motion.is_clip(self):
+            raise UsageError(
+                f"{self.poses or '--poses'} is no clip, and {', '.join(_OF_CLIPS)} are about one.",
+                "Leave them out, or name a video: --poses CLIP.mp4",
+            )
         if kind == "pose":
-            needed, optional = ["--first-frame", "--poses"], {"--fill", "--fit-poses", "--target-poses"}
+            needed, optional = ["--first-frame", "--poses"], {"--fill", "--fit-poses", "--target-poses", *_OF_CLIPS}
             hint = "Give it --first-frame FRAME.png and --poses DIR."
         else:
             name += " without conditions" if kind == "none" else f" conditioned on {kind.replace('+', ' and ')}"
@@ -152,6 +161,7 @@ def check_not_swapped(files: Files) -> None:
 def frame_rate(loaded: Loaded, files: Files) -> float:
     """Frames a second of the dataset that the files lie in, or of that of the training, or the usual ones."""
     source, trained_on = files.poses or files.trajectory or files.past_frames, loaded.config.data.path
+    source = None if motion.is_clip(files) else source  # whose motion is brought to the model's rate
     found = (known_fps(source) if source else None) or (known_fps(Path(trained_on)) if trained_on else None)
     return found or (10.0 if files.pushing else 25.0)
 
@@ -161,12 +171,11 @@ def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Generatio
     size, poses = loaded.config.data.frame_size, files.poses
     assert files.first_frame and poses  # check has seen to it
     first = _read_picture(files.first_frame, size, voice)
-    with voice.progress("reading the poses") as advance:
-        pose_images = video.read_poses(poses, size, advance, gaps="fill" if files.fill else "refuse")
+    pose_images, joints = motion.read(files, size, lambda: frame_rate(loaded, files), voice)
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     _warn_if_mixed_up(files, first, pose_images, voice)
-    return GenerationInput(first[None], pose_images, len(pose_images))
+    return GenerationInput(first[None], pose_images, len(pose_images), joints=joints)
 
 
 def _warn_if_mixed_up(files: Files, first: np.ndarray, poses: np.ndarray, voice: Voice) -> None:
@@ -204,7 +213,8 @@ def fit_poses(
     tell: Callable[[str], None],
     voice: Voice = SILENT,
 ) -> GenerationInput:
-    """The poses scaled and shifted to the first frame's figure, and a picture of them before and after.
+    """The poses on the first frame's figure, and a picture of them before and after: bone by bone where the joints are
+    known, else scaled and shifted.
 
     target: pose images of that figure; None for those of the training. tell: hears what ``preview`` shows.
     """
@@ -215,16 +225,21 @@ def fit_poses(
     try:
         if target is None:
             sequences = opening.open_data(loaded, None, voice).split("train")
-            own = retarget.figures([retarget.likely_pose(first, sequences)])
-            wanted = retarget.figures(itertools.chain.from_iterable(s.tracks["pose"] for s in sequences))
+            own = retarget.likely_pose(first, sequences)
+            theirs = [pose for s in sequences for pose in s.tracks["pose"]]
         elif target.is_file() and target.suffix.lower() != ".gif":
-            wanted = retarget.figures([_read_picture(target, size, voice)])
+            theirs = [_read_picture(target, size, voice)]
         else:
-            wanted = retarget.figures(video.read_poses(target, size, gaps="skip"))
+            theirs = list(video.read_poses(target, size, gaps="skip"))
+        if given.joints is None:
+            fitted = retarget.fit_poses(
+                poses, retarget.figures(theirs), None if own is None else retarget.figures([own])
+            )
+        else:
+            fitted = motion.onto(given.joints, theirs, own, size)
     except DataError as error:
         hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
         raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None
-    fitted = retarget.fit_poses(poses, wanted, own)
     times = video.spread(len(poses), generation.MOST_DANCE_COLUMNS)
     laid = [pictures.laid_over(first, fitted.poses[t]) for t in times]
     picture = pictures.strip(

@@ -1,0 +1,92 @@
+"""The poses that a dance is made from: pose images, those of a dataset, or somebody's clip with its joints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidcvae.data import dataset, images, packed, pose_listing
+from vidcvae.output import video
+from vidcvae.own_clips import importing, limbs, recovery, retarget, skeleton
+from vidcvae.workflow import own_clip
+from vidcvae.workflow.voice import SILENT, Voice
+
+if TYPE_CHECKING:
+    from vidcvae.workflow.generation import Files
+
+_MEASURED, _COMPARED = 300, 20  # pose images of the target: for its limbs, and for how dark its lines are
+
+
+def is_clip(files: Files) -> bool:
+    """Whether the poses are those of a clip; a GIF is one where it is said how its joints are known."""
+    if files.poses is None or not own_clip.is_clip(files.poses):
+        return False
+    return files.poses.suffix.lower() != ".gif" or bool(files.keypoints or files.estimate)
+
+
+def read(
+    files: Files, size: tuple[int, int], fps: Callable[[], float], voice: Voice = SILENT
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pose images, uint8 (T, 3, H, W) with H and W as in ``size``, and their joints (T, 25, 2) where these are known.
+
+    fps: how many frames a second a clip's motion is to have.
+    """
+    assert files.poses
+    if is_clip(files):
+        return _of_clip(files, size, fps(), voice)
+    if files.poses.is_dir() and (packed.is_packed(files.poses) or pose_listing.is_pose_folder(files.poses)):
+        return _of_dataset(files.poses, size, voice), None
+    with voice.progress("reading the poses") as advance:
+        return video.read_poses(files.poses, size, advance, gaps="fill" if files.fill else "refuse"), None
+
+
+def _of_dataset(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray:
+    """The poses of its longest sequence."""
+    if packed.is_packed(path):
+        data = packed.open_packed(path)
+        dataset.check_packed_size(data, size, "name the folder of image files that it was packed from")
+        found = [(s.tracks["pose"], f"{split} {s.name}") for split, those in data.splits.items() for s in those]
+        poses, name = max(found, key=lambda each: len(each[0]))
+    else:
+        longest = max(pose_listing.list_files(path).stretches, key=lambda s: len(s.poses))
+        poses, name = np.stack([images.read_image(p, size) for p in longest.poses]), f"{longest.split} {longest.name}"
+    voice.note(f"{path}: the poses of its longest sequence, {name}")
+    return np.asarray(poses)
+
+
+def _of_clip(files: Files, size: tuple[int, int], fps: float, voice: Voice) -> tuple[np.ndarray, np.ndarray]:
+    """The longest time for which somebody is seen, in the part of the pictures where that is."""
+    assert files.poses
+    kind = "gif" if files.poses.suffix.lower() == ".gif" else "video"
+    how = importing.Settings(size, val_fraction=0)
+    joints = {"keypoints": files.keypoints, "estimate": files.estimate, "pose_model": files.pose_model}
+    plan, _ = own_clip.plan(own_clip.Clip(files.poses, kind, settings=how, **joints), voice)  # type: ignore[arg-type]
+    rows = np.unique(max((rows for _, rows in plan.runs["train"]), key=len))
+    times = plan.seen.times[rows]
+    wanted = np.arange(times[0], times[-1] + 1e-6, 1 / fps)
+    tracks = plan.joints[rows].reshape(len(rows), -1).T
+    found = np.stack([np.interp(wanted, times, track) for track in tracks], axis=1).reshape(len(wanted), -1, 2)
+    placed = plan.fit.points(found)
+    return np.stack([skeleton.draw(points, size) for points in placed]), placed
+
+
+def onto(
+    joints: np.ndarray, theirs: Sequence[np.ndarray], own: np.ndarray | None, size: tuple[int, int]
+) -> retarget.Fitted:
+    """The motion of ``joints`` (T, 25, 2) on the figure of the pose images ``theirs``, uint8 (3, H, W) each.
+
+    own: the first frame's pose, where that is known or likely: the motion begins there.
+    """
+    some = theirs[:: -(-len(theirs) // _MEASURED)]
+    known = [found for pose in some if (found := recovery.joints_of(pose)) is not None]
+    target = limbs.build(np.array(known).reshape(-1, len(skeleton.JOINTS), 2))
+    beginning = None if own is None else recovery.joints_of(own)
+    start = None if beginning is None else float(beginning[skeleton.JOINTS.index("mid_hip"), 0])
+    moved = limbs.move(joints, target, size, start)
+    dark = recovery.strength(list(some[:_COMPARED]))  # the course's lines are paler
+    drawn = np.stack([skeleton.draw(points, size) for points in moved.joints])
+    poses = (255 - (255.0 - drawn) * dark).round().astype(np.uint8)
+    return retarget.Fitted(poses, np.full(len(poses), moved.scale), moved.outside)
