@@ -37,7 +37,7 @@ SMALL = [
     (r"train .*(svg-bair|svg-lp)",
      "--epochs 1 --batch-size 2 --device cpu --plain --set training.steps_per_epoch=1 --set model.backbone=dcgan64"
      " --set model.frame_dim=8 --set model.latent_dim=4 --set model.hidden_dim=8"),
-    (r"train .*anchor", f"{SMALL_TRAINING} --set model.channels=8 --set training.clip_length_start=0"),
+    (r"train (.*anchor|clip)", f"{SMALL_TRAINING} --set model.channels=8 --set training.clip_length_start=0"),
     (r"train ", f"{SMALL_TRAINING} {DANCE_MODEL} --set model.decoder_channels=8"),
     (r"sweep ",
      f"--epochs 1 {DANCE_MODEL} --set model.decoder_channels=8 --set data.size=16x16 --set training.clip_length=4"
@@ -102,10 +102,11 @@ def test_every_documented_command_runs(page: Path, run: Callable[[str], None], t
     text = page.read_text()
     found = [command for command in commands(text) if not command.not_run]
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    if page.stem == "README":
+    for name, joints in (("clip", "keypoints"), ("other", "other")):
         clip = clips.make_clip(40, (32, 32))
-        clips.write_video(tmp_path / "clip.mp4", clip.frames)
-        clips.write_coco(tmp_path / "keypoints.json", clip.joints)
+        clips.write_video(tmp_path / f"{name}.mp4", clip.frames)
+        clips.write_coco(tmp_path / f"{joints}.json", clip.joints)
+    if page.stem == "README":
         if (SHARED / "golden").is_dir():
             shutil.copy(SHARED / "golden/course_pose.ckpt", tmp_path / "course.ckpt")
         else:

@@ -121,6 +121,11 @@ def train(p: Preset) -> Iterator[Step]:
     yield step(f"{words} --learning-rate 0.0005 --dry-run")
     made = {"runs/new/config.toml": {}, "runs/new/run.json": {}, "runs/new/checkpoints/last.safetensors": {}}
     yield step(f"{words} --run runs/new --json", says="lines", makes=made)
+    clip = f"train given/me.mp4 --preset {p.name} --config given/settings.toml --size 16x32 --run runs/clip --crop none"
+    made = {"runs/me-data/dataset.toml": {}, "runs/clip/checkpoints/last.safetensors": {}}
+    options = "--keypoints given/me.json --device cpu --epochs 1 --set training.clip_length_start=0 --plain"
+    yield step(f"{clip} {options}", code=2 if p.pushing else 0, makes={} if p.pushing else made)
+    yield step(f"{clip} {options} --estimate --pose-model given/none.task", code=2)  # it has its keypoints
 
 
 def resume(p: Preset) -> Iterator[Step]:
@@ -189,6 +194,9 @@ def generate(p: Preset) -> Iterator[Step]:
         yield step(f"generate {p.run} {dance} {fit} {words}", *everywhere("generate"), makes=made)
     yield step(f"generate {p.run} {own} --latents given/noise.safetensors -o c --json", says="json", makes={"c": exact})
     yield step(f"generate {p.run} {own} --batch-stats -o d.gif", code=_batch_stats(p))
+    theirs = "--first-frame data/test/test_img/0/0.png --poses given/me.mp4 --fit-poses --keypoints given/me.json"
+    yield step(f"generate {p.run} {theirs} -o f.gif", code=2 if p.pushing else 0)
+    yield step(f"generate {p.run} {theirs} --estimate --pose-model given/none.task -o g.gif", code=2)
     foreign = (
         f"{dance} --fill --fit-poses --target-poses data"
         if p.pushing

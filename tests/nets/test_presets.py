@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests import video_clips
 from tests.nets import commands, surface
 from tests.nets.commands import COMMANDS, FRAMES, PRESETS, SIZES, TWIN, Preset, Step
 from tests.nets.in_process import explained, studies_in_this_process, vidcvae
@@ -77,6 +78,9 @@ def _give(preset: Preset, place: Path) -> None:
     given = place / "given"
     given.mkdir()
     (given / "settings.toml").write_text(preset.tiny)
+    me = video_clips.make_clip(40, (24, 48))
+    video_clips.write_video(given / "me.mp4", me.frames)
+    video_clips.write_coco(given / "me.json", me.joints)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is on its way out
         torch.jit.script(Distance()).save(str(given / "lpips.pt"))  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data import dataset_toml, images, packed, pose_folder
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import UsageError, typed
+from vidcvae.errors import UsageError, an, typed
 from vidcvae.own_clips import estimation, footage, importing, keypoints, landmarks
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.storage import durable
@@ -28,7 +28,7 @@ from vidcvae.training import distributed
 from vidcvae.workflow.voice import SILENT, Voice
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".mts", ".3gp", ".gif")
-PRESET = "anchor-cpu"  # what a clip is trained with where nobody says otherwise
+PRESET = "clip"  # what a clip is trained with where nobody says otherwise
 ORIGIN = "import.json"  # in a dataset: what it was made of; written last
 _ESTIMATE = Path("what MediaPipe found")
 
@@ -140,9 +140,8 @@ def write(
 def _origin(clip: Clip) -> dict[str, Any]:
     """What decides what is in the dataset of a clip: its options, and the files by name, size and age."""
     options = asdict(clip)
-    for name in ("pose_model", "save_keypoints"):
-        del options[name]
-    for name in ("source", "keypoints"):
+    del options["save_keypoints"]
+    for name in ("source", "keypoints", "pose_model"):
         options[name] = path and _identity(path) if (path := options[name]) else None
     return dict(json.loads(json.dumps(options)))  # as it is read again
 
@@ -184,6 +183,11 @@ def into_dataset(
     data are returned.
     """
     clip.check()
+    if config.model.condition != "pose":
+        raise UsageError(
+            f"{clip.source} is a clip of a person, but {an(config.model.name)} is no model of poses.",
+            f"Choose another: --preset {PRESET}",
+        )
     if beside:
         check_free(beside)
     if distributed.started_by_torchrun():
