@@ -92,7 +92,7 @@ def train(
 
     Of a clip it makes a dataset beside the run first, as vidcvae dataset import does with its defaults, and takes that
     one again the next time; --size may then be small, medium or large too, in the clip's shape, and the preset is
-    anchor-cpu where you name nothing else.
+    clip where you name nothing else.
 
     Examples:
       vidcvae train my-dance --preset anchor-cpu

@@ -168,7 +168,7 @@ def of_training(
 ) -> Clip:
     """The clip that ``config`` names as its data, with frames of ``size``, or else of the size that ``config`` sets."""
     source, wanted = Path(config.data.path), config.data.size
-    size = size or (wanted if wanted != Config().data.size else importing.Settings().size)
+    size = size or (importing.Settings().size if wanted == "auto" else wanted)
     kind = "gif" if source.suffix.lower() == ".gif" else "video"
     how = importing.Settings(size, crop=crop)
     return Clip(source, kind, keypoints, estimate=estimate, pose_model=pose_model, settings=how)
@@ -198,14 +198,13 @@ def into_dataset(
     folder, there = _place(clip, beside.parent if beside else ROOT)
     if there:
         voice.note(f"{folder}: taken as it is; it was made of {clip.source} with the same options")
-        width, height = images.open_image(folder / "train" / "train_img" / "0.png").size
-        return _with_data(config, folder, (height, width)), None
+        return _with_data(config, folder), None
     imported = bring_in(clip, voice)
     if imported.plan.seen.broken:
         voice.warn(imported.plan.seen.broken)
     for note in imported.plan.notes:
         voice.note(note)
-    found = _with_data(config, folder, imported.data.size)
+    found = _with_data(config, folder)
     if dry_run:
         return found, imported.data
     durable.make_folder(folder)
@@ -220,8 +219,8 @@ def into_dataset(
     return found, None
 
 
-def _with_data(config: Config, folder: Path, size: tuple[int, int]) -> Config:
-    return settings.with_values(config, {"data": {"path": str(folder), "size": list(size)}})
+def _with_data(config: Config, folder: Path) -> Config:
+    return settings.with_values(config, {"data": {"path": str(folder), "size": "auto"}})
 
 
 def _place(clip: Clip, parent: Path) -> tuple[Path, bool]:
