@@ -59,11 +59,11 @@ def test_the_same_clip_with_the_same_options_is_imported_once(cli: Cli, clip: cl
 
 
 def test_a_dry_run_tells_and_makes_nothing(cli: Cli, clip: clips.Clip) -> None:
-    """Without a preset it is anchor-cpu's, and the size is the clip's shape: 2:1 in 2,048 pixels."""
+    """Without a preset it is the preset clip, and the size is the clip's shape: 2:1 in 2,048 pixels."""
     done = cli("train", "me too.mp4", "--keypoints", "k.json", "--size", "small", "--crop", "none", "--dry-run")
     assert done.code == 0, done.err
     assert "size = [32, 64]" in done.out and 'name = "anchor-cvae"' in done.out
-    assert "no preset named: training with anchor-cpu" in done.err
+    assert "no preset named: training with --preset clip" in done.err
     assert not Path("runs").exists()
     set_ = ("--set", "data.size=24x48")
     done = cli("train", "me too.mp4", "--keypoints", "k.json", *set_, "--dry-run", "--json")

@@ -107,7 +107,7 @@ def train(
     clip_size, own = None, dataset is not None and own_clip.is_clip(dataset)
     if own and not (preset or config or model or PROJECT_FILE.exists()):
         preset = own_clip.PRESET
-        screen.note(f"no preset named: training with {preset}")
+        screen.note(f"no preset named: training with --preset {preset}")
     if own and size:
         clip_size, size = making.read_clip_size(size), None
     typed: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vidcvae.data import clips
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, counted
 from vidcvae.own_clips import skeleton, tracking, window
 from vidcvae.own_clips.estimation import Estimator
 from vidcvae.own_clips.footage import BrokenOff, Pictures
@@ -233,7 +233,7 @@ def plan(seen: Seen, keypoints: Keypoints, settings: Settings) -> Plan:
     if settings.val_fraction and not val:
         notes.append("too little is left for validation: the dataset has none")
     if val:
-        notes.append(f"validation begins at {val[0][0] / fps:.1f} s, {gap} frames after the end of training")
+        notes.append(f"validation begins at {val[0][0] / fps:.1f} s, {counted(gap, 'frame')} after the end of training")
     runs = {
         split: [(f"{run[0]}-{run[-1]}", shown[run]) for run in found]
         for split, found in (("train", train), ("val", val)) if found
