@@ -1,0 +1,226 @@
+"""The small motion of a camera held in the hand, found from picture to picture, so that the background can stand still.
+
+Each picture is laid upon the first one by a shift, a turn and a zoom, with the people left out: Lucas and Kanade 1981
+("An iterative image registration technique"). A gain and an offset take up the camera's changes of exposure, which stay
+in the clip; what else moves by itself is told by its mismatch, against the median.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vidcvae.own_clips.keypoint_checks import Person
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+
+_SIDE = 320  # pixels of the longer side of the reduced pictures that are compared; "pixels" below are these
+_SLOPE = 1.5  # grey levels a pixel: flatter places tell of noise
+_MOST, _LEAST = 6_000, 0.01  # places compared; share of the picture that has to be steep
+_EDGE = 4  # pixels at each side where the blur has seen beyond
+_UNSURE = 0.15  # pixels: standard error of where a corner goes
+_LEFT = 0.4  # pixels that the mismatch left may look like; noise alone looks like 0.45
+_STEPS, _CLOSE = 10, 0.01  # the most iterations, and the step in pixels that ends them
+_SHARED = 12  # pixels with the same noise after the blur: 4 pi sigma^2
+_DARK = 24  # grey levels of the bars beside a picture
+_PAN = 0.1  # share of the longer side that a corner may move
+_STILL = 0.2  # pixels that are not worth the blur of a resampling
+_GAIN = 0.9  # holding still must bring the mismatch below this share of it
+_BRIDGED, _FORGIVEN = 5, 0.1  # pictures that may fail, such as for a flash, and how many each good one makes up for
+
+FLAT = "too little of the background is seen to hold the camera still"
+LOST = "the background changes too much for the camera to be held still"
+PANS = "the camera moves too much to be held still"
+IN_VAIN = "holding the camera still would not make the background any stiller"
+
+
+class Motion(NamedTuple):
+    """Whether the matrices of a clip make its background stand still, and a sentence that says so or why not.
+
+    The sentence is empty where the camera stood still by itself.
+    """
+
+    hold: bool
+    note: str
+
+
+class Camera:
+    """The camera of one clip; keeps the first picture's grey values and the last estimate, however long the clip is."""
+
+    def __init__(self) -> None:
+        self._first: _First | None = None
+        self._size = (0, 0)  # width, height of the pictures
+        self._scale = 1.0  # pixels of theirs in one of the reduced
+        self._lit = [np.zeros(1), np.zeros(1)]  # the brightest value that each column, each row has had
+        self._people: Sequence[Person] = ()
+        self._estimate = np.zeros(6)
+        self._moved = 0.0  # pixels of the pictures
+        self._mismatch = np.zeros(2)  # without and with the estimates, summed over the pictures
+        self._failed = 0.0
+        self._refused = ""
+
+    def follow(self, picture: Image.Image, people: Sequence[Person]) -> np.ndarray:
+        """The next picture, RGB: float64 (2, 3), from pixels of the steady picture to its own, as Pillow wants it.
+
+        people: joints of each person in it, in pixels; where nobody is found they are taken to be where they were.
+        What ``motion`` says after the last picture decides whether the matrices are of use.
+        """
+        self._people = people or self._people
+        if self._refused:
+            return np.eye(2, 3)
+        self._size, self._scale = picture.size, max(1.0, max(picture.size) / _SIDE)
+        grey = _reduced(picture, self._scale)
+        joints = [person[np.isfinite(person).all(1)] / self._scale for person in self._people]
+        self._lit = [np.maximum(lit, grey.max(axis)) for axis, lit in enumerate(self._lit)]
+        first = self._first is None
+        if self._first is None:
+            self._first = _First(grey, [_between_bars(lit) for lit in self._lit], joints)
+        estimate, mismatch, why = self._first.fit(grey, joints, self._estimate)
+        if not why:
+            self._estimate = estimate
+            self._mismatch += mismatch
+        self._failed = self._failed + 1 if why else max(0.0, self._failed - _FORGIVEN)
+        if first or self._failed > _BRIDGED:
+            self._refused = why
+        matrix = self._first.matrix(self._estimate, self._scale)
+        corners = np.array([(x, y) for x in (0, picture.width) for y in (0, picture.height)])
+        moved = np.linalg.norm(corners @ matrix[:, :2].T + matrix[:, 2] - corners, axis=1).max()
+        self._moved = max(self._moved, float(moved))
+        if moved > _PAN * max(picture.size):
+            self._refused = PANS
+        return matrix
+
+    def motion(self) -> Motion:
+        """What became of it, after the last picture."""
+        if self._refused or self._moved < _STILL * self._scale:
+            return Motion(False, self._refused)
+        if self._mismatch[1] > _GAIN * self._mismatch[0]:
+            return Motion(False, IN_VAIN)
+        pixels = max(1, round(self._moved))
+        return Motion(True, f"the camera moved by up to {pixels} pixel{'s' * (pixels > 1)}; it is held still")
+
+    def window(self, matrices: np.ndarray) -> Box:
+        """The part of the steady pictures that every picture has filmed; no side of it can be moved out.
+
+        matrices: (N, 2, 3), of all pictures. Black bars beside the pictures, of a film on a screen, are not in it.
+        """
+        filmed = np.array([_between_bars(lit) for lit in self._lit]).T  # (2, 2): from x, y to x, y
+        bars = filmed != [[0, 0], [len(lit) for lit in self._lit]]
+        inwards = np.array([[3], [-3]]) * bars  # as far as the blur reaches
+        filmed = np.where(bars, (filmed + inwards) * self._scale, [[0, 0], self._size])
+        straight, across = matrices[:, (0, 1), (0, 1)], matrices[:, (0, 1), (1, 0)]
+        box = filmed
+        for _ in range(20):  # each side hangs on where the two beside it end: a little less each time
+            reach = matrices[:, :, 2] + across * box[:, None, ::-1]  # (2, N, 2)
+            sides = (filmed[:, None, None] - reach) / straight  # (2 sides, 2 ends of each, N, 2)
+            box = np.stack([np.maximum(filmed[0], sides[0].max((0, 1))), np.minimum(filmed[1], sides[1].min((0, 1)))])
+        left, top = (math.ceil(v - 1e-6) for v in box[0])
+        right, bottom = (math.floor(v + 1e-6) for v in box[1])
+        return left, top, right, bottom
+
+
+def points(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Points (..., 2) of a picture as points of the steady picture."""
+    return np.asarray((xy - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T)
+
+
+def _reduced(picture: Image.Image, scale: float) -> np.ndarray:
+    """Grey values float32 (h, w), blurred by a bell of one pixel."""
+    width, height = (max(2, int(side / scale)) for side in picture.size)
+    box = (0.0, 0.0, min(picture.width, width * scale), min(picture.height, height * scale))
+    grey = picture.convert("L").resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+    blurred: np.ndarray = np.pad(np.asarray(grey, np.float32), 2, mode="edge")
+    for _ in range(2):  # down the columns, then, transposed, along the rows
+        blurred = (blurred[:-4] + blurred[4:] + 4 * (blurred[1:-3] + blurred[3:-1]) + 6 * blurred[2:-2]).T / 16
+    return np.ascontiguousarray(blurred)
+
+
+def _between_bars(lit: np.ndarray) -> tuple[int, int]:
+    """The first of the columns or rows that are not black, and the one after the last."""
+    there = np.flatnonzero(lit > _DARK)
+    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, len(lit))
+
+
+class _First:
+    """The first picture, reduced, which all are laid upon.
+
+    An estimate is zoom, turn, shift across and down, offset and gain, float64 (6,): zoom and turn in pixels by which
+    a corner moves, the gain in per cent; zeros are no change.
+    """
+
+    def __init__(self, grey: np.ndarray, lit: Sequence[tuple[int, int]], people: Sequence[np.ndarray]) -> None:
+        self.height, self.width = grey.shape
+        self.radius = math.hypot(*grey.shape) / 2
+        # the edge of a black bar is left out: it stands still whatever the camera does
+        (left, right), (top, bottom) = ((low + _EDGE, high - _EDGE) for low, high in lit)
+        inside = np.zeros(grey.shape, bool)
+        inside[top:bottom, left:right] = True
+        down, across = np.gradient(grey)
+        slopes = np.hypot(across, down).ravel()
+        steep = np.flatnonzero(inside.ravel() & (slopes > _SLOPE))
+        steep = steep[self._clear(steep, people, np.zeros(6))]
+        self.places = np.sort(steep[np.argsort(slopes[steep])[-_MOST:]])
+        self.slopes, self.least = slopes[self.places], _LEAST * grey.size
+        x, y = ((self._xy(self.places) - [self.width / 2, self.height / 2]) / self.radius).T
+        gx, gy, self.values = (plane.ravel()[self.places] for plane in (across, down, grey))
+        columns = [gx * x + gy * y, gy * x - gx * y, gx, gy, np.ones_like(gx), self.values / 100]
+        self.changes = np.stack(columns, 1).astype(np.float32)  # of the values, with each number of an estimate
+
+    def matrix(self, estimate: np.ndarray, scale: float = 1) -> np.ndarray:
+        """float64 (2, 3), from the first picture's pixels to those of the one estimated."""
+        zoom, turn, *shift = estimate[:4]
+        linear = np.eye(2) + np.array([[zoom, -turn], [turn, zoom]]) / self.radius
+        middle = np.array([self.width / 2, self.height / 2])
+        return np.column_stack([linear, scale * (shift + middle - linear @ middle)])
+
+    def _xy(self, places: np.ndarray) -> np.ndarray:
+        return np.stack([places % self.width, places // self.width], 1) + 0.5
+
+    def _clear(self, places: np.ndarray, people: Sequence[np.ndarray], estimate: np.ndarray) -> np.ndarray:
+        """Which places show no part of the people, hair and hands included."""
+        clear, xy = np.ones(len(places), bool), self._xy(places)
+        for person in people:
+            if len(person):
+                joints = points(self.matrix(estimate), person)
+                low, high = joints.min(0), joints.max(0)
+                around = 5 + 0.08 * (high - low).max()
+                clear &= ((xy < low - around) | (xy > high + around)).any(1)
+        return clear
+
+    def fit(
+        self, grey: np.ndarray, people: Sequence[np.ndarray], start: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """The estimate for a picture; the mismatch without it and with it, as pixels that look so; why it is none."""
+        picture, estimate = Image.fromarray(grey), start.copy()
+        clear = self._clear(self.places, people, start)
+        if clear.sum() < self.least:
+            return start, np.zeros(2), FLAT
+        for _ in range(_STEPS):
+            matrix = tuple(self.matrix(estimate).ravel())
+            moved = picture.transform(
+                picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=-1
+            )
+            values = np.asarray(moved).ravel()[self.places]
+            there = clear & (values >= 0)
+            if there.sum() < self.least:
+                return start, np.zeros(2), LOST
+            gap = values - self.values
+            left = np.abs(gap - self.changes[:, 4:] @ estimate[4:])
+            fits = there & (left < 1 + 3 * np.median(left[there]))
+            changes = self.changes[fits]
+            normal = (changes.T @ changes).astype(float) + 1e-3 * np.eye(6)
+            step = np.linalg.solve(normal, changes.T @ gap[fits])
+            estimate = np.append(estimate[:4] - step[:4], step[4:])
+            if np.hypot(*step[:2]) + np.hypot(*step[2:4]) < _CLOSE:
+                break
+        light = self.changes[there, 4:]
+        before = (grey.ravel()[self.places] - self.values)[there]
+        before = np.abs(before - light @ np.linalg.lstsq(light, before)[0])
+        mismatch = np.array([np.median(before), np.median(left[there])]) / np.median(self.slopes[there])
+        noise = max(0.25, float((left[fits] ** 2).mean()))
+        unsure = math.sqrt(_SHARED * noise * np.trace(np.linalg.inv(normal)[:4, :4]))
+        return estimate, mismatch, LOST if mismatch[1] > _LEFT else FLAT if unsure > _UNSURE else ""
