@@ -90,6 +90,9 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         smooth: Annotated[
             int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
         ] = 0,
+        steady: Annotated[
+            bool, typer.Option("--steady/--no-steady", help="Cancel the small motion of a camera held in the hand.")
+        ] = True,
         style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
         preview: Annotated[
             Path | None,
@@ -107,7 +110,7 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         from vidcvae.storage import durable
         from vidcvae.workflow import own_clip
 
-        settings = Settings(making.read_clip_size(size), fit, crop, fps, val_fraction, max_gap, smooth)
+        settings = Settings(making.read_clip_size(size), fit, crop, fps, val_fraction, max_gap, smooth, steady)
         joints = (keypoints, keypoint_format, min_score, estimate, pose_model, people, save_keypoints)
         clip = own_clip.Clip(source, kind, *joints, settings)
         clip.check()

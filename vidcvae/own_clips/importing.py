@@ -6,9 +6,10 @@ Three steps: ``look`` goes through the clip, ``plan`` decides which of its frame
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from vidcvae.data import clips
 from vidcvae.errors import DataError, counted
-from vidcvae.own_clips import skeleton, tracking, window
+from vidcvae.own_clips import skeleton, steady, tracking, window
 from vidcvae.own_clips.estimation import Estimator
 from vidcvae.own_clips.footage import BrokenOff, Pictures
 from vidcvae.own_clips.keypoint_checks import Keypoints, Person
@@ -38,6 +39,7 @@ class Settings:
 
     val_fraction: share of the frames that validation gets, from the end; a second at least, and none at all for 0.
     max_gap: how many missing frames are filled. smooth: frames of the bell that smooths the joints; 0 leaves them.
+    steady: cancel the small motion of a camera that is held in the hand.
     """
 
     size: tuple[int, int] | int = window.BUDGETS["medium"]
@@ -47,6 +49,7 @@ class Settings:
     val_fraction: float = 0.1
     max_gap: int = 5
     smooth: int = 0
+    steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -202,11 +205,48 @@ def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -
         )
 
 
+# --- a camera held in the hand ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Still:
+    """A clip's pictures as a camera that stands still would show them: matrices (N, 2, 3) from their pixels."""
+
+    images: Iterable[tuple[float, Image.Image]]
+    matrices: np.ndarray
+    size: tuple[int, int]  # width, height
+
+    def __iter__(self) -> Iterator[tuple[float, Image.Image]]:
+        for (time, image), matrix in zip(self.images, self.matrices, strict=False):
+            how = Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BICUBIC
+            yield time, image.transform(self.size, *how)
+
+
+def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> tuple[Seen, list[list[Person]], str]:
+    """The clip and its people with the camera's motion cancelled, where that can be, and a sentence about it."""
+    camera, matrices = steady.Camera(), []
+    with contextlib.suppress(BrokenOff):  # which was seen before
+        for number, ((_, image), there) in enumerate(zip(seen.pictures.images, people, strict=False), 1):
+            matrices.append(camera.follow(image, there))
+            if progress:
+                progress(number, len(people))
+    hold, note = camera.motion()
+    if not hold:
+        return seen, people, note
+    left, top, right, bottom = camera.window(np.array(matrices))
+    moved = np.array(matrices)
+    moved[:, :, 2] += moved[:, :, :2] @ [left, top]  # the window's corner is the first pixel
+    size = right - left, bottom - top
+    pictures = replace(seen.pictures, images=_Still(seen.pictures.images, moved, size), sizes=None)
+    found = [[steady.points(matrix, person) for person in there] for matrix, there in zip(moved, people, strict=True)]
+    return replace(seen, pictures=pictures, picture=size), found, note
+
+
 # --- which frames, and what part of them -----------------------------------------------------------
 
 
-def plan(seen: Seen, keypoints: Keypoints, settings: Settings) -> Plan:
-    """What becomes of the clip ``seen`` with ``keypoints`` of every frame.
+def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progress = None) -> Plan:
+    """What becomes of the clip ``seen`` with ``keypoints`` of every frame; to hold it still it is gone through again.
 
     Raises ``DataError`` if keypoints and clip do not belong together, or nobody is there.
     """
@@ -216,6 +256,9 @@ def plan(seen: Seen, keypoints: Keypoints, settings: Settings) -> Plan:
     notes = []
     if keypoints.frames is None and keypoints.first == 1 and not pictures.numbers:
         notes.append(f"{keypoints.path} begins with frame 1, which is taken for the first of the clip")
+    if settings.steady:
+        seen, people, note = _held_still(seen, people, progress)
+        notes += [note] * bool(note)
     poses = tracking.fill(tracking.follow(people, settings.max_gap), seen.times, settings.max_gap)
     if settings.smooth:
         poses = tracking.smooth(poses, settings.smooth)

@@ -99,7 +99,8 @@ def plan(clip: Clip, voice: Voice = SILENT) -> tuple[importing.Plan, Keypoints]:
             durable.write_text(clip.save_keypoints, json.dumps({"frames": seen.landmarks}))
         found = landmarks.read_json(_ESTIMATE, {"frames": seen.landmarks}, clip.min_score)
     assert found
-    return importing.plan(seen, found, clip.settings), found
+    with voice.progress("watching the camera") as tell:
+        return importing.plan(seen, found, clip.settings, tell), found
 
 
 @contextlib.contextmanager
