@@ -21,14 +21,14 @@ def walked(width: int = 64, count: int = 40, height: int = 32, wall: int = 0) ->
 
 def test_the_scene_is_what_nobody_stands_before() -> None:
     stones, sequence = walked()
-    assert np.array_equal(scene.behind([sequence], [40]), stones)
+    assert np.array_equal(scene.behind([sequence], [40]).picture, stones)
 
 
 def test_where_somebody_always_stands_the_scene_is_the_median_of_all_frames() -> None:
     stones, sequence = walked()
     poses = np.full_like(sequence.tracks["pose"], 255)
     poses[:, :, 16, 32] = 0
-    found = scene.behind([Sequence("still", sequence.frames, {"pose": poses})], [40])
+    found = scene.behind([Sequence("still", sequence.frames, {"pose": poses})], [40]).picture
     assert np.array_equal(found, np.median(sequence.frames.astype(float), axis=0).round().astype(np.uint8))
     assert np.array_equal(found[:, :, :2], stones[:, :, :2])
 
@@ -41,12 +41,12 @@ def test_only_frames_in_use_with_known_poses_are_looked_at() -> None:
     frames[0] = 0
     poses = np.concatenate([sequence.tracks["pose"], other.tracks["pose"]])
     mixed = Sequence("mixed", frames, {"pose": poses}, frozenset([0]))
-    assert np.array_equal(scene.behind([mixed, other], [40, 0]), stones)
-    assert not np.array_equal(scene.behind([mixed, other], [80, 40]), stones)
+    assert np.array_equal(scene.behind([mixed, other], [40, 0]).picture, stones)
+    assert not np.array_equal(scene.behind([mixed, other], [80, 40]).picture, stones)
 
 
 def test_many_frames_are_sampled_over_all_of_them() -> None:
     """300 frames of one wall, then 900 of another: three quarters of the frames looked at show the second."""
     _, early = walked(count=300)
     late_stones, late = walked(count=900, wall=1)
-    assert np.array_equal(scene.behind([early, late], [300, 900]), late_stones)
+    assert np.array_equal(scene.behind([early, late], [300, 900]).picture, late_stones)

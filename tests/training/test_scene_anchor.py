@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import vidcvae
 from vidcvae import config as settings
 from vidcvae.data import scene
-from vidcvae.data.clips import Place, VideoData, mirrored_and_shifted
+from vidcvae.data.clips import Place, Sequence, VideoData, mirrored_and_shifted
 from vidcvae.models import build_model
 from vidcvae.models.loading import load_model
 from vidcvae.scenes import dancing
@@ -40,7 +42,7 @@ def test_the_anchor_of_a_clip_is_the_scene_moved_as_the_clip_is() -> None:
     train = data.split("train")
     model = build_model(made)
     batches.show_scene(model, made, train)
-    wanted = scene.behind(train, [len(s) for s in train])
+    wanted = scene.behind(train, [len(s) for s in train]).picture
     found = Batches(made, train, run_length(made, data), new_state(model, made), ALONE)
     places, batch = found.of(0, 3)
     assert {p.anchor for p in places} == {-1} and any(p.mirrored or p.down or p.right for p in places)
@@ -57,9 +59,21 @@ def test_a_run_keeps_its_scene_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert vidcvae.resume(tmp_path / "part", data, more_epochs=1)
     first, second = (load_model(tmp_path / name, which="last") for name in ("whole", "part"))
     train = data.split("train")
-    seen = scene.behind(train, [len(s) for s in train])
+    seen = scene.behind(train, [len(s) for s in train]).picture
     assert first.model.scene is not None
     assert np.array_equal((first.model.scene * 255).round().numpy().astype(np.uint8), seen)
     for (name, a), b in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert first.meta["step"] == second.meta["step"] == 4
+
+
+def test_a_background_that_changes_is_told_of() -> None:
+    """20 frames of a room whose colours are the other way round beside 40: a third of what is seen is no scene."""
+    data = dance()
+    assert batches.warnings(config(), data) == []
+    (first, *_), other = data.split("train"), config()
+    dark = Sequence("dark", 255 - first.frames[:20], {"pose": first.tracks["pose"][:20]})
+    rooms = replace(data, splits={**data.splits, "train": (first, dark)})
+    (text,) = batches.warnings(other, rooms)
+    assert re.search(r"only 6\d% stays as it is", text) and text.endswith("--set model.scene=false")
+    assert batches.warnings(settings.with_values(other, {"model": {"scene": False}}), rooms) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +14,19 @@ from vidcvae.data.clips import Sequence
 MOST_FRAMES = 256  # looked at, evenly spread over all sequences
 AROUND = 0.09  # of the frame's height: a body is that much wider than the lines of its skeleton
 LEAST = 3  # frames that must show a pixel without anybody in front of it
+ALIKE = 16  # of 255: what stands still does not change by more, whatever the light does
 _PAPER = 240  # a pose image is darker where a limb is
 
 
-def behind(sequences: Items[Sequence], in_use: Items[int]) -> np.ndarray:
-    """The empty scene, uint8 (3, H, W): of each pixel the median over the frames whose skeleton is not near it.
+class Scene(NamedTuple):
+    """picture: uint8 (3, H, W). still: the share of what is seen of it, pixels and frames, that is ``ALIKE``."""
+
+    picture: np.ndarray
+    still: float
+
+
+def behind(sequences: Items[Sequence], in_use: Items[int]) -> Scene:
+    """The empty scene: of each pixel the median over the frames whose skeleton is not near it.
 
     in_use: how many frames of each sequence are looked at. A pixel that is never free has the median of all frames.
     """
@@ -26,13 +35,14 @@ def behind(sequences: Items[Sequence], in_use: Items[int]) -> np.ndarray:
     picked = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, MOST_FRAMES).round().astype(int))]
     frames = np.stack([s.frames[row] for s, row in picked])  # (N, 3, H, W)
     free = ~np.stack([_near_a_limb(s.tracks["pose"][row]) for s, row in picked])  # (N, H, W)
-    scene = np.empty(frames.shape[1:], np.uint8)
+    scene, alike = np.empty(frames.shape[1:], np.uint8), 0
     for y in range(frames.shape[2]):  # a row at a time: floats of all frames would take four times their memory
         shown = frames[:, :, y].astype(np.float32)  # (N, 3, W)
         enough = free[:, y].sum(0) >= LEAST
         shown[:, :, enough] = np.where(free[:, None, y, enough], shown[:, :, enough], np.nan)
         scene[:, y] = np.nanmedian(shown, axis=0).round()
-    return scene
+        alike += ((np.abs(frames[:, :, y] - scene[:, y].astype(int)) <= ALIKE).all(1) & free[:, y]).sum()
+    return Scene(scene, float(alike / max(1, free.sum())))
 
 
 def _near_a_limb(pose: np.ndarray) -> np.ndarray:
