@@ -25,7 +25,7 @@ from vidcvae.config import Config
 from vidcvae.data.resident import Resident
 from vidcvae.evaluation.free_run import sequence_noise
 from vidcvae.models import build_model, graphs, objectives, rollout
-from vidcvae.models.graphs import Graphed, _map
+from vidcvae.models.graphs import Graphed, map_tensors
 from vidcvae.models.interface import at, reparameterize
 from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE
@@ -189,7 +189,7 @@ class Pretended(Graphed):
         return self.function(*arguments)
 
     def _capture(self, arguments: Any) -> Any:
-        held = _map(arguments, torch.clone)
+        held = map_tensors(arguments, torch.clone)
         result = self.function(*held)
 
         def replay() -> None:

@@ -64,7 +64,7 @@ class Graphed:
         return result
 
     def _capture(self, arguments: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
-        held = _map(arguments, lambda x: x.clone(memory_format=torch.preserve_format))
+        held = map_tensors(arguments, lambda x: x.clone(memory_format=torch.preserve_format))
         inputs: list[Tensor] = []
         _flatten(held, inputs)
         graph = torch.cuda.CUDAGraph()
@@ -94,7 +94,8 @@ def _flatten(value: Any, tensors: list[Tensor]) -> Hashable:
     return ("value", value)
 
 
-def _map(value: Any, f: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, f: Callable[[Tensor], Tensor]) -> Any:
+    """A nest of tuples with ``f`` of every tensor in it."""
     if isinstance(value, Tensor):
         return f(value)
-    return tuple(_map(part, f) for part in value) if isinstance(value, tuple) else value
+    return tuple(map_tensors(part, f) for part in value) if isinstance(value, tuple) else value

@@ -6,15 +6,16 @@ B batch, T frames, P given ones; C H W a frame, S* the latent's shape.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from vidcvae.config.schema import Latent
-from vidcvae.models.graphs import Graphed
+from vidcvae.models.graphs import Graphed, map_tensors
 from vidcvae.models.inference import prepare
-from vidcvae.models.interface import Code, State, VideoModel, at, full, reparameterize
+from vidcvae.models.interface import Code, Gaussian, State, VideoModel, at, full, reparameterize
 from vidcvae.rng import to_device
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
@@ -48,46 +49,105 @@ def rollout(
     The steps into given frames run on the posterior's z, which warms recurrent state; their output is not shown
     (Denton & Fergus 2018, as in their code).
     """
-    noise = noise or zero_noise
-    model = prepare(model, dtype)
-    device = next(iter(model.parameters())).device
-    arithmetic = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    run = FreeRun(model, dtype)
     steps = condition.shape[1] if condition is not None else length
     given = past.shape[1]
-    known = truth if truth is not None else past
-    if latent == "posterior" or given > 1:
-        frames = _unit(known, device)
-        with arithmetic:
-            known_codes = model.encode_frames(frames)
-            codes = model.encode_condition(_chunk(condition, 0, frames.shape[1], device), frames)
-            mu, logvar = model.posterior(at(known_codes, slice(1, None)), at(codes, slice(1, None)))
-
-    def advance(state: State, frame: Tensor, code: Code, z: Tensor | None, eps: Tensor) -> tuple[Tensor, State]:
-        with arithmetic:
-            previous = at(model.encode_frames(frame[:, None]), 0)
-            (p_mu, p_logvar), state = model.prior(state, previous, code)
-        if z is None:
-            z = _z(latent, p_mu, p_logvar, eps)
-        with arithmetic:
-            return model.step(state, previous, code, z)
-
-    run = Graphed(advance) if device.type == "cuda" else advance
-    frame = _unit(past[:, 0], device)
-    state = model.initial_state(frame, None if condition is None else _unit(condition[:, 0], device))
-    for begin in range(1, steps, CHUNK):
+    noise = noise or zero_noise
+    run.begin(past, None if condition is None else condition[:, :given], noise)
+    if latent == "posterior":
+        known = truth if truth is not None else past
+        mu, logvar = run.posterior(known, None if condition is None else condition[:, : known.shape[1]])
+    for begin in range(given, steps, CHUNK):
         end = min(begin + CHUNK, steps)
-        like = frame[:, None].expand(-1, end - begin, -1, -1, -1)
-        with arithmetic:
-            condition_codes = model.encode_condition(_chunk(condition, begin, end, device), like)
+        codes = run.codes(None if condition is None else condition[:, begin:end], end - begin)
         for t in range(begin, end):
-            eps, z = to_device(noise(t), device), None
-            if t < given or latent == "posterior":
+            eps, z = to_device(noise(t), run.device), None
+            if latent == "posterior":
                 z = reparameterize(mu[:, t - 1], logvar[:, t - 1], eps)
-            frame, state = run(state, frame, at(condition_codes, t - begin), z, eps)
-            if t < given:
-                frame = _unit(past[:, t], device)
-            else:
-                yield frame.clone() if device.type == "cuda" else frame  # the next replay writes over it
+            frame = run.step(at(codes, t - begin), latent, eps, z)
+            yield frame.clone() if run.device.type == "cuda" else frame  # the next replay writes over it
+
+
+class FreeRun:
+    """A free run that somebody else drives, one step at a time: ``begin``, and then ``step`` after ``step``.
+
+    model: in eval mode; a copy made ready (``prepare``) is what runs. dtype: arithmetic of the networks.
+    frame (B, 3, H, W) in 0..1 and state are where the run stands.
+    """
+
+    frame: Tensor
+    state: State
+
+    def __init__(self, model: VideoModel, dtype: torch.dtype = torch.float32) -> None:
+        self.model = prepare(model, dtype)
+        self.device = next(iter(self.model.parameters())).device
+        self._arithmetic = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        advance = partial(_advance, self.model, self._arithmetic)  # without self: a cycle would keep a graph alive
+        self._run = Graphed(advance) if self.device.type == "cuda" else advance
+
+    @torch.inference_mode()
+    def posterior(self, frames: Tensor, condition: Tensor | None) -> Gaussian:
+        """Frames 0..T-1 (B, T, 3, H, W) and their conditions -> mu, logvar (B, T-1, S*) of the z of frames 1..T-1."""
+        frames = _unit(frames, self.device)
+        with self._arithmetic:
+            known = self.model.encode_frames(frames)
+            codes = self.model.encode_condition(self._unit(condition), frames)
+            return self.model.posterior(at(known, slice(1, None)), at(codes, slice(1, None)))
+
+    @torch.inference_mode()
+    def begin(self, past: Tensor, condition: Tensor | None, noise: Noise | None = None) -> None:
+        """Stand at frame P-1. past (B, P, 3, H, W) and their conditions (B, P, ...), uint8 images or floats."""
+        frames, given = _unit(past, self.device), past.shape[1]
+        rows = self._unit(condition)
+        self.frame = frames[:, 0]
+        self.state = self.model.initial_state(self.frame, None if rows is None else rows[:, 0])
+        if given > 1:
+            mu, logvar = self.posterior(frames, rows)
+            codes = self.codes(None if rows is None else rows[:, 1:], given - 1)
+        for t in range(1, given):
+            eps = to_device((noise or zero_noise)(t), self.device)
+            self.step(at(codes, t - 1), "zero", eps, reparameterize(mu[:, t - 1], logvar[:, t - 1], eps))
+            self.frame = frames[:, t]
+
+    @torch.inference_mode()
+    def follow(self, other: FreeRun) -> None:
+        """Stand where another run of such a model stands."""
+        self.frame, self.state = map_tensors((other.frame, other.state), torch.clone)
+
+    @torch.inference_mode()
+    def codes(self, condition: Tensor | None, steps: int) -> Code:
+        """The conditions into ``steps`` frames (B, T, ...), or None, as ``step`` takes them: entry by entry, ``at``."""
+        like = self.frame[:, None].expand(-1, steps, -1, -1, -1)
+        with self._arithmetic:
+            return self.model.encode_condition(self._unit(condition), like)
+
+    @torch.inference_mode()
+    def step(self, code: Code, latent: Latent, eps: Tensor, z: Tensor | None = None) -> Tensor:
+        """The next frame, which on a GPU the next step overwrites. z: in place of what ``latent`` and ``eps`` make."""
+        self.frame, self.state = self._run(self.state, self.frame, code, z, eps, latent)
+        return self.frame
+
+    def _unit(self, condition: Tensor | None) -> Tensor | None:
+        return None if condition is None else _unit(condition, self.device)
+
+
+def _advance(
+    model: VideoModel,
+    arithmetic: torch.autocast,
+    state: State,
+    frame: Tensor,
+    code: Code,
+    z: Tensor | None,
+    eps: Tensor,
+    latent: Latent,
+) -> tuple[Tensor, State]:
+    with arithmetic:
+        previous = at(model.encode_frames(frame[:, None]), 0)
+        (p_mu, p_logvar), state = model.prior(state, previous, code)
+    if z is None:
+        z = _z(latent, p_mu, p_logvar, eps)
+    with arithmetic:
+        return model.step(state, previous, code, z)
 
 
 def _z(latent: Latent, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
@@ -114,6 +174,3 @@ def _unit(values: Tensor, device: torch.device) -> Tensor:
     values = values.to(device)
     return values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
-
-def _chunk(condition: Tensor | None, begin: int, end: int, device: torch.device) -> Tensor | None:
-    return None if condition is None else _unit(condition[:, begin:end], device)
