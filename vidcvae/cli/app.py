@@ -28,6 +28,7 @@ from vidcvae.cli import (
     evaluate,
     export,
     generate,
+    play,
     plot,
     presets,
     report,
@@ -75,6 +76,7 @@ app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.command("play")(play.play)
 app.add_typer(plot.app, name="plot")
 app.command("sweep")(sweep.sweep)
 app.command("ablate")(ablate.ablate)

@@ -173,4 +173,3 @@ def zero_noise(t: int) -> Tensor:
 def _unit(values: Tensor, device: torch.device) -> Tensor:
     values = values.to(device)
     return values.float() / 255 if values.dtype == torch.uint8 else values.float()
-

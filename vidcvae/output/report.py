@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,8 +70,8 @@ def render(report: Report) -> str:
         byline=_byline(report),
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=templates.digest(style),
+        script_hash=templates.digest(script),
         figure=inline_svg.figure,
         notes=_notes(report),
         videos=[player.player(scene) for scene in report.scenes],
@@ -85,10 +83,6 @@ def render(report: Report) -> str:
         **_protocol(report),
         **_origin(report),
     )
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 # --- the head ---------------------------------------------------------------------------------------

@@ -1,0 +1,177 @@
+"""The live page's server: Python's own, on this machine only, and for nobody but who knows the address.
+
+One answer for each request over a connection that is kept, no more: the page asks for its next frame when it has
+this one. A framework, or WebSockets, would add a dependency and nothing that is needed here.
+
+A page elsewhere in the same browser must not reach it: the address has a secret in it, the name in Host must be this
+machine's (a name of somebody else's that leads here is refused), and Origin, where there is one, the page's own.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import socket
+import sys
+import traceback
+from concurrent.futures import CancelledError
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from vidcvae.data.images import PICTURE_SUFFIXES
+from vidcvae.errors import DataError, VidcvaeError, typed
+from vidcvae.output import templates
+from vidcvae.output.session import Session
+
+HOST = "127.0.0.1"
+PORTS = range(8317, 8337)  # tried in turn where none is asked for, so that an open page finds a new server
+MOST_JSON, MOST_PICTURE = 1 << 16, 32 << 20  # bytes of a message
+_TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one session until ``shutdown``. ``address`` is the page's, with the secret."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, session: Session, secret: str, port: int | None = None) -> None:
+        self.session, self.secret = session, secret
+        for number in PORTS if port is None else [port]:
+            try:
+                super().__init__((HOST, number), _Handler)
+                break
+            except OSError as error:
+                refused = error
+        else:
+            raise DataError(
+                f"cannot serve on port {port or PORTS[0]}: {refused.strerror}.",
+                f"Choose another one: {typed('play', '--port', 0)} takes any that is free.",
+            )
+        self.names = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+        self.number = secrets.token_hex(8)  # another one tells an open page that this server is a new one
+        self.page = page(session, self.number)
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.server_port}/{self.secret}/"
+
+    def server_bind(self) -> None:
+        if sys.platform == "win32":  # where SO_REUSEADDR would let two servers share a port
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            self.allow_reuse_address = False
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = HOST, int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves in the middle is no error; nothing else arrives here but faults."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            traceback.print_exc()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 600  # of a connection in which nothing is said
+    disable_nagle_algorithm = True
+    server: Server
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing is logged."""
+
+    def version_string(self) -> str:
+        return "vidcvae"
+
+    def do_GET(self) -> None:
+        match self._path():
+            case None:
+                return
+            case "":
+                self._send(HTTPStatus.OK, self.server.page.encode(), "text/html; charset=utf-8")
+            case "status":
+                self._send_json(HTTPStatus.OK, {**self.server.session.status(), "server": self.server.number})
+            case name if name in self.server.session.made:
+                path = self.server.session.made[name]
+                self._send(HTTPStatus.OK, path.read_bytes(), _TYPES[path.suffix], name)
+            case _:
+                self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
+
+    def do_POST(self) -> None:
+        kind = self._path()
+        if kind is None:
+            return
+        most = MOST_PICTURE if kind == "picture" else MOST_JSON
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdecimal()) or "Transfer-Encoding" in self.headers:
+            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "This message does not say how long it is.")
+        if len(length) > 12 or int(length) > most:
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A message has {most:,} bytes at most.")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            return self._refuse(HTTPStatus.BAD_REQUEST, "This message breaks off.")
+        try:
+            answer = self.server.session.answer(kind, body)
+        except VidcvaeError as error:
+            return self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error).replace("\n ", "")})
+        except (CancelledError, RuntimeError) as error:
+            traceback.print_exc()
+            fault = f"This is a fault of vidcvae: {type(error).__name__}."
+            return self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": fault})
+        self._send(HTTPStatus.OK, answer, "application/octet-stream")
+
+    def _path(self) -> str | None:
+        """What is asked for, after the secret; None where the answer has been no."""
+        names, origins = self.server.names, {None, *(f"http://{name}" for name in self.server.names)}
+        at_home = self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        secret, _, rest = self.path.lstrip("/").partition("/")
+        if self.headers.get("Host") not in names:
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to 127.0.0.1 and localhost only.")
+        elif self.headers.get("Origin") not in origins or not at_home:
+            self._refuse(HTTPStatus.FORBIDDEN, "Another page may not ask here.")
+        elif not hmac.compare_digest(secret.encode(), self.server.secret.encode()):
+            self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        else:
+            return rest
+        return None
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """No, in one sentence; what follows on this connection is not understood, so that it ends."""
+        self.close_connection = True
+        self._send_json(status, {"error": text})
+
+    def _send_json(self, status: HTTPStatus, table: dict[str, Any]) -> None:
+        self._send(status, json.dumps(table).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str, download: str = "") -> None:
+        self.send_response(status)
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "X-Frame-Options": "DENY",
+            **({"Connection": "close"} if self.close_connection else {}),
+            **({"Content-Disposition": f'attachment; filename="{download}"'} if download else {}),
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def page(session: Session, number: str) -> str:
+    """The page as HTML; its script and style are allowed by their hash, and it may ask its own server only."""
+    style, script = templates.source("play.css"), templates.source("play.js")
+    return templates.render(
+        "play.html.j2",
+        about={**session.about(), "server": number},
+        style=style,
+        script=script,
+        style_hash=templates.digest(style),
+        script_hash=templates.digest(script),
+        suffixes=",".join(PICTURE_SUFFIXES),
+    )

@@ -1,0 +1,59 @@
+"""Actions given by hand to a model of robot pushing: their range, and where the arm goes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidcvae.config import Config
+from vidcvae.data.clips import VideoData, condition_tracks
+
+LOOKED_AT = 64  # sequences
+
+
+class Motion:
+    """What the dataset tells of actions (A) and positions (3), and the position that a hand has led the arm to.
+
+    A model that is conditioned on positions is told where the arm is at each step: what an action does to the position
+    is fitted to the dataset by least squares.
+    """
+
+    def __init__(self, data: VideoData, config: Config) -> None:
+        self.source = config.data.condition == "source"
+        self.tracks = condition_tracks(config.model.condition)
+        found = (data.splits.get("train") or next(iter(data.splits.values())))[:LOOKED_AT]
+        self.limits: list[list[float]] = []
+        self.position = np.zeros(0, np.float32)
+        if not self.tracks:
+            return
+        actions = np.concatenate([s.tracks["action"][:-1] for s in found]).astype(float)
+        reach = np.quantile(actions, (0.02, 0.98), axis=0)
+        self.limits = [[round(float(low), 4), round(float(high), 4)] for low, high in reach.T]
+        if "position" in self.tracks:
+            moves = np.concatenate([np.diff(s.tracks["position"], axis=0) for s in found])
+            places = np.concatenate([s.tracks["position"] for s in found])
+            self.effect = np.linalg.lstsq(actions, moves, rcond=None)[0]  # (A, 3)
+            self.bounds = places.min(0), places.max(0)
+            self.position = np.median(places, axis=0).astype(np.float32)
+
+    def rest(self) -> np.ndarray:
+        """The conditions of standing still in the middle."""
+        return np.concatenate([np.zeros(len(self.limits), np.float32), self.position]).astype(np.float32)
+
+    def stand(self, row: np.ndarray) -> None:
+        """Take over from a row of conditions, which an own action may follow."""
+        if len(self.position):
+            action, self.position = row[: len(self.limits)], row[len(self.limits) :].astype(np.float32)
+            if self.source:  # the row was of the frame before, and its action leads on
+                self._move(action)
+
+    def row(self, action: np.ndarray) -> np.ndarray:
+        """The conditions of the step that this action leads to."""
+        if len(self.position) and not self.source:
+            self._move(action)
+        row = np.concatenate([action, self.position]).astype(np.float32)
+        if len(self.position) and self.source:
+            self._move(action)
+        return row
+
+    def _move(self, action: np.ndarray) -> None:
+        self.position = np.clip(self.position + action @ self.effect, *self.bounds).astype(np.float32)

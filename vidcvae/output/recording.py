@@ -1,0 +1,139 @@
+"""What was done in a live session, and its recording: a video, the input, and the command that makes it again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as serialise
+
+from vidcvae.data import images, trajectories
+from vidcvae.errors import UsageError, typed
+from vidcvae.evaluation.free_run import sequence_noise
+from vidcvae.models.loading import Loaded
+from vidcvae.output import pictures, video
+from vidcvae.output.generation import latent_shape
+from vidcvae.storage import durable
+
+MOST_FRAMES = 6_000  # of a recording: three minutes at 30 frames a second
+
+
+@dataclass(frozen=True)
+class Step:
+    """A frame that was made: its condition, compressed, and how z was chosen, with ``scale`` on eps."""
+
+    condition: bytes | None
+    latent: str
+    scale: float
+    seed: int
+
+
+@dataclass
+class Take:
+    """A run since it began. past: uint8 (P, 3, H, W), rows: their conditions (P, ...), or None. exact: whether one
+    model made all of it. frames: those of a recording, which began with step ``mark``."""
+
+    past: np.ndarray
+    rows: np.ndarray | None
+    steps: list[Step] = field(default_factory=list)
+    exact: bool = True
+    frames: list[np.ndarray] | None = None
+    mark: int = 0
+
+    @property
+    def next(self) -> int:
+        """The number of the frame that comes next, the given ones counted."""
+        return len(self.past) + len(self.steps)
+
+    def add(self, condition: np.ndarray | None, latent: str, scale: float, seed: int, frame: np.ndarray) -> None:
+        packed = None if condition is None else zlib.compress(np.ascontiguousarray(condition).tobytes(), 1)
+        self.steps.append(Step(packed, latent, scale, seed))
+        if self.frames is not None and len(self.frames) < MOST_FRAMES:
+            self.frames.append(frame)
+
+    def record(self) -> None:
+        """Keep the frames from here on; at the beginning of a run the given ones too."""
+        self.mark = len(self.steps)
+        self.frames = [] if self.mark else list(self.past)
+
+    def conditions(self) -> Iterator[np.ndarray]:
+        """The condition of every frame, from frame 0 on."""
+        if self.rows is not None:
+            yield from self.rows
+            for step in self.steps:
+                assert step.condition is not None
+                yield np.frombuffer(zlib.decompress(step.condition), self.rows.dtype).reshape(self.rows.shape[1:])
+
+
+def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dict[str, Any]:
+    """Write the recording into ``folder``, as ``kind`` ("gif" or "mp4"); returns what to tell of it.
+
+    ``video`` has the frames that were recorded. first.png (past, in robot pushing) and poses (actions.csv ..) are of
+    the whole run since it began, because each frame comes of the one before: from them the command makes it again.
+    """
+    if not take.frames:
+        raise UsageError("there is nothing in this recording.", "Record, and move.")
+    target, frames = folder / f"recording.{kind}", take.frames
+    scale = pictures.fitting_scale(loaded.config.data.size[0])
+    video.save(target, (pictures.enlarge(frame, scale) for frame in frames), fps)
+    options, exact = _write_latents(take, loaded, folder)
+    command = typed("generate", loaded.run.path if loaded.run else loaded.path, *_write_input(take, loaded, folder),
+                    *options, "--weights", loaded.weights,
+                    "--precision", "bf16" if loaded.dtype == torch.bfloat16 else "float32",
+                    *(["--batch-stats"] if loaded.batch_stats else []), "-o", folder / f"again.{kind}")  # fmt: skip
+    durable.write_text(folder / "command.txt", f"{command}\n")
+    told = {"folder": str(folder), "frames": len(frames), "command": command, "exact": exact}
+    first = take.mark + len(take.past) if take.mark else 0
+    return {**told, "first": first, "last": first + len(frames) - 1, "path": str(target)}
+
+
+def _write_input(take: Take, loaded: Loaded, folder: Path) -> list[str | Path]:
+    if loaded.config.model.condition == "pose":
+        durable.write_bytes(folder / "first.png", images.encode_png(take.past[0]))
+        for t, pose in enumerate(take.conditions()):
+            durable.write_bytes(folder / "poses" / f"{t:06d}.png", images.encode_png(pose))
+        return ["--first-frame", folder / "first.png", "--poses", folder / "poses"]
+    for t, frame in enumerate(take.past):
+        durable.write_bytes(folder / "past" / f"{t}.png", images.encode_png(frame))
+    given: list[str | Path] = ["--past-frames", folder / "past"]
+    if take.rows is None:
+        return [*given, "--future", str(len(take.steps))]
+    rows = np.stack(list(take.conditions()))  # (T, A)
+    if loaded.config.data.condition == "source":  # row t-1 leads to frame t
+        rows = np.concatenate([rows[1:], rows[-1:]])
+    columns = {"action": rows[:, :4], "position": rows[:, 4:]}
+    for track, values in columns.items():
+        if values.shape[1]:
+            path = folder / trajectories.TRACK_FILES[track]
+            durable.write_text(path, "".join(",".join(f"{x:.9g}" for x in row) + "\n" for row in values))
+            given += [f"--{track}s", path]
+    return given
+
+
+def _write_latents(take: Take, loaded: Loaded, folder: Path) -> tuple[list[str | Path], bool]:
+    """The options for z, with a file of noise where z was not chosen in one way; whether they make it again exactly."""
+    ways = {(step.latent, step.scale, step.seed if step.latent == "prior" else 0) for step in take.steps}
+    latents = {latent for latent, *_ in ways}
+    if latents <= {"zero"}:
+        return ["--latent", "zero"], take.exact
+    if len(ways) == 1 and all(scale == 1 for _, scale, _ in ways):
+        return ["--latent", "prior", "--seed", str(next(iter(ways))[2])], take.exact
+    noise = torch.stack([_noise(take, t, loaded) for t in range(1, take.next)])
+    durable.write_bytes(folder / "eps.safetensors", serialise({"eps": noise}))
+    learned = loaded.config.model.name == "svg-lp" or getattr(loaded.config.model, "prior", "") == "learned"
+    return ["--latents", folder / "eps.safetensors"], take.exact and not (learned and "zero" in latents)
+
+
+def _noise(take: Take, t: int, loaded: Loaded) -> torch.Tensor:
+    """eps of the step into frame t; none of a step whose z was 0."""
+    step = take.steps[max(0, t - len(take.past))]
+    shape = latent_shape(loaded)
+    given = t < len(take.past)
+    if step.latent != "prior" or given:
+        return torch.zeros(shape)
+    return sequence_noise(shape, step.seed, [0])(t)[0] * step.scale

@@ -1,0 +1,322 @@
+"""A trained model that is moved live: where its free run stands, and what was done since it began.
+
+A ``Session`` answers messages of a page (``output.live``), one at a time on one thread. Every answer is one
+frame at most: nothing is made ahead, so that no queue grows where the model is slower than the hand.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ImageOps
+
+from vidcvae import reading
+from vidcvae.config.schema import Latent
+from vidcvae.data import clips, images
+from vidcvae.data.clips import VideoData
+from vidcvae.errors import DataError, UsageError, VidcvaeError
+from vidcvae.evaluation import metrics
+from vidcvae.evaluation.free_run import sequence_noise
+from vidcvae.models.interface import at
+from vidcvae.models.loading import Loaded
+from vidcvae.models.rollout import FreeRun
+from vidcvae.output import message, recording
+from vidcvae.output.generation import latent_shape
+from vidcvae.output.message import Wish
+from vidcvae.output.motion import Motion
+from vidcvae.output.recording import Take
+from vidcvae.output.video import to_bytes
+from vidcvae.own_clips import recovery, retarget, skeleton
+
+MOST_STEPS = 100_000  # of a take: an hour at 30 frames a second
+MOST_COMPARED = 64 << 20  # bytes of training frames, among which the nearest is looked for
+
+Renew = Callable[[], Loaded | None]  # a newer checkpoint of the run, if there is one
+
+
+@dataclass
+class Session:
+    """loaded: the model, computing as it should, with so many ``threads``. data: what it is shown. recordings: the
+    folder for them. renew: asked between frames for a newer checkpoint, while the run is trained."""
+
+    loaded: Loaded
+    data: VideoData
+    recordings: Path
+    threads: int = 1
+    renew: Renew | None = None
+    made: dict[str, Path] = field(default_factory=dict)  # videos that may be fetched, by name
+
+    def __post_init__(self) -> None:
+        self.dance = self.loaded.config.model.condition == "pose"
+        past = self.loaded.config.training.past
+        found = [
+            (split, s)
+            for split in ("poses", "val", "validate", "test", "train")
+            for s in self.data.splits.get(split, ())
+        ]
+        self.sequences = [(split, s) for split, s in found if len(s) >= past and s.condition_length > past]
+        if not self.sequences:
+            raise DataError(
+                f"{self.data.source} has no sequence that a run could begin from.", "Name other data: --data"
+            )
+        self.size = self.loaded.config.data.size
+        self._run = FreeRun(self.loaded.model, self.loaded.dtype)
+        self._beside: FreeRun | None = None
+        self._joints: dict[tuple[int, int | None], list[Any]] = {}
+        self._renewing = False
+        self._training_frames: tuple[np.ndarray, list[tuple[int, int]]] | None = None
+        self._worker = ThreadPoolExecutor(1, "model", torch.set_num_threads, (self.threads,))
+        self.strength = self._strength() if self.dance else 1.0
+        self.motion = None if self.dance else Motion(self.data, self.loaded.config)
+        self.sequence = 0
+        self._worker.submit(self._start, {}).result()
+
+    def close(self) -> None:
+        self._worker.shutdown()
+
+    # --- what the page is told once ------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any]:
+        """What the page needs to know of the model and the dataset."""
+        kind = self.loaded.config.model
+        return {
+            "kind": "dance" if self.dance else "push",
+            "model": kind.name,
+            "run": self.loaded.run.name if self.loaded.run else self.loaded.path.name,
+            "data": self.data.name,
+            "size": self.size,
+            "fps": self.data.fps,
+            "past": self.loaded.config.training.past,
+            "sequences": [
+                {"name": f"{split} {s.name}", "frames": len(s), "length": s.condition_length}
+                for split, s in self.sequences
+            ],
+            "joints": [name.replace("_", " ") for name in skeleton.JOINTS],
+            "limbs": [[skeleton.JOINTS.index(a), skeleton.JOINTS.index(b)] for a, b in skeleton.LIMBS],
+            "colours": ["#{:02x}{:02x}{:02x}".format(*skeleton.COLOURS[b]) for _, b in skeleton.LIMBS],
+            "actions": self.motion.limits if self.motion else [],
+            **self.status(),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Which checkpoint is shown; looks for a newer one."""
+        if self.renew and not self._renewing:
+            self._renewing = True
+            self._worker.submit(self._take_newer)
+        return {"step": self.loaded.meta.get("step", 0), "trains": self.renew is not None}
+
+    def _take_newer(self) -> None:
+        try:
+            newer = self.renew() if self.renew else None
+            if newer is not None:
+                self._run, self.loaded = self._branch(newer), newer
+                self._beside = None
+                self.take.exact = False
+        except VidcvaeError:  # it is being written, or has gone: there will be another
+            pass
+        finally:
+            self._renewing = False
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    def answer(self, kind: str, body: bytes) -> bytes:
+        """What the page gets for a message of this kind, as ``message.pack`` writes it.
+
+        Raises ``VidcvaeError`` for one that says nothing or what cannot be, and changes nothing then.
+        """
+        if kind == "picture":
+            return self._worker.submit(self._start_from_picture, body).result()
+        table = message.table(body)
+        if kind == "frame":
+            return self._worker.submit(
+                self._frame, message.wish(table, self.dance, len(self.motion.limits) if self.motion else 0)
+            ).result()
+        act = {"start": self._start, "record": self._record, "save": self._save}.get(kind)
+        if act is None:
+            raise UsageError(f"there is no message {reading.shown(kind)}.")
+        return self._worker.submit(act, table).result()
+
+    # --- where a run begins --------------------------------------------------------------------------
+
+    def _start(self, table: Mapping[str, Any]) -> bytes:
+        index = message.whole(table.get("sequence", 0), "sequence", len(self.sequences) - 1)
+        _, sequence = self.sequences[index]
+        past = self.loaded.config.training.past
+        frame = message.whole(table.get("frame", 0), "frame", sequence.known - past)
+        self.sequence = index
+        return self._begin(sequence.frames[frame : frame + past], self._rows(frame, past), frame + past - 1)
+
+    def _start_from_picture(self, content: bytes) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(content)
+            try:
+                picture = images.open_picture(path)
+            except DataError as error:
+                raise DataError(error.message.replace(str(path), "the picture")) from None
+        height, width = self.size
+        first = images.pixels(ImageOps.fit(picture.convert("RGB"), (width, height)), self.size)
+        past, rows = np.repeat(first[None], self.loaded.config.training.past, axis=0), None
+        if self.dance:
+            rows = retarget.likely_pose(first, tuple(s for _, s in self.sequences))[None]
+        elif self.motion:
+            rows = np.repeat(self.motion.rest()[None], len(past), axis=0)
+        return self._begin(past, rows, None)
+
+    def _rows(self, start: int, length: int) -> np.ndarray | None:
+        """The conditions of some frames of the sequence that is shown."""
+        config = self.loaded.config
+        _, sequence = self.sequences[self.sequence]
+        return clips.condition_rows(sequence, start, length, config.model.condition, config.data.condition)
+
+    def _begin(self, past: np.ndarray, rows: np.ndarray | None, row: int | None) -> bytes:
+        past, rows = np.array(past), None if rows is None else np.array(rows)
+        self._run.begin(torch.from_numpy(past)[None], None if rows is None else torch.from_numpy(rows)[None])
+        self._beside = None
+        self.take = Take(past, rows)
+        if self.motion and rows is not None:
+            self.motion.stand(rows[-1])
+        pose = rows[-1] if self.dance and rows is not None else None
+        about = {"row": row, "sequence": self.sequence, "joints": self._fitted(pose, row)}
+        return self._tell(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
+
+    # --- a frame -------------------------------------------------------------------------------------
+
+    def _frame(self, wish: Wish) -> bytes:
+        began = time.perf_counter()
+        _, sequence = self.sequences[self.sequence]
+        about: dict[str, Any] = {"row": wish.play, "sequence": self.sequence}
+        condition = self._condition(wish)
+        if self.dance and wish.play is not None:
+            about["joints"] = self._fitted(condition, wish.play)
+        if wish.beside and self._beside is None:
+            self._beside = self._branch(self.loaded)
+        frame = self._advance(self._run, condition, wish)
+        shown = {"model": frame}
+        if self.dance and condition is not None:
+            shown["pose"] = condition
+        if wish.beside and self._beside:
+            shown["zero"] = self._advance(self._beside, condition, replace(wish, latent="zero"))
+        else:
+            self._beside = None
+        self.take.add(condition, wish.latent, wish.scale, wish.seed, frame)
+        if wish.play is not None and wish.play < len(sequence):
+            about["psnr"] = _psnr(frame, sequence.frames[wish.play])
+            if wish.truth:
+                shown["truth"] = sequence.frames[wish.play]
+        if wish.nearest:
+            about["nearest"], shown["nearest"] = self._nearest(frame)
+            about["nearest_psnr"] = _psnr(frame, shown["nearest"])
+        about["ms"] = round(1000 * (time.perf_counter() - began), 2)
+        return self._tell(about, shown)
+
+    def _condition(self, wish: Wish) -> np.ndarray | None:
+        """The condition of the step that is wished for; raises ``UsageError`` where there is none."""
+        _, sequence = self.sequences[self.sequence]
+        if len(self.take.steps) >= MOST_STEPS:
+            raise UsageError("this run is an hour old.", "Start again.")
+        if wish.pose is not None:
+            return self._drawn(wish.pose)
+        if wish.action is not None:
+            return self.motion.row(wish.action) if self.motion and self.motion.limits else None
+        row = wish.play or 0
+        if row >= sequence.condition_length:
+            raise UsageError(f"this sequence has no frame {row}.")
+        rows = self._rows(row, 1)
+        if self.motion and rows is not None:
+            self.motion.stand(rows[0])
+        return None if rows is None else rows[0]
+
+    def _branch(self, loaded: Loaded) -> FreeRun:
+        """Another run that stands where the first one stands."""
+        run = FreeRun(loaded.model, loaded.dtype)
+        run.follow(self._run)
+        return run
+
+    def _advance(self, run: FreeRun, condition: np.ndarray | None, wish: Wish) -> np.ndarray:
+        """The next frame of a run, uint8 (3, H, W)."""
+        rows = None if condition is None else torch.from_numpy(np.array(condition))[None, None]
+        latent: Latent = "prior" if wish.latent == "prior" else "zero"
+        eps = torch.zeros(())
+        if latent == "prior":
+            eps = sequence_noise(latent_shape(self.loaded), wish.seed, [0])(self.take.next) * wish.scale
+        frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), latent, eps.to(run.device))[0])
+        return frame
+
+    def _drawn(self, joints: np.ndarray) -> np.ndarray:
+        """The pose image of joints, its lines as dark as those of the training's."""
+        pose = skeleton.draw(joints, self.size)
+        return pose if self.strength == 1 else np.rint(255 - self.strength * (255.0 - pose)).astype(np.uint8)
+
+    def _strength(self) -> float:
+        poses = np.concatenate([s.tracks["pose"][:: -(-s.condition_length // 8)] for _, s in self.sequences[-4:]])
+        return recovery.strength(list(poses))
+
+    def _fitted(self, pose: np.ndarray | None, row: int | None) -> list[Any] | None:
+        """The joints in a pose image, and of a row of the sequence that is shown, looked for once."""
+        if pose is None:
+            return None
+        key = (self.sequence, row)
+        points = self._joints.get(key)
+        if points is None or row is None:
+            found = recovery.joints_of(pose)
+            points = [] if found is None else [None if np.isnan(x) else [float(x), float(y)] for x, y in found.round(2)]
+            self._joints[key] = points
+        return points
+
+    def _nearest(self, frame: np.ndarray) -> tuple[str, np.ndarray]:
+        """The training frame with the smallest squared error, its pixels taken by fours, and where it is."""
+        train = self.data.splits.get("train") or tuple(s for _, s in self.sequences)
+        if self._training_frames is None:
+            places = [(k, t) for k, s in enumerate(train) for t in range(len(s))]
+            places = places[:: -(-len(places) * frame.size // MOST_COMPARED)]
+            self._training_frames = np.stack([_coarse(train[k].frames[t]) for k, t in places]), places
+        known, places = self._training_frames
+        k, t = places[int(((known**2).sum(1) - 2 * known @ _coarse(frame)).argmin())]
+        return f"{train[k].name}, frame {t}", np.asarray(train[k].frames[t])
+
+    def _tell(self, about: dict[str, Any], shown: Mapping[str, np.ndarray]) -> bytes:
+        recording = self.take.frames
+        about |= {
+            "frame": self.take.next - 1,
+            "step": self.loaded.meta.get("step", 0),
+            "recorded": None if recording is None else len(recording),
+            "pictures": list(shown),
+        }
+        return message.pack(about, list(shown.values()))
+
+    # --- recording -----------------------------------------------------------------------------------
+
+    def _record(self, table: Mapping[str, Any]) -> bytes:
+        self.take.record()
+        return message.pack({"recorded": len(self.take.frames or ())})
+
+    def _save(self, table: Mapping[str, Any]) -> bytes:
+        kind = message.one_of(table.get("kind", "gif"), "kind", ("gif", "mp4"))
+        number = 1 + max((int(p.name) for p in self.recordings.glob("*") if p.name.isdecimal()), default=0)
+        try:
+            told = recording.save(self.take, self.loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
+        finally:
+            self.take.frames = None
+        name = f"{number:03d}.{kind}"
+        self.made[name] = Path(told.pop("path"))
+        return message.pack({**told, "video": name})
+
+
+def _coarse(frame: np.ndarray) -> np.ndarray:
+    _, height, width = frame.shape
+    blocks = frame.reshape(3, height // 2, 2, width // 2, 2)
+    return np.asarray(blocks.mean((2, 4), dtype=np.float32).ravel() / 255)
+
+
+def _psnr(frame: np.ndarray, truth: np.ndarray) -> float:
+    a, b = (clips.to_unit(torch.from_numpy(np.array(x)))[None] for x in (frame, truth))
+    return round(min(99.0, metrics.psnr(a, b).item()), 2)
