@@ -51,6 +51,9 @@ def play(
     from vidcvae.workflow import play
 
     with contextlib.ExitStack() as stack:
+        if wait and run is not None:
+            ui.note(f"waiting for the first checkpoint of {run}")
+            play.wait_for_checkpoint(run)
         if run is None or not run.is_file():
             try:
                 run, given = find_run(run).path, run
@@ -60,9 +63,6 @@ def play(
                 run = given = stack.enter_context(_demo(yes))
             if given is None:
                 ui.note(f"no RUN given: playing the newest, {run}")
-            if wait:
-                ui.note(f"waiting for the first checkpoint of {run}")
-                play.wait_for_checkpoint(run)
         session = play.open_session(
             run,
             output,

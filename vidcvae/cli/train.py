@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,6 +84,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log into RUN/tensorboard too (extra: tensorboard).")
     ] = False,
+    play: Annotated[
+        bool, typer.Option("--play", help="Open a page to move the model on; it shows each new checkpoint.")
+    ] = False,
     json: command.JsonEvents = False,
     plain: command.Plain = False,
 ) -> None:
@@ -147,7 +152,15 @@ def train(
     if dry_run:
         _tell_plan(prepared, json)
         return
-    training.start(prepared, screen, name=preset or (config.stem if config else resolved.model.name), path=run)
+    name = preset or (config.stem if config else resolved.model.name)
+    with contextlib.ExitStack() as stack:
+        if play:
+            from vidcvae.storage.run import create_run
+            from vidcvae.workflow.play import page_beside
+
+            run = create_run(name, run).path
+            stack.enter_context(page_beside(run, stays=sys.stdin.isatty(), voice=ui.Speaker()))
+        training.start(prepared, screen, name=name, path=run)
 
 
 def _tell_plan(prepared: Prepared, json: bool) -> None:

@@ -9,6 +9,7 @@ machine's (a name of somebody else's that leads here is refused), and Origin, wh
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets
@@ -56,7 +57,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.server_port}/{self.secret}/"
+        return address(self.secret, self.server_port)
 
     def server_bind(self) -> None:
         if sys.platform == "win32":  # where SO_REUSEADDR would let two servers share a port
@@ -161,6 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+def address(secret: str, port: int) -> str:
+    return f"http://{HOST}:{port}/{secret}/"
+
+
+def free_port() -> int:
+    """The port that a server would take now."""
+    for number in (*PORTS, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, number))
+            return int(probe.getsockname()[1])
+    return PORTS[0]
 
 
 def page(session: Session, number: str) -> str:

@@ -101,7 +101,7 @@ def _joints(value: Any) -> np.ndarray:
 def _vector(value: Any, name: str, length: int, most: float) -> np.ndarray:
     if not isinstance(value, list) or len(value) != length:
         raise UsageError(f"{name} must be a list of {length} numbers.")
-    return np.array([number(x, name, -most, most) for x in value], np.float32)
+    return np.array([number(x, name, -most, most) for x in value])
 
 
 def pack(about: Mapping[str, Any], pictures: Items[np.ndarray] = ()) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 from vidcvae.config import Config
 from vidcvae.data.clips import VideoData, condition_tracks
 
-LOOKED_AT = 64  # sequences
+LOOKED_AT = 64  # sequences of each split
 
 
 class Motion:
@@ -20,7 +20,7 @@ class Motion:
     def __init__(self, data: VideoData, config: Config) -> None:
         self.source = config.data.condition == "source"
         self.tracks = condition_tracks(config.model.condition)
-        found = (data.splits.get("train") or next(iter(data.splits.values())))[:LOOKED_AT]
+        found = [s for sequences in data.splits.values() for s in sequences[:LOOKED_AT]]
         self.limits: list[list[float]] = []
         self.position = np.zeros(0, np.float32)
         if not self.tracks:

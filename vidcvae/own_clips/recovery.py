@@ -19,7 +19,7 @@ ROUNDS = 16
 NEAR, ALIKE = (0.3, 0.4), (0.12, 0.02)  # first and last width of the guess: in heights and in pixels; between colours
 OTHERS, STRAY = 0.003, 0.01  # how likely a colour is mixed, and a pixel is of no limb, as the hands in the course's
 STIFF, TIED, CALM = 0.1, 0.3, 0.003  # how much is held: short limbs, the middle of hips and shoulders, every joint
-DRAWN = 0.3  # of the ink a limb would have: with less it is not there
+SURE, DRAWN, LEAST = 0.06, 0.3, 0.04  # width of a colour, least share of the usual ink, shortest limb in heights
 
 _AT = {name: index for index, name in enumerate(JOINTS)}
 _ENDS = np.array([(_AT[a], _AT[b]) for a, b in LIMBS])
@@ -34,19 +34,19 @@ _SHORT = [(a, b) for a, b in _ENDS if JOINTS[b].endswith(("eye", "ear", "toe", "
 _MIDDLES = (("mid_hip", "right_hip", "left_hip"), ("neck", "right_shoulder", "left_shoulder"))
 
 
-def _pieces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is, as weights of the joints (25).
-    Of each limb (24): how much ink a pixel of it has."""
+def _pieces() -> tuple[np.ndarray, np.ndarray]:
+    """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is, as weights of the joints (25)."""
+
     ink = np.array([[255 - np.array(colour) for colour in skeleton._colours(*limb)] for limb in LIMBS], float)
     along = np.tile((np.arange(PIECES) + 0.5) / PIECES, len(LIMBS))
     first, last = np.repeat(_ENDS, PIECES, axis=0).T
     weights, rows = np.zeros((len(along), len(JOINTS))), np.arange(len(along))
     weights[rows, first], weights[rows, last] = 1 - along, along
     flat = ink.reshape(-1, 3)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True), weights, ink.sum(2).mean(1)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True), weights
 
 
-_DIRECTIONS, _WEIGHTS, _LIMB_INK = _pieces()
+_DIRECTIONS, _WEIGHTS = _pieces()
 
 
 def _held(height: float) -> tuple[np.ndarray, np.ndarray]:
@@ -95,19 +95,23 @@ def joints_of(pose: np.ndarray) -> np.ndarray | None:
         mass = belongs.sum(0)
         matrix = _WEIGHTS.T @ (mass[:, None] * _WEIGHTS) + held
         joints = np.linalg.solve(matrix, _WEIGHTS.T @ (belongs.T @ places) + towards + CALM * joints)
-    return _without_missing(joints, mass.reshape(len(LIMBS), PIECES).sum(1), max(1, round(height / 8)) / 8)
+    sure = (belongs * np.exp(-unlike / (2 * SURE**2))).sum(0).reshape(len(LIMBS), PIECES).sum(1)
+    return _without_missing(joints, sure, tall)
 
 
-def _without_missing(joints: np.ndarray, mass: np.ndarray, thickness: float) -> np.ndarray:
-    """NaN for the joints at the end of limbs of which there is hardly any ink."""
+def _without_missing(joints: np.ndarray, ink: np.ndarray, tall: float) -> np.ndarray:
+    """NaN for the joints at the end of limbs (24) of which there is hardly any ink of their own colours."""
     long = np.linalg.norm(joints[_ENDS[:, 0]] - joints[_ENDS[:, 1]], axis=1)
-    ratio = mass / (_LIMB_INK * np.maximum(long, thickness))
-    ratio /= np.median(ratio)
+    density = ink / np.maximum(long, LEAST * tall)
     joints = joints.copy()
     for row in range(len(LIMBS) - 1, -1, -1):  # from the ends inwards
-        end = _ENDS[row, 1]
+        start, end = _ENDS[row]
         beyond = _ENDS[_ENDS[:, 0] == end, 1]
-        if ratio[row] < DRAWN and not np.isfinite(joints[beyond, 0]).any() and end != _AT["mid_hip"]:
+        if (
+            density[row] < DRAWN * np.median(density)
+            and not np.isfinite(joints[beyond, 0]).any()
+            and start != _AT["neck"]
+        ):
             joints[end] = np.nan
     return joints
 

@@ -21,7 +21,7 @@ from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.models.arithmetic import cache_file
 from vidcvae.models.loading import Loaded, load_model, pick_device
-from vidcvae.output import video
+from vidcvae.output import live, video
 from vidcvae.output.session import Renew, Session
 from vidcvae.storage import checkpoint, lock
 from vidcvae.storage.run import RunFolder, has_checkpoint
@@ -140,17 +140,21 @@ def demo_training() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def page_beside(run: Path, stays: bool) -> Iterator[None]:
+def page_beside(run: Path, stays: bool, voice: Voice = SILENT) -> Iterator[None]:
     """Play a run in a process of its own while it is trained in this block. stays: until the user ends it."""
-    with _beside("play", run, "--wait") as process:
+    port = live.free_port()
+    voice.note(f"from the first checkpoint on: {live.address(secret_of(run), port)}")
+    with _beside("play", run, "--wait", "--port", port, quietly=True) as process:
         yield
-        if stays:
+        if stays and process.poll() is None:
+            voice.note("The page stays; Ctrl-C ends it.")
             process.wait()
 
 
 @contextlib.contextmanager
-def _beside(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-m", "vidcvae", *map(str, command)], stdin=subprocess.DEVNULL)
+def _beside(*command: object, quietly: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    words = [sys.executable, "-m", "vidcvae", *map(str, command)]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if quietly else None)
     try:
         yield process
     finally:
