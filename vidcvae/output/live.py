@@ -62,7 +62,8 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if sys.platform == "win32":  # where SO_REUSEADDR would let two servers share a port
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-            self.allow_reuse_address = False
+        else:  # the port is free again at once when its server has ended
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = HOST, int(self.server_address[1])
@@ -172,6 +173,7 @@ def free_port() -> int:
     """The port that a server would take now."""
     for number in (*PORTS, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(sys.platform != "win32"))
             probe.bind((HOST, number))
             return int(probe.getsockname()[1])
     return PORTS[0]
