@@ -56,13 +56,17 @@ def make_run(path: Path, model: dict[str, Any], data: dict[str, Any], training: 
     return run
 
 
+def environment(place: Path) -> dict[str, str]:
+    """Of a process that keeps nothing at this user's home."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
+
+
 @contextlib.contextmanager
 def playing(place: Path, *arguments: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """``vidcvae play`` as a process of its own; yields the page's address. It is killed when the block ends."""
     words = [sys.executable, "-m", "vidcvae", "play", *map(str, arguments), "--no-browser", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
     process = subprocess.Popen(
-        words, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout

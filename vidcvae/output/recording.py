@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class Take:
         self.mark = len(self.steps)
         self.frames = [] if self.mark else list(self.past)
 
+    def cut(self) -> Take:
+        """What there is of the run so far, whose recording ends here."""
+        frames, self.frames = self.frames, None
+        return replace(self, steps=[*self.steps], frames=frames)
+
     def conditions(self) -> Iterator[np.ndarray]:
         """The condition of every frame, from frame 0 on."""
         if self.rows is not None:
@@ -95,8 +101,10 @@ def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dic
 def _write_input(take: Take, loaded: Loaded, folder: Path) -> list[str | Path]:
     if loaded.config.model.condition == "pose":
         durable.write_bytes(folder / "first.png", images.encode_png(take.past[0]))
-        for t, pose in enumerate(take.conditions()):
-            durable.write_bytes(folder / "poses" / f"{t:06d}.png", images.encode_png(pose))
+        poses = folder / "poses"
+        files = ((poses / f"{t:06d}.png", partial(images.encode_png, pose)) for t, pose in enumerate(take.conditions()))
+        for _ in durable.write_many(files):
+            pass
         return ["--first-frame", folder / "first.png", "--poses", folder / "poses"]
     for t, frame in enumerate(take.past):
         durable.write_bytes(folder / "past" / f"{t}.png", images.encode_png(frame))

@@ -7,6 +7,7 @@ frame at most: nothing is made ahead, so that no queue grows where the model is 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +72,7 @@ class Session:
         self._run = FreeRun(self.loaded.model, self.loaded.dtype)
         self._beside: FreeRun | None = None
         self._joints: dict[tuple[int, int | None], list[Any]] = {}
-        self._renewing = False
+        self._renewing, self._saving = False, threading.Lock()
         self._training_frames: tuple[np.ndarray, list[tuple[int, int]]] | None = None
         self._worker = ThreadPoolExecutor(1, "model", torch.set_num_threads, (self.threads,))
         self.strength = self._strength() if self.dance else 1.0
@@ -135,11 +136,13 @@ class Session:
         if kind == "picture":
             return self._worker.submit(self._start_from_picture, body).result()
         table = message.table(body)
+        if kind == "save":
+            return self._save(message.table(body))
         if kind == "frame":
             return self._worker.submit(
                 self._frame, message.wish(table, self.dance, len(self.motion.limits) if self.motion else 0)
             ).result()
-        act = {"start": self._start, "record": self._record, "save": self._save}.get(kind)
+        act = {"start": self._start, "record": self._record}.get(kind)
         if act is None:
             raise UsageError(f"there is no message {reading.shown(kind)}.")
         return self._worker.submit(act, table).result()
@@ -281,7 +284,7 @@ class Session:
             self._training_frames = np.stack([_coarse(train[k].frames[t]) for k, t in places]), places
         known, places = self._training_frames
         k, t = places[int(((known**2).sum(1) - 2 * known @ _coarse(frame)).argmin())]
-        return f"{train[k].name}, frame {t}", np.asarray(train[k].frames[t])
+        return f"{t} of {train[k].name}", np.asarray(train[k].frames[t])
 
     def _tell(self, about: dict[str, Any], shown: Mapping[str, np.ndarray]) -> bytes:
         recording = self.take.frames
@@ -300,12 +303,12 @@ class Session:
         return message.pack({"recorded": len(self.take.frames or ())})
 
     def _save(self, table: Mapping[str, Any]) -> bytes:
+        """Write what was recorded, while the model may go on."""
         kind = message.one_of(table.get("kind", "gif"), "kind", ("gif", "mp4"))
-        number = 1 + max((int(p.name) for p in self.recordings.glob("*") if p.name.isdecimal()), default=0)
-        try:
-            told = recording.save(self.take, self.loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
-        finally:
-            self.take.frames = None
+        with self._saving:
+            take, loaded = self._worker.submit(lambda: (self.take.cut(), self.loaded)).result()
+            number = 1 + max((int(p.name) for p in self.recordings.glob("*") if p.name.isdecimal()), default=0)
+            told = recording.save(take, loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
         name = f"{number:03d}.{kind}"
         self.made[name] = Path(told.pop("path"))
         return message.pack({**told, "video": name})

@@ -35,8 +35,7 @@ _MIDDLES = (("mid_hip", "right_hip", "left_hip"), ("neck", "right_shoulder", "le
 
 
 def _pieces() -> tuple[np.ndarray, np.ndarray]:
-    """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is, as weights of the joints (25)."""
-
+    """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is as weights of the joints (25)."""
     ink = np.array([[255 - np.array(colour) for colour in skeleton._colours(*limb)] for limb in LIMBS], float)
     along = np.tile((np.arange(PIECES) + 0.5) / PIECES, len(LIMBS))
     first, last = np.repeat(_ENDS, PIECES, axis=0).T
@@ -71,7 +70,7 @@ def joints_of(pose: np.ndarray) -> np.ndarray | None:
 
     None where there is no figure.
     """
-    _, height, width = pose.shape
+    width = pose.shape[-1]
     ink = 255.0 - pose.reshape(3, -1).T  # (H W, 3)
     amount = ink.sum(1)
     inked = np.flatnonzero(amount >= INK)

@@ -13,9 +13,9 @@ const PERIOD = 1000 / (dance ? 30 : about.fps), REST = 60000;
 
 // --- asking -----------------------------------------------------------------------------------------
 
-async function ask(kind, body) {
-  while (state.busy) await new Promise((done) => setTimeout(done, 5));
-  state.busy = true;
+async function ask(kind, body, apart = false) {
+  while (state.busy && !apart) await new Promise((done) => setTimeout(done, 5));
+  state.busy ||= !apart;
   try {
     const answer = await fetch(kind, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) });
     if (!answer.ok) {
@@ -30,7 +30,7 @@ async function ask(kind, body) {
     leave();
     return null;
   } finally {
-    state.busy = false;
+    if (!apart) state.busy = false;
   }
 }
 function say(text) {
@@ -142,7 +142,7 @@ function show(answer) {
   for (const figure of document.querySelectorAll("#beside figure")) if (!there.has(figure.dataset.name)) figure.hidden = true;
   const tell = (name, text) => { document.querySelector(`[data-name='${name}'] output`).textContent = text; };
   tell("truth", answer.psnr === undefined ? "" : `${answer.psnr.toFixed(2)} dB from the model's`);
-  tell("nearest", answer.nearest ? `${answer.nearest}, ${answer.nearest_psnr.toFixed(2)} dB from the model's` : "");
+  tell("nearest", answer.nearest ? `frame ${answer.nearest}, ${answer.nearest_psnr.toFixed(2)} dB from the model's` : "");
   if (dance && !state.byHand && answer.joints?.length) {
     state.joints = answer.joints;
     measure();
@@ -197,7 +197,7 @@ const below = (joint) => {
 const away = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 function measure() {
   state.lengths = state.joints.map((p, j) => (p && state.joints[parents[j]] ? away(p, state.joints[parents[j]]) : 0));
-  for (const foot of feet) foot.phase = 1;
+  for (const foot of feet) Object.assign(foot, { phase: 1, trend: 0, way: 0 });
 }
 function shift(joints, dx, dy) {
   for (const j of joints) if (state.joints[j]) state.joints[j] = [state.joints[j][0] + dx, state.joints[j][1] + dy];
@@ -212,12 +212,13 @@ function turn(joint, x, y) {
   }
 }
 const bends = {};
-function reach(end, x, y) {
+function reach(end, x, y, bend) {
   // Two bones of known lengths from a fixed root to a point, or as near to it as they reach; the side of the bend stays
   const middle = parents[end], root = parents[middle], [rx, ry] = state.joints[root], [mx, my] = state.joints[middle];
   const a = state.lengths[middle], b = state.lengths[end], [ex, ey] = state.joints[end];
   const cross = (ex - rx) * (my - ry) - (ey - ry) * (mx - rx);
-  if (Math.abs(cross) > 0.05 * a * b) bends[end] = Math.sign(cross);
+  if (bend) bends[end] = bend;
+  else if (Math.abs(cross) > 0.05 * a * b) bends[end] = Math.sign(cross);
   const far = away([x, y], [rx, ry]), d = Math.max(Math.abs(a - b) + 1e-3, Math.min(a + b - 1e-3, far));
   const angle = Math.atan2(y - ry, x - rx);
   const inner = Math.acos(Math.max(-1, Math.min(1, (a * a + d * d - b * b) / (2 * a * d || 1)))) * (bends[end] || 1);
@@ -225,7 +226,7 @@ function reach(end, x, y) {
   const [nx, ny] = [rx + d * Math.cos(angle), ry + d * Math.sin(angle)];
   shift(below(end), nx - ex, ny - ey);
 }
-const feet = LEGS.map((ankle) => ({ ankle, phase: 1, from: [0, 0] }));
+const feet = LEGS.map((ankle) => ({ ankle, phase: 1, from: [0, 0], trend: 0, way: 0 }));
 function carry(dx, dy) {
   // The hip moves; feet stay where they stand as long as the legs reach
   const legs = LEGS.flatMap((ankle) => below(parents[ankle]));
@@ -237,9 +238,9 @@ function carry(dx, dy) {
     const leg = state.lengths[foot.ankle] + state.lengths[parents[foot.ankle]];
     const root = state.joints[parents[parents[foot.ankle]]];
     if (away(p, root) > 1.02 * leg && Math.abs(p[0] - root[0]) < 0.3 * leg) shift(below(foot.ankle), 0, dy);
-    reach(foot.ankle, ...state.joints[foot.ankle]);
-    foot.way = dx ? Math.sign(dx) : foot.way || 1;
-    foot.ground = Math.max(...below(foot.ankle).map((j) => state.joints[j]?.[1] ?? 0));
+    foot.trend = 0.9 * foot.trend + dx;
+    if (Math.abs(foot.trend) > 1.5) foot.way = Math.sign(foot.trend); // knees point to where the figure goes
+    reach(foot.ankle, ...state.joints[foot.ankle], -foot.way);
   }
 }
 function walk() {
@@ -254,7 +255,7 @@ function walk() {
     if (foot.phase >= 1) continue;
     foot.phase = Math.min(1, foot.phase + 1 / 7);
     const to = root[0] + 0.25 * leg * foot.way * (state.grabbed === HIP);
-    reach(foot.ankle, foot.from[0] + (to - foot.from[0]) * foot.phase, foot.from[1] - 0.14 * leg * Math.sin(Math.PI * foot.phase));
+    reach(foot.ankle, foot.from[0] + (to - foot.from[0]) * foot.phase, foot.from[1] - 0.14 * leg * Math.sin(Math.PI * foot.phase), -foot.way);
   }
 }
 function drag(joint, x, y, free) {
@@ -436,7 +437,7 @@ const act = {
       return;
     }
     $("record").disabled = true;
-    const kept = await ask("save", { kind: $("kind").value });
+    const kept = await ask("save", { kind: $("kind").value }, true);
     $("record").disabled = false;
     state.recording = false;
     $("record").setAttribute("aria-pressed", false);
