@@ -85,7 +85,7 @@ def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dic
     if not take.frames:
         raise UsageError("there is nothing in this recording.", "Record, and move.")
     target, frames = folder / f"recording.{kind}", take.frames
-    scale = pictures.fitting_scale(loaded.config.data.size[0])
+    scale = pictures.fitting_scale(loaded.config.data.frame_size[0])
     video.save(target, (pictures.enlarge(frame, scale) for frame in frames), fps)
     options, exact = _write_latents(take, loaded, folder)
     command = typed("generate", loaded.run.path if loaded.run else loaded.path, *_write_input(take, loaded, folder),

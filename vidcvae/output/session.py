@@ -68,7 +68,7 @@ class Session:
             raise DataError(
                 f"{self.data.source} has no sequence that a run could begin from.", "Name other data: --data"
             )
-        self.size = self.loaded.config.data.size
+        self.size = self.loaded.config.data.frame_size
         self._run = FreeRun(self.loaded.model, self.loaded.dtype)
         self._beside: FreeRun | None = None
         self._joints: dict[tuple[int, int | None], list[Any]] = {}
