@@ -92,13 +92,23 @@ def test_a_hand_s_motion_is_recovered_behind_somebody_who_walks_while_the_light_
     """Every one of 120 pictures is right within a tenth of a reduced pixel, the last as well as the first."""
     camera, errors, motions = steady.Camera(), [], walk(120)
     for k, motion in enumerate(motions):
-        grey, joints = with_person(filmed(motion), 40 + 4 * k)
-        grey = grey * (1 - 0.2 * np.sin(k / 30)) + 10 * np.sin(k / 12)
+        grey, joints = with_person(filmed(motion, 0.6), 40 + 4 * k)
+        grey = grey * (1 - 0.2 * np.sin(k / 30)) + 40 * np.sin(k / 12)
         errors.append(error(camera.follow(picture(grey), [joints]), motion))
     assert max(errors) < 0.1
     corners = np.array([[x, y, 1] for x in (0, WIDTH) for y in (0, HEIGHT)])
     moved = max(np.linalg.norm(corners @ (motion[:2] - np.eye(2, 3)).T, axis=1).max() for motion in motions)
     assert camera.motion() == (True, f"the camera moved by up to {moved:.0f} pixels; it is held still")
+
+
+def test_a_size_that_is_no_multiple_of_the_reduced_one_makes_no_drift_of_its_own() -> None:
+    """Of 501x201 pixels each reduced one is 1.566 wide and high; squeezed into whole rows, it would be off by 0.024."""
+    camera, size = steady.Camera(), (501, 201)
+    for k in range(6):
+        motion = similarity(1 + 0.002 * k, k / 10, 4 * k, 2 * k)
+        matrix = camera.follow(picture(filmed(motion)).crop((0, 0, *size)), [])
+        corners = np.array([[x, y, 1] for x in (0, size[0]) for y in (0, size[1])])
+        assert np.linalg.norm(corners @ (matrix - motion[:2]).T, axis=1).max() / 1.566 < 0.012
 
 
 def test_somebody_before_a_plain_wall_is_not_taken_for_the_room() -> None:
@@ -109,15 +119,6 @@ def test_somebody_before_a_plain_wall_is_not_taken_for_the_room() -> None:
         errors.append(error(camera.follow(picture(grey), [joints]), motion))
     assert max(errors) < 0.1
     assert camera.motion().hold
-
-
-def test_who_is_not_found_for_a_picture_is_where_they_were() -> None:
-    motions, errors = walk(12, 0.3), []
-    camera = steady.Camera()
-    for k, motion in enumerate(motions):
-        grey, joints = with_person(filmed(motion, 1 / 6), 280 + 2 * k)
-        errors.append(error(camera.follow(picture(grey), [joints] if k % 3 == 0 else []), motion))
-    assert max(errors) < 0.1
 
 
 @pytest.mark.parametrize("sigma", [0, 4])
@@ -175,11 +176,12 @@ def test_stripes_do_not_tell_how_far_the_camera_moves_along_them() -> None:
     assert camera.motion() == (False, steady.FLAT)
 
 
-def test_a_person_who_fills_the_picture_is_refused() -> None:
-    camera, joints = steady.Camera(), np.full((25, 2), np.nan)
-    joints[:2] = [[20, 10], [620, 350]]
-    for motion in walk(3):
-        camera.follow(picture(filmed(motion)), [joints])
+def test_a_person_who_fills_the_picture_is_refused_and_stays_where_they_were_while_not_found() -> None:
+    far, near = np.full((2, 25, 2), np.nan)
+    far[:2], near[:2] = [[300, 100], [340, 200]], [[20, 10], [620, 350]]
+    camera = steady.Camera()
+    for k, motion in enumerate(walk(9, 0.3)):
+        camera.follow(picture(filmed(motion)), [[far], [near], []][min(k, 2)])
     assert camera.motion() == (False, steady.FLAT)
 
 
@@ -200,7 +202,10 @@ def test_no_pictures_are_still() -> None:
 
 
 def test_the_window_shows_only_what_all_pictures_filmed_and_no_larger_one_would() -> None:
-    camera, matrices = followed([filmed(motion) for motion in walk(60)])
+    camera, _ = followed([WALL[:HEIGHT, :WIDTH]])
+    matrices = np.stack(
+        [similarity(*args)[:2] for args in [(1, 0, 0, 0), (1, 6, 9, 0), (1.02, -2, -4, 6), (0.99, 1, 0, -8)]]
+    )
     white = Image.new("L", (WIDTH, HEIGHT), 255)
     shown = [
         np.asarray(white.transform(white.size, Image.Transform.AFFINE, m.ravel(), Image.Resampling.NEAREST))
