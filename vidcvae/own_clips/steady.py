@@ -64,8 +64,9 @@ class Camera:
         self._refused = ""
 
     def follow(self, picture: Image.Image, people: Sequence[Person]) -> np.ndarray:
-        """The next picture, RGB, all of one size: float64 (2, 3), from the steady picture's pixels to its own, as Pillow wants.
+        """Where the camera stands in the next picture, RGB, all of one size.
 
+        Returns float64 (2, 3), from pixels of the steady picture to those of ``picture``: what Pillow's AFFINE wants.
         people: joints of each person in it, in pixels; where nobody is found they are taken to be where they were.
         What ``motion`` says after the last picture decides whether the matrices are of use.
         """
