@@ -12,6 +12,7 @@ OLD_NAME = "a hidden old name; tests/cli/test_language.py"
 EXCUSED = {  # a command, or a command and its option: why it is not here
     "demo": "trains for minutes what the preset demo trains here; tests/cli/test_demo.py",
     "doctor": NO_RUN,
+    "play": "serves a page until Ctrl-C; tests/cli/test_play.py, tests/output/test_play_page.py",
     "presets": NO_RUN,
     "bench": f"{NO_RUN}; tests/training/test_bench.py",
     "dataset inspect": NO_RUN,
@@ -27,6 +28,7 @@ EXCUSED = {  # a command, or a command and its option: why it is not here
     "sweep --into": OLD_NAME,
     "ablate --into": OLD_NAME,
     "ablate --minutes": OLD_NAME,
+    "train --play": "opens a page in a process of its own; tests/cli/test_play.py",
     "train --compile": "takes a C++ compiler and minutes; tests/training/test_engine.py",
 }
 

@@ -50,7 +50,7 @@ PANELS = {
     ),
     "Output": (
         *("output", "run", "gifs", "csv", "preview", "sort", "markdown", "terminal", "upscale", "fps", "side_by_side"),
-        *("videos", "packed", "dry_run", "yes", "play", "plain", "json", "quiet", "verbose"),
+        *("videos", "packed", "dry_run", "yes", "play", "browser", "port", "wait", "plain", "json", "quiet", "verbose"),
     ),
 }
 ADVANCED = "Advanced"  # whatever else there is

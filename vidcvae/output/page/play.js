@@ -284,7 +284,7 @@ const make = (name, attributes = {}) => {
   return element;
 };
 const lines = dance ? about.limbs.map((_, i) => make("line", { stroke: about.colours[i] })) : [];
-const knobs = dance ? about.joints.map((_, j) => make("circle", { r: (j > 14 ? 0.008 : 0.016) * height })) : [];
+const knobs = dance ? about.joints.map((_, j) => make("circle", { r: (j > 14 ? 0.007 : 0.013) * height })) : [];
 function drawFigure() {
   if (!dance) return;
   $("stage").classList.toggle("bare", !$("skeleton").checked);
