@@ -165,7 +165,7 @@ def test_a_latent_that_cannot_work_is_refused_with_the_reason(cli: Cli, workplac
 
 def test_train_shows_the_defaults_of_the_settings_without_torch() -> None:
     told = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output.split())
-    for text in ("Clips in a step. [default: 2,", "in total. [default: 70,", "[default: 0.001,", "[default: 32x64,"):
+    for text in ("Clips in a step. [default: 2,", "in total. [default: 70,", "[default: 0.001,", "[default: auto,"):
         assert text in told
 
 

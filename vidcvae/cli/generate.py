@@ -114,7 +114,6 @@ def generate(
 
     Examples:
       vidcvae generate --first-frame frame.png --poses poses -o dance.gif
-      vidcvae generate --first-frame frame.png --poses other.mp4 --keypoints other.json --fit-poses -o me.gif
       vidcvae generate runs/svg-lp-001 --trajectory clips/0 --samples 5
     """
     from vidcvae.output import video

@@ -102,7 +102,6 @@ def train(
     Examples:
       vidcvae train my-dance --preset anchor-cpu
       vidcvae train me.mp4 --keypoints joints.json
-      vidcvae train my-dance --preset course --epochs 10 --set kl.ratio=0.5
     """
     from vidcvae import config as settings
     from vidcvae.cli.training_view import Screen
