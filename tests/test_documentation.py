@@ -37,7 +37,7 @@ SMALL = [
     (r"train .*(svg-bair|svg-lp)",
      "--epochs 1 --batch-size 2 --device cpu --plain --set training.steps_per_epoch=1 --set model.backbone=dcgan64"
      " --set model.frame_dim=8 --set model.latent_dim=4 --set model.hidden_dim=8"),
-    (r"train (.*anchor|clip)", f"{SMALL_TRAINING} --set model.channels=8 --set training.clip_length_start=0"),
+    (r"train .*(anchor|clip)", f"{SMALL_TRAINING} --set model.channels=8 --set training.clip_length_start=0"),
     (r"train ", f"{SMALL_TRAINING} {DANCE_MODEL} --set model.decoder_channels=8"),
     (r"sweep ",
      f"--epochs 1 {DANCE_MODEL} --set model.decoder_channels=8 --set data.size=16x16 --set training.clip_length=4"

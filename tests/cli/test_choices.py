@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "--latent": ("zero", "prior"),  # all commands have these; some have more
     "--model": ("pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"),
     "--precision": ("float32", "bf16", "auto"),
-    "--preset": ("course", "course-best", "anchor", "anchor-cpu", "demo", "svg-bair"),
+    "--preset": ("course", "course-best", "anchor", "anchor-cpu", "clip", "demo", "svg-bair"),
     "--sort": ("psnr", "first_50", "last_50", "ssim", "kl", "active_units", "parameters", "minutes"),
     "--against": ("plain",),
     "--fit": ("pad", "crop", "stretch"),

@@ -70,9 +70,10 @@ def _with_json(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield " ".join(path)
 
 
-NEEDS_MORE = {  # time, a clip and its joints, TFRecords, the course's checkpoint: their own tests read what they tell
+# Time, a page, a clip and its joints, TFRecords, the course's checkpoint: their own tests read what they tell
+NEEDS_MORE = {
     *("demo", "dataset import video", "dataset import frames", "dataset import gif", "dataset import bair"),
-    "checkpoint import",
+    *("checkpoint import", "play"),
 }
 
 

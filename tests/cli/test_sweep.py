@@ -187,7 +187,7 @@ def test_trials_whose_names_are_cut_or_look_alike_have_folders_of_their_own(tmp_
     for trial, (_, chosen) in zip(found, long, strict=True):
         assert trial.variant.settings == chosen
 
-    alike = [(f"path-{path}", (f"data.path={path}",)) for path in ("a/b", "a-b", "A b", "c")]
+    alike = [(f"path-{path}", (f"data.path={path}", "data.size=16x16")) for path in ("a/b", "a-b", "A b", "c")]
     names = [trial.path.name for trial in planned(alike)]
     assert len({name.casefold() for name in names}) == 4
     assert names[3] == "path-c", "whose name was its own keeps it, and goes on where it stood"
@@ -276,7 +276,7 @@ def test_an_ablation_leaves_out_each_remedy_that_is_used(cli: Cli, tiny_dance: P
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines() if "runs/" in line]
     assert {Path(line[0]).name for line in lines} == {
-        *("full", "without-anchor", "without-own-roll-outs", "without-growing-clips", "without-noise"),
+        *("full", "without-anchor", "without-scene", "without-own-roll-outs", "without-growing-clips", "without-noise"),
         *("without-EMA", "without-motion-weight", "with-training.noise-0.3"),
     }
     assert len({line[2] for line in lines}) == 1, "equal steps"
@@ -350,7 +350,8 @@ def test_an_ablation_tells_means_spread_and_age(cli: Cli, tiny_dance: Path, here
     everything = sorted(p for p in folder.iterdir() if p.name[0] != ".")  # as a shell lists it: runs, plan and tables
     compared = cli("compare", *everything)
     assert compared.code == 0, compared.err
-    assert compared.err.count("left out") == 1 and compared.err.count("\n") == 1
+    assert compared.err.count("left out") == 1 and compared.err.count("\n") == 2
+    assert "not beat repeating the training frame of the nearest pose" in compared.err, "after so few steps"
     for name in ("sweep.json", "ablation.json", "ablation.md"):
         assert f"runs/ablate-course/{name}" in compared.err
     assert sum("±" in line for line in compared.out.splitlines()) == 2, "a row for each variant, over its seeds"

@@ -234,9 +234,11 @@ def test_damaged_data_are_named(cli: Cli, tiny_dance: Path, spoil: object, says:
     assert not list(Path("runs").glob("*/config.toml"))
 
 
-def test_a_gif_is_no_dataset(cli: Cli) -> None:
+def test_a_gif_is_a_clip_to_train_and_no_dataset_to_inspect(cli: Cli) -> None:
     Path("dance.gif").write_bytes(b"GIF89a")
     done = cli("train", "dance.gif")
+    assert done.code == 2 and "dance.gif: the joints in each frame are missing" in done.err
+    done = cli("dataset", "inspect", "dance.gif")
     assert done.code == 4 and "dance.gif is a GIF, but a dataset is a folder" in done.err
 
 

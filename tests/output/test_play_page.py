@@ -22,7 +22,6 @@ from vidcvae.data import images
 from vidcvae.output import pictures
 from vidcvae.own_clips import recovery, skeleton
 
-pytest_plugins = ["tests.cli.conftest"]
 CUT_OFF = """return [...document.querySelectorAll('button, select, label')].filter((e) =>
   e.offsetParent && e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"""
 WRIST = skeleton.JOINTS.index("right_wrist")

@@ -20,8 +20,6 @@ from vidcvae.output.session import Session
 from vidcvae.own_clips import recovery, skeleton
 from vidcvae.workflow.play import open_session
 
-pytest_plugins = ["tests.cli.conftest"]
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

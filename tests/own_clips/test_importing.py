@@ -19,7 +19,7 @@ from vidcvae.own_clips.skeleton import JOINTS
 from vidcvae.own_clips.window import fit
 
 SIZE = (32, 64)
-Settings = partial(importing.Settings, crop="none")
+Settings = partial(importing.Settings, crop="none", steady=False)
 
 
 class Made(NamedTuple):

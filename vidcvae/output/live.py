@@ -21,6 +21,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from vidcvae import reading
 from vidcvae.data.images import PICTURE_SUFFIXES
 from vidcvae.errors import DataError, VidcvaeError, typed
 from vidcvae.output import templates
@@ -96,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_json(HTTPStatus.OK, {**self.server.session.status(), "server": self.server.number})
             case name if name in self.server.session.made:
                 path = self.server.session.made[name]
-                self._send(HTTPStatus.OK, path.read_bytes(), _TYPES[path.suffix], name)
+                self._send(HTTPStatus.OK, reading.read_bytes(path), _TYPES[path.suffix], name)
             case _:
                 self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 FULL = "full"
 # What keeps a long free run from drifting, each with the settings that leave it out
 REMEDIES = {
-    "anchor": ("model.anchor=false",),
+    "anchor": ("model.anchor=false", "model.scene=false"),
+    "scene": ("model.scene=false",),
     "learned prior": ("model.prior=fixed",),
     "own roll-outs": ("teacher_forcing.ratio=1", "teacher_forcing.decay_step=0"),
     "growing clips": ("training.clip_length_start=0",),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from vidcvae import reading
 from vidcvae.config.schema import Device, Precision, Weights
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
@@ -123,7 +124,7 @@ def secret_of(run: Path) -> str:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(fd, "wb") as file:
                     file.write(key)
-            kept = path.read_bytes()
+            kept = reading.read_bytes(path)
             key = kept if len(kept) == len(key) else key
     return hmac.new(key, str(run.resolve()).encode(), hashlib.sha256).hexdigest()[:32]
 
