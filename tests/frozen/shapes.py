@@ -72,6 +72,7 @@ LEFT_OUT = {  # why no line of a command with --json is typed here
     "dataset import gif": "tells what dataset import frames does",
     "dataset import bair": "tells what dataset pack does",
     "checkpoint import": "takes a checkpoint of the course; tests/cli/test_train.py",
+    "play": "serves a page until Ctrl-C; tests/cli/test_play.py reads its address, run and recordings",
 }
 FILES = (
     "packed/manifest.json",
