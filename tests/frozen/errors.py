@@ -126,6 +126,11 @@ WRONG = tuple(
     compare runs/tiny --sort speed
     compare runs/tiny --record val-prior
     compare score.json
+    play nowhere
+    play runs/tiny --port 99999
+    play runs/tiny --data nowhere
+    play runs/tiny --poses nowhere
+    play runs/arm --poses poses
     report nowhere
     report runs/tiny -o report.pdf
     report runs/tiny --data nowhere -o report.html
