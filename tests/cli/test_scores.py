@@ -20,7 +20,21 @@ from vidcvae.__main__ import main
 from vidcvae.workflow import comparison, opening, scores, trials
 
 ANCHOR = (
-    *("--preset", "anchor-cpu", "--size", "16x16", "--clip-length", 4, "--batch-size", 4, "--device", "cpu", "--plain"),
+    *(
+        "--preset",
+        "anchor-cpu",
+        "--set",
+        "model.scene=false",
+        "--size",
+        "16x16",
+        "--clip-length",
+        4,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+        "--plain",
+    ),
     *("--set", "model.channels=8", "--set", "model.latent_channels=2", "--set", "validation.every=0"),
     *("--epochs", 1, "--set", "training.steps_per_epoch=3"),
 )
