@@ -18,7 +18,7 @@ WIDTH = 110  # of a comment in a starter file
 # What a preset has reached, in words and figures of docs/experiments.md; a test compares them
 _REAL = "on the lab's real dance (repeating frame 0: 16.05 dB)"
 QUALITY = {
-    "anchor-cpu": f"33.52 dB after 4,700 steps, about 10 minutes, {_REAL}",
+    "anchor-cpu": f"33.52 dB after 4,700 steps, about 13 minutes, {_REAL}",
     "anchor": "none has been measured; anchor-cpu is the same model, smaller",
     "clip": "26.19 dB after 3,000 steps on a real clip of 17 seconds (repeating frame 0: 20.97 dB)",
     "course": f"20.53 dB after 10 minutes {_REAL}; it is made for long training",
