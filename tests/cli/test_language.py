@@ -48,9 +48,7 @@ COMMANDS = dict(_leaves(typer.main.get_command(app)))
 
 
 def _options(path: str) -> dict[str, Any]:
-    return {
-        name: p for p in COMMANDS[path].params if p.param_type_name == "option" for name in (*p.opts, *p.secondary_opts)
-    }
+    return {name: p for p in COMMANDS[path].params if p.param_type_name == "option" for name in p.opts}
 
 
 @pytest.mark.parametrize("path", COMMANDS)

@@ -31,7 +31,7 @@ def clip(workplace: Path) -> clips.Clip:
 def test_a_clip_is_trained_on_and_known_to_the_other_commands(cli: Cli, clip: clips.Clip) -> None:
     done = cli("train", "me too.mp4", *SMALL, "--size", "16x32", "--run", "here/run")
     assert done.code == 0, done.err
-    assert "here/me-too-data: made of me too.mp4; train 31 frames, val 16 frames, test 1 frames" in done.err
+    assert "here/me-too-data: made of me too.mp4; train 31 frames, val 16 frames, test 1 frame" in done.err
     with Image.open("here/me-too-data-preview.png") as preview:
         assert preview.size == (960, 480)
     config = settings.resolve(settings.read_toml(Path("here/run/config.toml")))
@@ -59,12 +59,14 @@ def test_the_same_clip_with_the_same_options_is_imported_once(cli: Cli, clip: cl
 
 
 def test_a_dry_run_tells_and_makes_nothing(cli: Cli, clip: clips.Clip) -> None:
-    """Without a preset it is the preset clip, and the size is the clip's shape: 2:1 in 2,048 pixels."""
+    """The size is the clip's shape, 2:1 in 2,048 pixels; the preset is clip, or anchor-cpu for small frames."""
     done = cli("train", "me too.mp4", "--keypoints", "k.json", "--size", "small", "--crop", "none", "--dry-run")
     assert done.code == 0, done.err
     assert "size = [32, 64]" in done.out and 'name = "anchor-cvae"' in done.out
-    assert "no preset named: training with --preset clip" in done.err
+    assert "no preset named: training with --preset anchor-cpu" in done.err and "patch = 2" in done.out
     assert not Path("runs").exists()
+    done = cli("train", "me too.mp4", "--keypoints", "k.json", "--dry-run")
+    assert "no preset named: training with --preset clip" in done.err and "patch = 4" in done.out
     set_ = ("--set", "data.size=24x48")
     done = cli("train", "me too.mp4", "--keypoints", "k.json", *set_, "--dry-run", "--json")
     assert json.loads(done.out)["config"]["data"]["size"] == [24, 48]

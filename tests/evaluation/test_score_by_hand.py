@@ -1,11 +1,7 @@
-"""Whole score records of runs that can be worked out by hand: every number, every key, and every word of the protocol.
-
-Frames have one value a channel; a step adds the first three of its actions to them, and a tenth of z.
-"""
+"""Whole score records, worked out by hand: every number, every key, and every word of the protocol."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,123 +15,34 @@ from torch import Tensor, nn
 import vidcvae
 from vidcvae import config as settings
 from vidcvae import rng
-from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, VideoData
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import UsageError
 from vidcvae.evaluation import score
-from vidcvae.evaluation.score import protocol_of, score_split, with_past
-from vidcvae.models import build_model
-from vidcvae.models.loading import Loaded
-from vidcvae.storage.run import RunFolder
+from vidcvae.evaluation.score import protocol_of, score_split
 
-PAST, LENGTH = 2, 5
-PREDICTED = LENGTH - PAST
-FIFTH = 51  # of 255
-
-
-def config(conditions: str = "actions", past: int = PAST, **training: Any) -> Config:
-    model = {"name": "svg-fp", "backbone": "dcgan64", "frame_dim": 4, "latent_dim": 2, "hidden_dim": 8}
-    sections = {"model": {**model, "conditions": conditions}, "data": {"size": [64, 64], "path": "trained/on"}}
-    return settings.resolve(sections, {"training": {"past": past, **training}})
-
-
-class Adds(nn.Module):
-    """One latent number, of posterior N(1, e^-40) and prior N(0, 1): a KL of (1 + e^-40 - 1 + 40) / 2 = 20 nats."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2, 3)  # 9 parameters, which change nothing
-        self.rows: list[int] = []
-        self.kinds: set[torch.dtype] = set()
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        return (1, 1, 1)
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        return frames
-
-    def encode_condition(self, condition: Tensor | None, like: Tensor) -> Tensor:
-        return torch.zeros(*like.shape[:2], 4) if condition is None else condition
-
-    def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        mu = torch.ones(*frames.shape[:2], 1, 1, 1)
-        return mu, torch.full_like(mu, -40)
-
-    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> tuple[()]:
-        return ()
-
-    def prior(self, state: tuple[()], previous: Tensor, condition: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
-        zero = torch.zeros(len(previous), 1, 1, 1)
-        return (zero, zero), state
-
-    def step(self, state: tuple[()], previous: Tensor, condition: Tensor, z: Tensor) -> tuple[Tensor, tuple[()]]:
-        self.rows.append(len(previous))
-        self.kinds.add(self.linear(previous.new_zeros(1, 2)).dtype)
-        return previous + condition[:, :3, None, None] + z / 10, state
-
-
-def clip(name: str, begin: int, rise: int, errors: tuple[float, ...], length: int = LENGTH) -> Sequence:
-    """``begin`` fifths of grey at first, ``rise`` more in each frame; the actions say that, but for ``errors``."""
-    frames = np.empty((length, 3, 64, 64), np.uint8)
-    frames[:] = ((begin + rise * np.arange(length)) * FIFTH)[:, None, None, None]
-    actions = np.zeros((length, 4), np.float32)
-    actions[:, :3] = rise / 5 + np.array(errors)
-    return Sequence(name, frames, {"action": actions})
-
-
-CLIPS = (clip("a", 0, 1, (0.01, 0.02, 0.1)), clip("b", 3, 0, (0.03, 0.03, 0.03)))
-DATA = VideoData("tiny", "push", 10, Path("there/tiny"), {"validate": CLIPS})
-
-
-def loaded(model: nn.Module | None = None, chosen: Config | None = None, **parts: Any) -> Loaded:
-    meta = {"step": 7, "progress": {"minutes": 2.5}}
-    given = {"meta": meta, "path": Path("x.safetensors"), "digest": "abc", "run": None, "weights": "raw"}
-    return Loaded((model or Adds()).eval(), chosen or config(), batch_stats=False, **(given | parts))
-
-
-def decibels(error: float) -> float:
-    return 100.0 if error < 1e-5 else -20 * math.log10(error)
-
-
-def psnrs(errors: Any) -> tuple[list[float], list[float]]:
-    """Of the error of each frame and channel: the PSNR of each frame, and the mean of those of its channels."""
-    whole = [decibels(math.sqrt(sum(e * e for e in frame) / 3)) for frame in errors]
-    return whole, [sum(decibels(abs(e)) for e in frame) / 3 for frame in errors]
-
-
-def growing(*each: float) -> list[list[float]]:
-    """An error of every channel that is made once more in each predicted frame."""
-    return [[k * e for e in each] for k in range(1, PREDICTED + 1)]
-
-
-def mean_of(curves: list[list[float]]) -> list[float]:
-    return [sum(values) / len(values) for values in zip(*curves, strict=True)]
-
-
-OWN = growing(0.01, 0.02, 0.1), growing(0.03, 0.03, 0.03)
-SWAPPED = growing(-0.17, -0.17, -0.17), growing(0.21, 0.22, 0.3)  # b's actions for a, a's for b
-PARTS = ("still", "moving")
-BESIDE = {
-    *("psnr_mean", "psnr_per_channel_mean", "ssim_mean", "mse_mean", "temporal_difference_error_mean"),
-    *("psnr_per_frame", "psnr_per_channel_per_frame", "ssim_per_frame"),
-    *("psnr_still", "psnr_moving"),
-}
-BASELINES = {
-    *(f"baseline_copy_{name}_psnr_{part}" for name in ("first", "last_past", "previous_truth") for part in PARTS),
-    *("baseline_copy_first_psnr", "baseline_copy_first_psnr_per_channel"),
-    *("baseline_copy_last_past_psnr", "baseline_copy_last_past_psnr_per_channel"),
-    *("baseline_copy_previous_truth_psnr", "baseline_copy_previous_truth_psnr_per_channel"),
-}
-CURVE = "baseline_copy_last_past_psnr_per_frame"
-SUMMARY = BESIDE | BASELINES | {CURVE, "share_still"}
-RECORD = SUMMARY | {
-    *("kl", "active_units", "latent_dimensions", "model", "data", "config", "whole", "selection", "protocol"),
-    "still_pixels",
-}
-
-
-def curve(errors: tuple[list[list[float]], ...], kind: int = 0) -> list[float]:
-    return mean_of([psnrs(e)[kind] for e in errors])
+from .by_hand import (
+    BESIDE,
+    CLIPS,
+    CURVE,
+    DATA,
+    FIFTH,
+    LENGTH,
+    OWN,
+    PAST,
+    PREDICTED,
+    RECORD,
+    SUMMARY,
+    SWAPPED,
+    Adds,
+    clip,
+    config,
+    curve,
+    decibels,
+    growing,
+    loaded,
+    mean_of,
+    psnrs,
+)
 
 
 def test_every_number_of_a_record_of_robot_pushing() -> None:
@@ -335,70 +242,3 @@ def test_the_networks_run_in_the_precision_of_the_model_and_everything_on_the_de
     model, device = Adds(), torch.device("cpu", 0)
     score_split(loaded(model, dtype=torch.bfloat16), DATA, device=device)
     assert seen == [device, device] and model.kinds == {torch.bfloat16}
-
-
-# --- what is refused ---------------------------------------------------------------------------------
-
-
-def test_the_frames_to_score_are_from_one_to_all_that_follow_the_given() -> None:
-    for frames, count in ((3, 1), (5, 3)):
-        assert len(score_split(loaded(), DATA, frames=frames)["psnr_per_frame"]) == count
-    for frames in (1, 2, 6):
-        with pytest.raises(UsageError, match=rf"cannot score {frames} frames of sequence a: it has 5, of which 2 are"):
-            score_split(loaded(), DATA, frames=frames)
-    chosen = replace(DATA, splits={"val": (CLIPS[0], clip("short", 0, 0, (0.1,) * 3, 4))})
-    with pytest.raises(UsageError, match="of sequence short: it has 4, of which 2 are given") as caught:
-        score_split(loaded(), chosen, frames=5)
-    assert "Choose --future between 1 and 2 (--frames" in caught.value.hint
-
-
-def test_hints_name_what_there_is() -> None:
-    with pytest.raises(UsageError) as caught:
-        score_split(loaded(), DATA, "val", "none")  # type: ignore[arg-type]
-    assert caught.value.hint == "Choose one of zero, prior-mean, prior, posterior."
-    with pytest.raises(UsageError, match="2 samples are draws from the prior, but z is posterior") as caught:
-        score_split(loaded(), DATA, "val", "posterior", samples=2)
-    assert caught.value.hint == "Use --latent prior."
-    small = replace(DATA, splits={"val": (Sequence("s", np.zeros((5, 3, 8, 16), np.uint8)),)})
-    with pytest.raises(DataError, match="the frames of there/tiny are 8x16, but this model makes 64x64") as caught:
-        score_split(loaded(), small)
-    assert "--size" in caught.value.hint
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_the_number_that_is_not_finite_is_named_with_the_command_that_checks(
-    number: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    summary = score._summary
-    monkeypatch.setattr(score, "_summary", lambda *given: summary(*given) | {"ssim_mean": number})
-    with pytest.raises(DataError, match=rf"weights of x\.safetensors make a ssim_mean of {number}\.") as caught:
-        score_split(loaded(), DATA)
-    assert caught.value.hint == "Check them: vidcvae checkpoint verify x.safetensors"
-
-
-def test_another_past_is_another_model_with_the_same_weights_and_the_record_has_the_trained_config() -> None:
-    chosen = config()
-    given = loaded(build_model(chosen), chosen)
-    assert with_past(given, PAST) is given
-    other = with_past(given, 3)
-    assert other.config == config(past=3) and other.model is not given.model and not other.model.training
-    for (name, a), b in zip(given.model.state_dict().items(), other.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-    scores = score_split(given, replace(DATA, splits={"val": CLIPS[:1]}), past=3)
-    assert scores["config"] == settings.to_table(chosen)
-    assert (scores["protocol"]["past"], scores["protocol"]["future"], scores["whole"]) == (3, 2, True)
-    with pytest.raises(UsageError, match="a pose-cvae starts from one given frame, not from 3") as caught:
-        with_past(replace(given, config=settings.resolve()), 3)
-    assert caught.value.hint == "Leave out --past."
-
-
-def test_the_best_of_a_run_is_told_to_be_chosen(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    best = loaded(run=run, path=run.checkpoints / "best.safetensors")
-    digest = protocol_of(best, DATA).data_digest
-    told = {"split": "validate", "data_digest": digest, "metric": "ssim_zero", "count": 4}
-    whole = {"chosen": "best", "of": 4, "metric": "ssim_zero", "split": "validate", "on_scored_data": True}
-    assert score_split(replace(best, meta={"validation": told}), DATA)["selection"] == whole
-    assert score_split(replace(best, path=run.checkpoints / "last.safetensors"), DATA)["selection"] == {
-        "chosen": "last"
-    }

@@ -116,6 +116,12 @@ def stopped(window: browser.Browser) -> None:
     wait(window, "return !state.busy")
 
 
+def pressed(window: browser.Browser, key: str, condition: str) -> None:
+    """A key of the page, and what comes of it."""
+    window.press("body", key)
+    wait(window, condition)
+
+
 # --- dance -----------------------------------------------------------------------------------------
 
 
@@ -260,21 +266,14 @@ def test_the_keyboard_alone_does_it(dance: browser.Browser) -> None:
     wait(dance, "return Number(document.getElementById('model').dataset.frame) >= 2")
     assert joints(dance)[WRIST][0] < before[WRIST][0] - 1
     stopped(dance)
-    dance.press("body", "r")
-    wait(dance, "return document.getElementById('model').dataset.frame === '0' && !state.busy")
-    dance.press("body", ".")
-    wait(dance, "return document.getElementById('model').dataset.frame === '1' && state.row === 1")
-    dance.press("body", " ")
-    wait(dance, "return state.running && state.row > 2")
-    dance.press("body", " ")
-    wait(dance, "return !state.running")
-    dance.press("body", "c")
-    wait(dance, "return document.getElementById('record').getAttribute('aria-pressed') === 'true'")
-    dance.press("body", ".")
-    wait(dance, "return document.getElementById('record').textContent === 'Stop (1)'")
+    pressed(dance, "r", "return document.getElementById('model').dataset.frame === '0' && !state.busy")
+    pressed(dance, ".", "return document.getElementById('model').dataset.frame === '1' && state.row === 1")
+    pressed(dance, " ", "return state.running && state.row > 2")
+    pressed(dance, " ", "return !state.running")
+    pressed(dance, "c", "return document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+    pressed(dance, ".", "return document.getElementById('record').textContent === 'Stop (1)'")
     kept = dance.script("return document.querySelectorAll('#kept li').length")
-    dance.press("body", "c")
-    wait(dance, f"return document.querySelectorAll('#kept li').length === {kept + 1}")
+    pressed(dance, "c", f"return document.querySelectorAll('#kept li').length === {kept + 1}")
 
 
 def test_a_finger_moves_a_joint_on_a_phone(dance: browser.Browser) -> None:

@@ -167,7 +167,7 @@ def test_an_arm_that_is_led_by_hand_has_the_positions_its_actions_lead_to(place:
     session = open_session(place / "runs/push-svg-lp", tmp_path / "played", precision="float32")
     sequence = session.sequences[0][1]
     ask(session, "start", sequence=0, frame=0)
-    assert session.motion
+    assert session.steering
     for t in range(2, 8):  # the very actions of the clip, by hand: row t - 1 leads to frame t
         by_hand = ask(session, "frame", action=sequence.tracks["action"][t - 1].tolist())[1]["model"]
         played = list(session.take.conditions())[-1]

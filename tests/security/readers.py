@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests import video_clips as clips
+from tests.security import keypoint_files
 from tests.security.mutate import mend_png, mutate, mutate_json, mutate_toml
 from vidcvae import config as settings
 from vidcvae.data import bair, dataset_toml, images, packed, pose_folder, tfrecord, trajectories
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.models import build_model
 from vidcvae.models.loading import build_filled, load_model
-from vidcvae.own_clips.skeleton import JOINTS
 from vidcvae.storage import checkpoint, course_import, history
 
 Files = dict[str, bytes]
@@ -351,37 +350,6 @@ def _read_history(root: Path) -> None:
     assert all(isinstance(line, dict) for line in history.read_history(root / "history.jsonl"))
 
 
-# --- keypoint files, as ``keypoints`` says the formats are -----------------------------------------
-
-
-def _coco() -> Files:
-    person = {"image_id": 7, "keypoints": [5.0, 6.5, 0.9] * 17, "foot_kpts": [1.0, 2, 0.5] * 6}
-    image = {"id": 7, "file_name": "000000.png", "width": 64, "height": 32}
-    return {"k.json": json.dumps({"images": [image], "annotations": [person]}).encode()}
-
-
-def _openpose() -> Files:
-    body = clips.make_clip(1, (64, 64)).joints[0]  # in whose shape the order of the 25 points is seen
-    people = {"people": [{"pose_keypoints_2d": clips.triples(body, JOINTS)}]}
-    return {f"k/a_{n:012d}_keypoints.json": json.dumps(people).encode() for n in range(2)}
-
-
-def _mediapipe() -> Files:
-    frame = {"frame": 0, "landmarks": [{"x": 0.5, "y": 0.25, "visibility": 0.9}] * 33}
-    return {"k.json": json.dumps({"frames": [frame, {**frame, "frame": 1}]}).encode()}
-
-
-def _mediapipe_csv() -> Files:
-    header = ",".join(["frame", *(f"{axis}{n}" for n in range(33) for axis in "xyv")])
-    rows = "".join(f"{n}" + ",0.5,0.25,0.9" * 33 + "\n" for n in range(3))
-    return {"k.csv": f"{header}\n{rows}".encode()}
-
-
-def _mediapipe_long() -> Files:
-    rows = "".join(f"0,{n},0.5,0.25,1\n" for n in range(33))
-    return {"k.csv": f"frame,landmark,x,y,visibility\n{rows}".encode()}
-
-
 HISTORY = b'{"kind": "step", "step": 1, "total": 0.5}\n' * 3
 FACTS = b'name = "x"\nfps = 25.0\n[train]\nstarts = [0, 629]\nunknown_poses = [0]\n'
 CSV_TOKENS = (*words(', \n nan 1e39 1_0 " ; \t \r'), b"\xef\xbb\xbf", "\u0661".encode())
@@ -411,9 +379,9 @@ READERS: dict[str, Reader] = {
     "PNG files": Reader(lambda: {"0.png": picture(0)}, _read_png, _harm_png),
     "GIF poses": Reader(lambda: {"poses.gif": gif()}, _read_gif, plain()),
     "histories": Reader(lambda: {"history.jsonl": HISTORY}, _read_history, plain(words("{ } [ ] \n null"))),
-    "keypoints (COCO)": Reader(_coco, _read_keypoints, _harm_json),
-    "keypoints (OpenPose)": Reader(_openpose, _read_keypoints, _harm_json, names=True),
-    "keypoints (MediaPipe JSON)": Reader(_mediapipe, _read_keypoints, _harm_json),
-    "keypoints (MediaPipe CSV)": Reader(_mediapipe_csv, _read_keypoints, plain(CSV_TOKENS)),
-    "keypoints (MediaPipe long CSV)": Reader(_mediapipe_long, _read_keypoints, plain(CSV_TOKENS)),
+    "keypoints (COCO)": Reader(keypoint_files.coco, _read_keypoints, _harm_json),
+    "keypoints (OpenPose)": Reader(keypoint_files.openpose, _read_keypoints, _harm_json, names=True),
+    "keypoints (MediaPipe JSON)": Reader(keypoint_files.mediapipe, _read_keypoints, _harm_json),
+    "keypoints (MediaPipe CSV)": Reader(keypoint_files.mediapipe_csv, _read_keypoints, plain(CSV_TOKENS)),
+    "keypoints (MediaPipe long CSV)": Reader(keypoint_files.mediapipe_long, _read_keypoints, plain(CSV_TOKENS)),
 }

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vidcvae import config as settings
 from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data.resident import Resident
@@ -103,6 +104,15 @@ def meta_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda parameter: None)
 
 
+MODELS = ["pose-cvae", "anchor-cvae", "anchor-cvae with a scene", "svg-fp", "svg-lp"]
+
+
+def model_config(name: str) -> Config:
+    name, _, scene = name.partition(" with ")
+    config = small_config(name)
+    return settings.with_values(config, {"model": {"scene": True, "patch": 4}}) if scene else config
+
+
 def train(config: Config) -> Engine:
     """A step for each mask, with all that the loop does around it; the engine as it is then."""
     with torch.device("meta"):
@@ -110,8 +120,11 @@ def train(config: Config) -> Engine:
     engine = Engine(state, config, torch.float32, deferred=True)
     engine.run = captured(engine.run)
     data = data_of(config)
+    if state.model.scene is not None:  # read once, before the first step
+        state.model.scene = torch.rand(state.model.scene.shape)
     batches = Batches(config, data.split("train"), run_length(config, data), state, ALONE)
-    batches.cut = Resident(batches.sequences, config.model.condition, config.data.condition, "meta").cut
+    state.model.to("meta")
+    batches.cut_clips = Resident(batches.sequences, config.model.condition, config.data.condition, "meta").cut
     with Watch(captured=False) as watch:
         for step, mask in enumerate(MASKS):
             loop_step(engine, batches, step, mask)
@@ -119,9 +132,9 @@ def train(config: Config) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
+@pytest.mark.parametrize("name", MODELS)
 def test_training_never_waits_for_a_gpu(name: str) -> None:
-    engine = train(small_config(name))
+    engine = train(model_config(name))
     assert {"kl", "kl_charged", "reconstruction", "smoothing", "total", "grad_norm"} == set(engine.names)
     tensors = engine.state.tensors()
     assert any(name.startswith("optimizer.step") for name in tensors)
@@ -149,9 +162,9 @@ def test_who_waits_in_a_step_is_found(plant: Callable[[Tensor], Tensor], monkeyp
 
 
 @pytest.mark.parametrize("latent", ["prior", "posterior"])
-@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_a_free_run_never_waits_for_a_gpu(name: str, latent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config(name)
+    config = model_config(name)
     with torch.device("meta"):
         model = build_model(config).eval()
     for function in ("prior", "step"):
@@ -199,12 +212,12 @@ class Pretended(Graphed):
         return SimpleNamespace(replay=replay), tensors_of(held), result
 
 
-@pytest.mark.parametrize("name", ["pose-cvae", "anchor-cvae", "svg-fp", "svg-lp"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_graph_hands_its_state_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", tuple)
     monkeypatch.setattr(graphs, "_side_stream", lambda device: None)
-    config = small_config(name)
+    config = model_config(name)
     torch.manual_seed(0)
     model = build_model(config).eval()
     frame = torch.rand(2, 3, *config.data.size)

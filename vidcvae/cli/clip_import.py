@@ -90,9 +90,9 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         smooth: Annotated[
             int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
         ] = 0,
-        steady: Annotated[
-            bool, typer.Option("--steady/--no-steady", help="Cancel the small motion of a camera held in the hand.")
-        ] = True,
+        no_steady: Annotated[
+            bool, typer.Option("--no-steady", help="Leave the small motion of a camera held in the hand as it is.")
+        ] = False,
         style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
         preview: Annotated[
             Path | None,
@@ -110,7 +110,7 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         from vidcvae.storage import durable
         from vidcvae.workflow import own_clip
 
-        settings = Settings(making.read_clip_size(size), fit, crop, fps, val_fraction, max_gap, smooth, steady)
+        settings = Settings(making.read_clip_size(size), fit, crop, fps, val_fraction, max_gap, smooth, not no_steady)
         joints = (keypoints, keypoint_format, min_score, estimate, pose_model, people, save_keypoints)
         clip = own_clip.Clip(source, kind, *joints, settings)
         clip.check()

@@ -27,18 +27,8 @@ PANELS = {
         *("dataset", "data", "split", "size", "partial", "fast_train", "clips", "val", "test"),
         *("first_frame", "poses", "trajectory", "past_frames", "actions", "positions", "fill", "fit_poses"),
         *("target_poses", "shuffle_actions", "keypoints", "keypoint_format", "estimate", "pose_model", "people"),
-        *(
-            "save_keypoints",
-            "crop",
-            "fit",
-            "val_fraction",
-            "min_score",
-            "max_gap",
-            "smooth",
-            "style",
-            "camera",
-            "record",
-        ),
+        *("save_keypoints", "crop", "fit", "val_fraction", "min_score", "max_gap", "smooth", "no_steady", "style"),
+        *("camera", "record"),
     ),
     "Model": (
         *("preset", "config", "set_", "model", "init", "weights", "latent", "latents", "samples", "batch_size"),
@@ -50,7 +40,20 @@ PANELS = {
     ),
     "Output": (
         *("output", "run", "gifs", "csv", "preview", "sort", "markdown", "terminal", "upscale", "fps", "side_by_side"),
-        *("videos", "packed", "dry_run", "yes", "play", "browser", "port", "wait", "plain", "json", "quiet", "verbose"),
+        *(
+            "videos",
+            "packed",
+            "dry_run",
+            "yes",
+            "play",
+            "no_browser",
+            "port",
+            "wait",
+            "plain",
+            "json",
+            "quiet",
+            "verbose",
+        ),
     ),
 }
 ADVANCED = "Advanced"  # whatever else there is
@@ -61,8 +64,7 @@ PLACEHOLDERS = {
     **dict.fromkeys(("max_minutes", "more_minutes"), "MINUTES"),
     **dict.fromkeys(("dataset", "data"), "DATASET"),
     **dict.fromkeys(("config", "csv", "file", "latents", "first_frame", "actions", "positions", "pose_model"), "FILE"),
-    "save_keypoints": "FILE",
-    **dict.fromkeys(("lpips_weights", "fvd_weights"), "FILE"),
+    **dict.fromkeys(("lpips_weights", "fvd_weights", "save_keypoints"), "FILE"),
     **dict.fromkeys(("trajectory", "past_frames", "gifs"), "FOLDER"),
     **{"size": "HxW", "runs": "RUN", "split": "SPLIT", "init": "RUN"},
 }

@@ -25,7 +25,7 @@ def play(
         int | None,
         typer.Option("--port", min=0, max=65535, help="Port of this machine; 0: any.", show_default="8317 or a next"),
     ] = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where the page is.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder that recordings go to.")] = Path("played"),
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the first checkpoint of a run in training.")] = False,
     yes: Annotated[
@@ -80,7 +80,7 @@ def play(
         else:
             ui.say(server.address)
             ui.note("Ctrl-C ends it.")
-        if browser and _has_screen():
+        if not no_browser and _has_screen():
             import webbrowser
 
             webbrowser.open(server.address)

@@ -96,8 +96,8 @@ def train(
     sets wins over the defaults below, and what is typed wins over the preset.
 
     Of a clip it makes a dataset beside the run first, as vidcvae dataset import does with its defaults, and takes that
-    one again the next time; --size may then be small, medium or large too, in the clip's shape, and the preset is
-    clip where you name nothing else.
+    one again the next time; --size may then be small, medium or large too, in the clip's shape. Where you name no
+    preset it is clip, or anchor-cpu for small frames.
 
     Examples:
       vidcvae train my-dance --preset anchor-cpu
@@ -109,11 +109,11 @@ def train(
 
     screen = Screen.asked_for(json=json, plain=plain)
     clip_size, own = None, dataset is not None and own_clip.is_clip(dataset)
-    if own and not (preset or config or model or PROJECT_FILE.exists()):
-        preset = own_clip.PRESET
-        screen.note(f"no preset named: training with --preset {preset}")
     if own and size:
         clip_size, size = making.read_clip_size(size), None
+    if own and not (preset or config or model or PROJECT_FILE.exists()):
+        preset = own_clip.preset_for(clip_size)
+        screen.note(f"no preset named: training with --preset {preset}")
     typed: dict[str, dict[str, Any]] = {
         "model": {"name": model},
         "data": {"path": dataset, "size": size, "partial": partial, "fast_train": fast_train or None},

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidcvae.config import to_table
 from vidcvae.config.schema import Latent
-from vidcvae.data import clips
+from vidcvae.data import clips, sizes
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
 from vidcvae.evaluation import nearest_pose, records
@@ -97,7 +97,7 @@ def score_split(
     sequences = data.split(split)
     if data.size != (wanted := config.data.frame_size):
         raise DataError(
-            f"the frames of {data.source} are {_size(data.size)}, but this model makes {_size(wanted)}.",
+            f"the frames of {data.source} are {sizes.text(data.size)}, but this model makes {sizes.text(wanted)}.",
             "Open the dataset at the model's size, or pack it again with that --size.",
         )
     if frames:
@@ -195,7 +195,7 @@ def protocol_of(
         data_digest=records.digest_of(sequences, [run_length(s, past) for s in sequences]),
         split=data.split_name(split),
         sequences=tuple(s.name for s in sequences),
-        size=_size(data.size),
+        size=sizes.text(data.size),
         past=past,
         future=future[0] if len(set(future)) == 1 else tuple(future),
         condition=f"{kind} ({config.data.condition})" if listens else kind,
@@ -304,7 +304,3 @@ def _check_frames(sequences: Sequence[clips.Sequence], past: int, frames: int) -
                 f"{'is' if past == 1 else 'are'} given.",
                 f"Choose --future between 1 and {known - past} (--frames counts the given too), or neither for all.",
             )
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

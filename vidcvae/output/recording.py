@@ -133,8 +133,8 @@ def _write_latents(take: Take, loaded: Loaded, folder: Path) -> tuple[list[str |
         return ["--latent", "prior", "--seed", str(next(iter(ways))[2])], take.exact
     noise = torch.stack([_noise(take, t, loaded) for t in range(1, take.next)])
     durable.write_bytes(folder / "eps.safetensors", serialise({"eps": noise}))
-    learned = loaded.config.model.name == "svg-lp" or getattr(loaded.config.model, "prior", "") == "learned"
-    return ["--latents", folder / "eps.safetensors"], take.exact and not (learned and "zero" in latents)
+    exact = take.exact and not (loaded.config.model.learned_prior and "zero" in latents)
+    return ["--latents", folder / "eps.safetensors"], exact
 
 
 def _noise(take: Take, t: int, loaded: Loaded) -> torch.Tensor:

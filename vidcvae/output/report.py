@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vidcvae.config import differences, to_table, to_toml
+from vidcvae.data import sizes
 from vidcvae.evaluation import records
 from vidcvae.evaluation.columns import COLUMNS, STEPS
 from vidcvae.evaluation.drift import Drift
@@ -126,7 +127,7 @@ def _byline(report: Report) -> dict[str, str]:
         "Models": _list(dict.fromkeys(config.model.name for config in configs)),
         "Data": _list(dict.fromkeys(f"{protocol['dataset']}, {protocol['split']}" for protocol in protocols))
         or _list(dict.fromkeys(config.data.path for config in configs)),
-        "Frames": _list(dict.fromkeys("{}x{}".format(*config.data.frame_size) for config in configs)),
+        "Frames": _list(dict.fromkeys(sizes.text(config.data.frame_size) for config in configs)),
         "Made": report.made,
     }
 

@@ -32,8 +32,8 @@ from vidcvae.models.rollout import FreeRun
 from vidcvae.output import message, recording
 from vidcvae.output.generation import latent_shape
 from vidcvae.output.message import Wish
-from vidcvae.output.motion import Motion
 from vidcvae.output.recording import Take
+from vidcvae.output.steering import Steering
 from vidcvae.output.video import to_bytes
 from vidcvae.own_clips import recovery, retarget, skeleton
 
@@ -76,7 +76,7 @@ class Session:
         self._training_frames: tuple[np.ndarray, list[tuple[int, int]]] | None = None
         self._worker = ThreadPoolExecutor(1, "model", torch.set_num_threads, (self.threads,))
         self.strength = self._strength() if self.dance else 1.0
-        self.motion = None if self.dance else Motion(self.data, self.loaded.config)
+        self.steering = None if self.dance else Steering(self.data, self.loaded.config)
         self.sequence = 0
         self._worker.submit(self._start, {}).result()
 
@@ -103,7 +103,7 @@ class Session:
             "joints": [name.replace("_", " ") for name in skeleton.JOINTS],
             "limbs": [[skeleton.JOINTS.index(a), skeleton.JOINTS.index(b)] for a, b in skeleton.LIMBS],
             "colours": ["#{:02x}{:02x}{:02x}".format(*skeleton.COLOURS[b]) for _, b in skeleton.LIMBS],
-            "actions": self.motion.limits if self.motion else [],
+            "actions": self.steering.limits if self.steering else [],
             **self.status(),
         }
 
@@ -140,7 +140,7 @@ class Session:
             return self._save(message.table(body))
         if kind == "frame":
             return self._worker.submit(
-                self._frame, message.wish(table, self.dance, len(self.motion.limits) if self.motion else 0)
+                self._frame, message.wish(table, self.dance, len(self.steering.limits) if self.steering else 0)
             ).result()
         act = {"start": self._start, "record": self._record}.get(kind)
         if act is None:
@@ -170,8 +170,8 @@ class Session:
         past, rows = np.repeat(first[None], self.loaded.config.training.past, axis=0), None
         if self.dance:
             rows = retarget.likely_pose(first, tuple(s for _, s in self.sequences))[None]
-        elif self.motion:
-            rows = np.repeat(self.motion.rest()[None], len(past), axis=0)
+        elif self.steering:
+            rows = np.repeat(self.steering.rest()[None], len(past), axis=0)
         return self._begin(past, rows, None)
 
     def _rows(self, start: int, length: int) -> np.ndarray | None:
@@ -185,8 +185,8 @@ class Session:
         self._run.begin(torch.from_numpy(past)[None], None if rows is None else torch.from_numpy(rows)[None])
         self._beside = None
         self.take = Take(past, rows)
-        if self.motion and rows is not None:
-            self.motion.stand(rows[-1])
+        if self.steering and rows is not None:
+            self.steering.stand(rows[-1])
         pose = rows[-1] if self.dance and rows is not None else None
         about = {"row": row, "sequence": self.sequence, "joints": self._fitted(pose, row)}
         return self._tell(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
@@ -227,15 +227,15 @@ class Session:
         if len(self.take.steps) >= MOST_STEPS:
             raise UsageError("this run is an hour old.", "Start again.")
         if wish.pose is not None:
-            return self._drawn(wish.pose)
+            return recovery.draw_as(wish.pose, self.size, self.strength)
         if wish.action is not None:
-            return self.motion.row(wish.action) if self.motion and self.motion.limits else None
+            return self.steering.row(wish.action) if self.steering and self.steering.limits else None
         row = wish.play or 0
         if row >= sequence.condition_length:
             raise UsageError(f"this sequence has no frame {row}.")
         rows = self._rows(row, 1)
-        if self.motion and rows is not None:
-            self.motion.stand(rows[0])
+        if self.steering and rows is not None:
+            self.steering.stand(rows[0])
         return None if rows is None else rows[0]
 
     def _branch(self, loaded: Loaded) -> FreeRun:
@@ -253,11 +253,6 @@ class Session:
             eps = sequence_noise(latent_shape(self.loaded), wish.seed, [0])(self.take.next) * wish.scale
         frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), latent, eps.to(run.device))[0])
         return frame
-
-    def _drawn(self, joints: np.ndarray) -> np.ndarray:
-        """The pose image of joints, its lines as dark as those of the training's."""
-        pose = skeleton.draw(joints, self.size)
-        return pose if self.strength == 1 else np.rint(255 - self.strength * (255.0 - pose)).astype(np.uint8)
 
     def _strength(self) -> float:
         poses = np.concatenate([s.tracks["pose"][:: -(-s.condition_length // 8)] for _, s in self.sequences[-4:]])

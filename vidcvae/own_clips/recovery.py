@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from vidcvae.own_clips import skeleton
-from vidcvae.own_clips.skeleton import JOINTS, LIMBS
+from vidcvae.own_clips.skeleton import JOINTS, LIMBS, PIECES
 
-PIECES = 6  # of even colour, along a limb
 INK = 16  # summed over the colours, from which on a pixel tells anything
 ROUNDS = 16
 NEAR, ALIKE = (0.3, 0.4), (0.12, 0.02)  # first and last width of the guess: in heights and in pixels; between colours
@@ -36,7 +35,7 @@ _MIDDLES = (("mid_hip", "right_hip", "left_hip"), ("neck", "right_shoulder", "le
 
 def _pieces() -> tuple[np.ndarray, np.ndarray]:
     """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is as weights of the joints (25)."""
-    ink = np.array([[255 - np.array(colour) for colour in skeleton._colours(*limb)] for limb in LIMBS], float)
+    ink = np.array([[255 - np.array(colour) for colour in skeleton.colours(*limb)] for limb in LIMBS], float)
     along = np.tile((np.arange(PIECES) + 0.5) / PIECES, len(LIMBS))
     first, last = np.repeat(_ENDS, PIECES, axis=0).T
     weights, rows = np.zeros((len(along), len(JOINTS))), np.arange(len(along))
@@ -113,6 +112,12 @@ def _without_missing(joints: np.ndarray, ink: np.ndarray, tall: float) -> np.nda
         ):
             joints[end] = np.nan
     return joints
+
+
+def draw_as(joints: np.ndarray, size: tuple[int, int], strength: float) -> np.ndarray:
+    """The skeleton as ``skeleton.draw`` draws it, its lines only ``strength`` times as dark."""
+    drawn = skeleton.draw(joints, size)
+    return drawn if strength == 1 else (255 - strength * (255.0 - drawn)).round().astype(np.uint8)
 
 
 def strength(poses: list[np.ndarray]) -> float:

@@ -46,7 +46,7 @@ LIMBS = (
 )  # fmt: skip
 
 _SUPERSAMPLING = 8
-_PIECES = 6  # of even colour, along a limb
+PIECES = 6  # of even colour, along a limb
 
 
 def draw(
@@ -70,18 +70,18 @@ def draw(
     wanted = [(start, end) for start, end in limbs if start in joints and end in joints]
     ends = np.array([[joints[start], joints[end]] for start, end in wanted], float).reshape(-1, 2, 2)
     # far outside points would overflow Pillow's integers; nothing of them is seen
-    points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, _PIECES + 1).tolist()
+    points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, PIECES + 1).tolist()
     for limb, known, along in zip(wanted, np.isfinite(ends).all((1, 2)), points, strict=True):
         if known:
-            for a, b, colour in zip(along, along[1:], _colours(*limb), strict=False):
+            for a, b, colour in zip(along, along[1:], colours(*limb), strict=False):
                 pen.line([*a, *b], fill=colour, width=thickness)
     return np.ascontiguousarray(np.asarray(image.reduce(scale)).transpose(2, 0, 1))
 
 
 @cache
-def _colours(start: str, end: str) -> tuple[Colour, ...]:
+def colours(start: str, end: str) -> tuple[Colour, ...]:
     """The colours of a limb's pieces."""
-    red, green, blue = _between(np.array([COLOURS[start], COLOURS[end]], float), _PIECES).round().astype(int).T.tolist()
+    red, green, blue = _between(np.array([COLOURS[start], COLOURS[end]], float), PIECES).round().astype(int).T.tolist()
     return tuple(zip(red, green, blue, strict=True))
 
 

@@ -21,7 +21,7 @@ from vidcvae.output.generation import GenerationInput
 from vidcvae.own_clips import retarget
 from vidcvae.storage import durable
 from vidcvae.storage.run import ROOT, RunFolder, has_checkpoint, runs_in
-from vidcvae.workflow import motion, opening
+from vidcvae.workflow import given_poses, opening
 from vidcvae.workflow.voice import SILENT, Voice
 
 # Of the pixels of pose images 88% and more are white, at 32 rows and more 94%, and of a camera's frames 18% at most:
@@ -86,7 +86,7 @@ class Files:
             raise UsageError(
                 "--target-poses is for --fit-poses, which is missing.", "Add --fit-poses, or leave both out."
             )
-        if given & {*_OF_CLIPS} and not motion.is_clip(self):
+        if given & {*_OF_CLIPS} and not given_poses.is_clip(self):
             raise UsageError(
                 f"{self.poses or '--poses'} is no clip, and {', '.join(_OF_CLIPS)} are about one.",
                 "Leave them out, or name a video: --poses CLIP.mp4",
@@ -161,7 +161,7 @@ def check_not_swapped(files: Files) -> None:
 def frame_rate(loaded: Loaded, files: Files) -> float:
     """Frames a second of the dataset that the files lie in, or of that of the training, or the usual ones."""
     source, trained_on = files.poses or files.trajectory or files.past_frames, loaded.config.data.path
-    source = None if motion.is_clip(files) else source  # whose motion is brought to the model's rate
+    source = None if given_poses.is_clip(files) else source  # whose motion is brought to the model's rate
     found = (known_fps(source) if source else None) or (known_fps(Path(trained_on)) if trained_on else None)
     return found or (10.0 if files.pushing else 25.0)
 
@@ -171,7 +171,7 @@ def read_dance(loaded: Loaded, files: Files, voice: Voice = SILENT) -> Generatio
     size, poses = loaded.config.data.frame_size, files.poses
     assert files.first_frame and poses  # check has seen to it
     first = _read_picture(files.first_frame, size, voice)
-    pose_images, joints = motion.read(files, size, lambda: frame_rate(loaded, files), voice)
+    pose_images, joints = given_poses.read(files, size, lambda: frame_rate(loaded, files), voice)
     if len(pose_images) < 2:
         raise DataError(f"{poses} has one pose only; pose 0 belongs to the given frame, so there is nothing to make.")
     _warn_if_mixed_up(files, first, pose_images, voice)
@@ -236,7 +236,7 @@ def fit_poses(
                 poses, retarget.figures(theirs), None if own is None else retarget.figures([own])
             )
         else:
-            fitted = motion.onto(given.joints, theirs, own, size)
+            fitted = given_poses.onto(given.joints, theirs, own, size)
     except DataError as error:
         hint = "Name pose images of the first frame's person: --target-poses DIR, or POSE.png, the first frame's own."
         raise DataError(f"the first frame's figure is not known: {error.message}", hint) from None

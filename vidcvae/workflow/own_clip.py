@@ -19,7 +19,7 @@ from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data import dataset_toml, images, packed, pose_folder
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import UsageError, an, typed
+from vidcvae.errors import UsageError, an, counted, typed
 from vidcvae.own_clips import estimation, footage, importing, keypoints, landmarks
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.storage import durable
@@ -28,7 +28,7 @@ from vidcvae.training import distributed
 from vidcvae.workflow.voice import SILENT, Voice
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".mts", ".3gp", ".gif")
-PRESET = "clip"  # what a clip is trained with where nobody says otherwise
+PRESET, SMALL_PRESET, SMALL = "clip", "anchor-cpu", 4096  # pixels of a frame up to which patches of 4 are too coarse
 ORIGIN = "import.json"  # in a dataset: what it was made of; written last
 _ESTIMATE = Path("what MediaPipe found")
 
@@ -159,6 +159,12 @@ def _identity(path: Path) -> list[Any]:
 # --- a training of a clip --------------------------------------------------------------------------
 
 
+def preset_for(size: tuple[int, int] | int | None) -> str:
+    """What a clip is trained with where nobody says otherwise: by its frames, or how many pixels they may have."""
+    pixels = importing.Settings().size if size is None else size
+    return SMALL_PRESET if (pixels if isinstance(pixels, int) else pixels[0] * pixels[1]) <= SMALL else PRESET
+
+
 def of_training(
     config: Config,
     size: tuple[int, int] | int | None,
@@ -214,7 +220,7 @@ def into_dataset(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # half a dataset would pass for a shorter one
         raise
-    counts = (f"{split} {sum(map(len, those))} frames" for split, those in imported.data.splits.items())
+    counts = (f"{split} {counted(sum(map(len, those)), 'frame')}" for split, those in imported.data.splits.items())
     voice.note(f"{folder}: made of {clip.source}; {', '.join(counts)}")
     voice.note(f"{preview_of(folder)}: what part of the pictures is used")
     return found, None

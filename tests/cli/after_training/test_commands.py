@@ -4,103 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-import typer
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from vidcvae import config as settings
-from vidcvae.cli import evaluate, export, generate, plot
 from vidcvae.data import images
-from vidcvae.errors import VidcvaeError
 from vidcvae.evaluation.score import score_split
-from vidcvae.models import build_model
 from vidcvae.models.loading import load_model
 from vidcvae.output import video
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.course_import import from_course_names
-from vidcvae.storage.run import RunFolder
 from vidcvae.workflow import scores
 from vidcvae.workflow.datasets import open_dataset
 
-H, W, FRAMES = 8, 16, 7
-MODEL = {"frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}
-
-app = typer.Typer()
-app.command("evaluate")(evaluate.evaluate)
-app.command("generate")(generate.generate)
-app.command("export")(export.export)
-app.add_typer(plot.app, name="plot")
-runner = CliRunner()
-
-
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error, as ``vidcvae.cli.app.main`` makes them of errors."""
-    result = runner.invoke(app, [str(a) for a in arguments])
-    if isinstance(result.exception, VidcvaeError):
-        return result.exception.exit_code, result.stdout, result.stderr + str(result.exception)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def _write_images(folder: Path, count: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    for index in range(count):
-        frame = random.integers(0, 256, (3, H, W), dtype=np.uint8)
-        durable.write_bytes(folder / f"{index}.png", images.encode_png(frame))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dataset (``data``) and a run that was trained on it (``runs/tiny-001``)."""
-    place = tmp_path_factory.mktemp("place")
-    for split, seed in (("train", 0), ("val", 2)):
-        _write_images(place / f"data/{split}/{split}_img", FRAMES, seed)
-        _write_images(place / f"data/{split}/{split}_label", FRAMES, seed + 1)
-    for name in ("0", "1", "10"):
-        _write_images(place / f"data/test/test_img/{name}", 1, int(name) + 10)
-        _write_images(place / f"data/test/test_label/{name}", FRAMES + (name == "1"), int(name) + 20)
-    run_folder = RunFolder(place / "runs/tiny-001")
-    config = settings.resolve(
-        {"model": MODEL, "data": {"size": [H, W], "path": str(place / "data")}, "training": {"epochs": 2}}
-    )
-    durable.write_text(run_folder.config, settings.to_toml(config))
-    torch.manual_seed(0)
-    weights = {f"model.{name}": tensor for name, tensor in build_model(config).state_dict().items()}
-    meta = {"config": settings.to_table(config), "step": 8, "epoch": 2, "scores": {}}
-    run_folder.checkpoints.mkdir()
-    checkpoint.commit(run_folder.checkpoints, weights, meta, step=8, best=True, keep=1)
-    terms = {"total": 3.0, "reconstruction": 2.0, "kl": 1.0, "beta": 0.1, "teacher_forcing": 0.0, "forced": 0.0}
-    lines: list[dict[str, Any]] = []
-    for step in range(1, 9):
-        record = {"step": step, "epoch": (step - 1) // 4, "lr": 1e-3, "predicted": 15.0, **terms}
-        lines.append({"kind": "step", **record})
-        if step % 4 == 0:
-            lines.append({"kind": "epoch", **record})
-    scores = {f"psnr_{z}{part}": v for z in ("zero", "prior") for part, v in (("", 9.0), ("_per_frame", [9.5, 8.5]))}
-    lines.append({"kind": "validation", "step": 8, "epoch": 1, "baseline_copy_first_psnr": 7.5, **scores})
-    durable.write_text(run_folder.history, "".join(json.dumps(line) + "\n" for line in lines))
-    return place
-
-
-@pytest.fixture(autouse=True)
-def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-
-
-def _poses(name: str = "0") -> tuple[str, ...]:
-    return ("--first-frame", f"data/test/test_img/{name}/0.png", "--poses", f"data/test/test_label/{name}")
-
+from .conftest import FRAME, FRAMES, H, W, poses, run
 
 # --- evaluate --------------------------------------------------------------------------------------
 
@@ -143,7 +66,7 @@ def test_evaluate_for_a_person(place: Path) -> None:
 
 
 def test_generate_into_a_folder_begins_with_the_given_frame(tmp_path: Path) -> None:
-    code, out, _ = run("generate", *_poses(), "-o", tmp_path / "out")
+    code, out, _ = run("generate", *poses(), "-o", tmp_path / "out")
     assert code == 0
     assert f"{FRAMES} frames, z: zero" in out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"{i:06d}.png" for i in range(FRAMES)]
@@ -184,7 +107,7 @@ def test_a_gif_is_large_enough_to_see_and_plays_at_the_speed_of_its_dataset(tmp_
     assert run("generate", *given, "-o", tmp_path / "fast.gif", "--fps", "50", "--upscale", "1")[0] == 0
     with Image.open(tmp_path / "fast.gif") as image:
         assert image.size == (W, H) and image.info["duration"] == 20
-    assert run("generate", *_poses(), "-o", tmp_path / "usual.gif")[0] == 0
+    assert run("generate", *poses(), "-o", tmp_path / "usual.gif")[0] == 0
     with Image.open(tmp_path / "usual.gif") as image:
         assert image.info["duration"] == 40  # neither the poses nor the training's dataset says
 
@@ -205,24 +128,24 @@ def test_a_gap_in_the_poses_is_refused_or_filled(tmp_path: Path) -> None:
 
 
 def test_samples_are_files_of_their_own_or_columns_of_one_picture(tmp_path: Path) -> None:
-    assert run("generate", *_poses(), "-o", tmp_path / "a", "--samples", "3", "--seed", "1")[0] == 0
+    assert run("generate", *poses(), "-o", tmp_path / "a", "--samples", "3", "--seed", "1")[0] == 0
     made = [video.read_poses(tmp_path / "a" / f"sample-{k}", (H, W)) for k in range(3)]
     assert np.array_equal(made[0][0], made[1][0])
     assert not np.array_equal(made[0], made[1])
-    assert run("generate", *_poses(), "-o", tmp_path / "b", "--latent", "prior", "--seed", "1")[0] == 0
+    assert run("generate", *poses(), "-o", tmp_path / "b", "--latent", "prior", "--seed", "1")[0] == 0
     alone = video.read_poses(tmp_path / "b", (H, W)).astype(int)
     assert np.abs(alone - made[0]).max() <= 1  # the first sample is the single video of the same seed
-    code, out, _ = run("generate", *_poses(), "-o", tmp_path / "c.gif", "--samples", "3", "--side-by-side")
+    code, out, _ = run("generate", *poses(), "-o", tmp_path / "c.gif", "--samples", "3", "--side-by-side")
     assert (code, out.count(".gif")) == (0, 1)
     with Image.open(tmp_path / "c.gif") as image:
         assert image.n_frames == FRAMES  # type: ignore[attr-defined]
         assert image.width == 4 * W * 16 + 3 * 6  # pose and three samples, 8 rows made 128, three gaps
-    assert run("generate", *_poses(), "-o", tmp_path / "d.gif", "--samples", "2")[0] == 0
+    assert run("generate", *poses(), "-o", tmp_path / "d.gif", "--samples", "2")[0] == 0
     assert {p.name for p in tmp_path.glob("d*")} == {"d-0.gif", "d-1.gif"}
 
 
-def test_any_number_of_poses(tmp_path: Path) -> None:
-    assert run("generate", *_poses("1"), "-o", tmp_path / "out")[0] == 0
+def test_any_number_ofposes(tmp_path: Path) -> None:
+    assert run("generate", *poses("1"), "-o", tmp_path / "out")[0] == 0
     assert len(list((tmp_path / "out").iterdir())) == FRAMES + 1
 
 
@@ -260,7 +183,7 @@ def test_export_is_the_kaggle_file_of_all_sequences_in_order(tmp_path: Path) -> 
     assert f"{3 * FRAMES + 1} rows of 3 sequences (0, 1, 10)" in out
     rows = []
     for name in ("0", "1", "10"):  # one has a pose more than the others
-        assert run("generate", *_poses(name), "-o", tmp_path / name)[0] == 0
+        assert run("generate", *poses(name), "-o", tmp_path / name)[0] == 0
         rows += [frame.flatten() for frame in video.read_poses(tmp_path / name, (H, W))]
         with Image.open(tmp_path / "gifs" / f"{name}.gif") as image:
             assert image.n_frames == FRAMES + (name == "1")  # type: ignore[attr-defined]
@@ -307,101 +230,3 @@ def test_a_checkpoint_stands_for_its_run(place: Path, tmp_path: Path) -> None:
     code, _, err = run("plot", "lr", tmp_path / "lone.safetensors")
     assert code == 4
     assert "lone.safetensors lies outside its run" in err
-
-
-# --- bad input -------------------------------------------------------------------------------------
-
-
-def _damage(place: Path, tmp_path: Path) -> None:
-    """Files of every wrong kind, for the table below."""
-    whole = (place / "data/test/test_img/0/0.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    video.save(tmp_path / "video.gif", np.zeros((3, 3, H, W), np.uint8), 25)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "0.png").write_bytes(whole)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
-    save_file({"eps": torch.zeros(3, 4, H, W)}, tmp_path / "short.safetensors")
-    save_file({"z": torch.zeros(6, 4, H, W)}, tmp_path / "z.safetensors")
-    save_file({"eps": torch.full((6, 4, H, W), float("nan"))}, tmp_path / "nan.safetensors")
-    (tmp_path / "text.safetensors").write_text("hello")
-    best = (place / "runs/tiny-001/checkpoints/best.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(best[:-100])
-
-
-GENERATE = ("generate", "--poses", "data/test/test_label/0", "--first-frame")
-FRAME = "data/test/test_img/0/0.png"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        ((*GENERATE, "nowhere.png"), 4, "nowhere.png"),
-        (("generate",), 2, "is a pose-cvae, and --first-frame is missing"),
-        (("generate", "--first-frame", FRAME), 2, "is a pose-cvae, and --poses is missing"),
-        ((*GENERATE, FRAME, "--future", "5"), 2, "pose-cvae, which does not take --future"),
-        (("generate", "--trajectory", "data"), 2, "pose-cvae, which does not take --trajectory"),
-        (("evaluate", "--past", "2"), 2, "a pose-cvae starts from one given frame, not from 2"),
-        (("evaluate", "--shuffle-actions"), 2, "not conditioned on actions"),
-        ((*GENERATE, "TMP/cut.png"), 4, "cut.png is damaged or cut off"),
-        ((*GENERATE, "TMP/full"), 2, "--first-frame is one image, and"),
-        (("generate", "--first-frame", "TMP/one", "--poses", FRAME), 2, f"Swapped? --first-frame {FRAME}"),
-        (("generate", FRAME, "--poses", "TMP/one"), 2, f"generate --first-frame {FRAME}"),
-        ((*GENERATE, FRAME, "--latent", "priro"), 2, "Did you mean 'prior'"),
-        ((*GENERATE, FRAME, "--latents", "TMP/short.safetensors"), 4, "[3, 4, 8, 16], but 7 frames"),
-        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors"), 4, "no tensor named eps, only z"),
-        ((*GENERATE, FRAME, "--latents", "TMP/nan.safetensors"), 4, "eps[0]"),
-        ((*GENERATE, FRAME, "--latents", "TMP/text.safetensors"), 4, "text.safetensors is not a readable"),
-        ((*GENERATE, FRAME, "--latents", "TMP/none.safetensors"), 4, "there is no file"),
-        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--latent", "zero"), 2, "--latent zero contradicts"),
-        ((*GENERATE, FRAME, "--latents", "TMP/z.safetensors", "--samples", "2"), 2, "--samples contradicts"),
-        ((*GENERATE, FRAME, "--samples", "2", "--latent", "zero"), 2, "would be the same"),
-        ((*GENERATE, FRAME, "-o", "TMP/full"), 2, "full is not an empty folder"),
-        ((*GENERATE, FRAME, "-o", "TMP/a.avi"), 2, "a.avi is no kind of video"),
-        ((*GENERATE, FRAME, "--fps", "0"), 2, "0 frames a second"),
-        ((*GENERATE, FRAME, "--weights", "ema"), 2, "no moving average"),
-        ((*GENERATE, FRAME, "--device", "tpu"), 2, "tpu"),
-        (("generate", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "has one pose only"),
-        (("generate", "--first-frame", FRAME, "--poses", FRAME), 4, "is one image"),
-        (("generate", "--first-frame", FRAME, "--poses", "TMP/full"), 4, "full has no images in it"),
-        (("generate", "TMP/cut.safetensors", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "cut.safetensors"),
-        (("evaluate", "--latent", "prior_mean"), 2, "Did you mean 'prior-mean'"),
-        (("evaluate", "--split", "test"), 4, "nothing is left to score"),
-        (("evaluate", "--data", "TMP/video.gif"), 4, "video.gif is a GIF, but a dataset is a folder"),
-        (("evaluate", "--data", "nowhere"), 4, "there is no dataset nowhere"),
-        (("evaluate", "--frames", "99"), 2, "cannot score 99 frames"),
-        (("evaluate", "-o", "TMP/full"), 2, "full is a folder"),
-        (("evaluate", "nowhere"), 4, "nowhere is not a run folder"),
-        (("export", "--split", "tset"), 4, "Did you mean 'test'"),
-        (("export", "-o", "TMP/full"), 2, "full is a folder"),
-        (("export", "--gifs", "TMP/cut.png"), 2, "cut.png is not an empty folder"),
-        (("plot", "loss", "runs/tiny-01"), 4, "Did you mean 'tiny-001'"),
-        (("plot", "kl", "-o", "TMP/a.jpg"), 2, "a.jpg is no kind of figure"),
-        (("plot", "schedule", "--config", "nowhere.toml"), 2, "there is no config file nowhere.toml"),
-        (("plot", "schedule", "--preset", "corse"), 2, "Did you mean 'course'"),
-        (("plot", "schedule", "runs/tiny-001", "--preset", "course"), 2, "excludes"),
-    ],
-)
-def test_bad_input_is_one_clear_sentence_and_changes_nothing(
-    place: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
-) -> None:
-    _damage(place, tmp_path)
-    if "-o" not in arguments and arguments[0] != "evaluate" and "schedule" not in arguments:
-        arguments = (*arguments, "-o", "TMP/result.csv" if arguments[0] == "export" else "TMP/result.gif")
-    if arguments[0] == "plot":
-        arguments = tuple(a.replace("result.gif", "result.png") for a in arguments)
-    before = {p: p.stat().st_mtime_ns for p in (place / "runs/tiny-001").rglob("*")}
-    found, _, err = run(*(a.replace("TMP", str(tmp_path)) for a in arguments))
-    assert (found, words in err) == (code, True), err
-    assert {p: p.stat().st_mtime_ns for p in (place / "runs/tiny-001").rglob("*")} == before
-    assert not list(tmp_path.glob("result*"))
-    assert not list(place.glob("*.gif"))
-
-
-def test_the_commands_load_neither_torch_nor_numpy_until_they_run() -> None:
-    code = (
-        "import sys; from vidcvae.cli import evaluate, export, generate, plot; "
-        "sys.exit(', '.join(m for m in ('torch', 'numpy', 'PIL', 'matplotlib') if m in sys.modules) or None)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")

@@ -10,7 +10,7 @@ from vidcvae.data.clips import VideoData, condition_tracks
 LOOKED_AT = 64  # sequences of each split
 
 
-class Motion:
+class Steering:
     """What the dataset tells of actions (A) and positions (3), and the position that a hand has led the arm to.
 
     A model that is conditioned on positions is told where the arm is at each step: what an action does to the position

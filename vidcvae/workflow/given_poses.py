@@ -87,6 +87,5 @@ def onto(
     start = None if beginning is None else float(beginning[skeleton.JOINTS.index("mid_hip"), 0])
     moved = limbs.move(joints, target, size, start)
     dark = recovery.strength(list(some[:_COMPARED]))  # the course's lines are paler
-    drawn = np.stack([skeleton.draw(points, size) for points in moved.joints])
-    poses = (255 - (255.0 - drawn) * dark).round().astype(np.uint8)
+    poses = np.stack([recovery.draw_as(points, size, dark) for points in moved.joints])
     return retarget.Fitted(poses, np.full(len(poses), moved.scale), moved.outside)

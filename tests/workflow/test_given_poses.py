@@ -10,7 +10,7 @@ import pytest
 from vidcvae.data import packed, pose_folder
 from vidcvae.own_clips import recovery, skeleton
 from vidcvae.scenes import dancing
-from vidcvae.workflow import motion
+from vidcvae.workflow import given_poses
 from vidcvae.workflow.generation import Files
 
 from .. import video_clips as clips
@@ -24,7 +24,7 @@ def test_a_dataset_stands_for_its_longest_sequence(tmp_path: Path) -> None:
     pose_folder.write_folder(data, tmp_path / "images")
     packed.write(data, tmp_path / "packed")
     for name in ("images", "packed"):
-        poses, joints = motion.read(Files(poses=tmp_path / name), SIZE, lambda: 25)
+        poses, joints = given_poses.read(Files(poses=tmp_path / name), SIZE, lambda: 25)
         np.testing.assert_array_equal(poses, data.split("val")[0].tracks["pose"])
         assert joints is None
 
@@ -37,7 +37,7 @@ def test_a_clip_is_shown_at_the_rate_of_the_model(tmp_path: Path) -> None:
     clips.write_video(tmp_path / "other.mp4", clip.frames, fps=10)
     keypoints = clips.write_coco(tmp_path / "k.json", joints)
     files = Files(poses=tmp_path / "other.mp4", keypoints=keypoints)
-    poses, found = motion.read(files, SIZE, lambda: 25)
+    poses, found = given_poses.read(files, SIZE, lambda: 25)
     assert found is not None and len(poses) == len(found) == 1 + 29 * 25 // 10
     wrist = clip.joints[10:, AT["right_wrist"]]
     pixels = np.linalg.norm(found[:, AT["right_wrist"]] - found[0, AT["right_wrist"]], axis=1)
@@ -50,9 +50,9 @@ def test_a_clip_is_shown_at_the_rate_of_the_model(tmp_path: Path) -> None:
 
 
 def test_a_gif_is_poses_or_a_clip_as_it_is_said() -> None:
-    assert not motion.is_clip(Files(poses=Path("a.gif")))
-    assert motion.is_clip(Files(poses=Path("a.gif"), estimate=True))
-    assert motion.is_clip(Files(poses=Path("a.mp4"))) and not motion.is_clip(Files())
+    assert not given_poses.is_clip(Files(poses=Path("a.gif")))
+    assert given_poses.is_clip(Files(poses=Path("a.gif"), estimate=True))
+    assert given_poses.is_clip(Files(poses=Path("a.mp4"))) and not given_poses.is_clip(Files())
 
 
 @pytest.mark.parametrize("dark", [1.0, 0.5])
@@ -63,7 +63,7 @@ def test_another_persons_motion_has_the_figures_proportions(dark: float) -> None
     legs = [row for name, row in AT.items() if name.endswith(("knee", "ankle", "heel", "toe"))]
     mine[:, legs] = mine[:, [AT["mid_hip"]]] + 1.4 * (mine[:, legs] - mine[:, [AT["mid_hip"]]])
     theirs = [255 - ((255 - skeleton.draw(points, (96, 128))) * dark).astype(np.uint8) for points in mine]
-    fitted = motion.onto(other, theirs, theirs[0], (96, 128))
+    fitted = given_poses.onto(other, theirs, theirs[0], (96, 128))
     found = np.array([recovery.joints_of(pose) for pose in fitted.poses])
 
     def proportion(joints: np.ndarray) -> float:
