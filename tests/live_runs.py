@@ -19,6 +19,7 @@ from vidcvae.data import pose_folder
 from vidcvae.models import build_model
 from vidcvae.scenes import dancing, pushing
 from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import RunFolder
 
 SIZE = (32, 64)
@@ -51,7 +52,7 @@ def make_run(path: Path, model: dict[str, Any], data: dict[str, Any], training: 
     }  # fmt: skip
     durable.write_json(run.info, {"vidcvae": "0"})
     durable.write_text(run.config, settings.to_toml(config))
-    meta = {"config": settings.to_table(config), "step": step, "epoch": 1, "scores": {}}
+    meta = CheckpointMeta(config=settings.to_table(config), step=step, epoch=1)
     checkpoint.save(run.checkpoints / checkpoint.LAST, weights, meta)
     return run
 

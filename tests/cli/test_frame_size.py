@@ -58,7 +58,7 @@ def test_what_is_imported_is_inspected_packed_and_trained_at_its_size(cli: Cli, 
         saved = tomllib.loads(Path(f"run-{data}/config.toml").read_text())
         assert saved["data"]["size"] == [24, 48], "the saved config has numbers"
         meta = checkpoint.read(Path(f"run-{data}/checkpoints/last.safetensors")).meta
-        assert meta["config"]["data"]["size"] == [24, 48]
+        assert meta.config["data"]["size"] == [24, 48]
     done = cli("evaluate", "run-mine", "--json")
     assert done.code == 0 and json.loads(done.out)["protocol"]["size"] == "24x48"
     poses = ("--first-frame", "mine/test/test_img/0/0.png", "--poses", "mine/test/test_label/0")

@@ -21,6 +21,7 @@ from vidcvae.models.rollout import rollout
 from vidcvae.output import pictures, video
 from vidcvae.scenes import pushing
 from vidcvae.storage import checkpoint
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import create_run
 
 FRAMES = 6
@@ -36,7 +37,7 @@ def _save_model(path: Path, **model: Any) -> None:
         f"model.{name}": tensor if "stages" in name or not tensor.is_floating_point() else tensor * 20
         for name, tensor in build_model(config).state_dict().items()
     }
-    checkpoint.save(path, weights, {"config": settings.to_table(config), "step": 8, "epoch": 2, "scores": {}})
+    checkpoint.save(path, weights, CheckpointMeta(config=settings.to_table(config), step=8, epoch=2))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_compare_finds_the_score_of_a_pushing_run(cli: Cli, place: Path) -> None
     run = create_run("push", Path("runs/push"))
     _save_model(run.checkpoints / checkpoint.LAST, name="svg-lp")
     meta, _ = checkpoint.read_header(run.checkpoints / checkpoint.LAST)
-    run.config.write_text(settings.to_toml(settings.resolve(meta["config"])))
+    run.config.write_text(settings.to_toml(settings.resolve(meta.config)))
     assert "validate-zero.json" in cli("evaluate", "runs/push").out
     (record,) = (run.path / "scores").iterdir()
     before = record.stat().st_mtime_ns
@@ -119,7 +120,7 @@ def test_a_protocol_of_one_given_frame_needs_no_other_command(cli: Cli) -> None:
 def _expected() -> np.ndarray:
     """The frames that the conditioned model makes of the test clip with z = 0."""
     saved = checkpoint.read(Path("lp.safetensors"))
-    model = build_model(settings.resolve(saved.meta["config"])).eval()
+    model = build_model(settings.resolve(saved.meta.config)).eval()
     model.load_state_dict(saved.part("model"))
     (clip,) = trajectories.read(Path("push"), (64, 64), ["test"]).split("test")
     rows = condition_rows(clip, 0, FRAMES, "actions+positions", "source")

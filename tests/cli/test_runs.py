@@ -65,7 +65,7 @@ def test_list_tells_what_the_history_and_the_checkpoint_say(cli: Cli, place: Pat
     history = read_history(Path("runs/long-001/history.jsonl"))
     assert run["best_psnr"] == max(h["psnr_zero"] for h in history if h["kind"] == "validation")
     assert (run["epoch"], run["epochs"], run["state"]) == (4, 4, "finished")
-    assert run["step"] == checkpoint.read(Path("runs/long-001/checkpoints/last.safetensors")).meta["step"]
+    assert run["step"] == checkpoint.read(Path("runs/long-001/checkpoints/last.safetensors")).meta.step
     assert run["minutes"] == pytest.approx(max(h["minutes"] for h in history if "minutes" in h), rel=0.5)
     assert run["data"] == str(tiny_dance) and run["model"] == "pose-cvae"
     # du counts a file with two names once, too
@@ -135,9 +135,9 @@ def test_a_score_tells_of_how_many_validations_its_checkpoint_is_the_best(cli: C
     assert cli("resume", "long-001", "--epochs", 5, "--plain").code == 0
     last = checkpoint.read(Path("runs/long-001/checkpoints/last.safetensors"))
     history = read_history(Path("runs/long-001/history.jsonl"))
-    assert last.meta["validation"]["count"] == sum(line["kind"] == "validation" for line in history) == 5
+    assert last.meta.validation["count"] == sum(line["kind"] == "validation" for line in history) == 5
     record = json.loads(cli("evaluate", "long-001", "--json").out)
-    assert record["protocol"]["data_digest"] == last.meta["validation"]["data_digest"]
+    assert record["protocol"]["data_digest"] == last.meta.validation["data_digest"]
     expected = {"chosen": "best", "of": 5, "metric": "psnr_zero", "split": "val", "on_scored_data": True}
     assert record["selection"] == expected
     assert "checkpoint: best of 5 validations by psnr_zero on val" in cli("runs", "show", "long-001").out

@@ -65,7 +65,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps(run: Path) -> int:
-    step: int = checkpoint.read(run / "checkpoints/last.safetensors").meta["step"]
+    step: int = checkpoint.read(run / "checkpoints/last.safetensors").meta.step
     return step
 
 

@@ -46,7 +46,7 @@ def test_train_then_resume_for_longer(cli: Cli, run: Path) -> None:
     more = cli("resume", run, "--epochs", 3, "--plain")
     assert more.code == 0, more.err
     assert "training.epochs 2 -> 3" in more.err
-    assert checkpoint.read(run / "checkpoints/last.safetensors").meta["epoch"] == 3
+    assert checkpoint.read(run / "checkpoints/last.safetensors").meta.epoch == 3
     assert "epochs = 3" in (run / "config.toml").read_text()
     back = cli("resume", run, "--epochs", 1)
     assert back.code == 2 and "already finished 3 epochs" in back.err
@@ -107,9 +107,9 @@ def test_a_signal_saves_and_the_run_goes_on(cli: Cli, tiny_dance: Path, number: 
     assert process.returncode == code, err
     assert "everything is saved" in err and "vidcvae resume r" in err
     stopped = checkpoint.read(Path("r/checkpoints/last.safetensors"))
-    assert stopped.meta["step"] == max(line["step"] for line in read_history(history))
-    assert cli("resume", "r", "--epochs", stopped.meta["epoch"] + 2, "--plain").code == 0
-    assert checkpoint.read(Path("r/checkpoints/last.safetensors")).meta["step"] > stopped.meta["step"]
+    assert stopped.meta.step == max(line["step"] for line in read_history(history))
+    assert cli("resume", "r", "--epochs", stopped.meta.epoch + 2, "--plain").code == 0
+    assert checkpoint.read(Path("r/checkpoints/last.safetensors")).meta.step > stopped.meta.step
 
 
 def edit(run: Path, *changes: tuple[str, str]) -> str:
@@ -150,7 +150,7 @@ def test_what_may_change_in_a_run_is_taken_and_said(cli: Cli, run: Path, tiny_da
         assert change in said
     text = text.replace('path = "elsewhere"', f'path = "{Path("elsewhere").absolute()}"')
     assert (run / "config.toml").read_text() == text
-    assert checkpoint.read(run / "checkpoints/last.safetensors").meta["config"]["training"]["log_every"] == 2
+    assert checkpoint.read(run / "checkpoints/last.safetensors").meta.config["training"]["log_every"] == 2
     assert len(checkpoint.steps(run / "checkpoints")) == 1
 
 

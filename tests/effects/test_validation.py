@@ -58,8 +58,8 @@ def test_the_best_is_the_highest_by_the_metric(
     chosen = config(validation={"every": 1, "metric": metric, "frames": 2}, training={"epochs": 4})
     found = train(chosen, dataset(16), Known())
     saved = checkpoint.read(found.run.checkpoints / checkpoint.BEST).meta
-    assert saved["step"] == best
-    assert {name: saved["scores"][name] for name in planned} == {
+    assert saved.step == best
+    assert {name: saved.scores[name] for name in planned} == {
         name: values[best // 2 - 1] for name, values in planned.items()
     }
 

@@ -17,6 +17,7 @@ from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.models.loading import Loaded
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 PAST, LENGTH = 2, 5
 PREDICTED = LENGTH - PAST
@@ -78,7 +79,7 @@ DATA = VideoData("tiny", "push", 10, Path("there/tiny"), {"validate": CLIPS})
 
 
 def loaded(model: nn.Module | None = None, chosen: Config | None = None, **parts: Any) -> Loaded:
-    meta = {"step": 7, "progress": {"minutes": 2.5}}
+    meta = CheckpointMeta(step=7, progress={"minutes": 2.5})
     given = {"meta": meta, "path": Path("x.safetensors"), "digest": "abc", "run": None, "weights": "raw"}
     return Loaded((model or Adds()).eval(), chosen or config(), batch_stats=False, **(given | parts))
 

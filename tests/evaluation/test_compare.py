@@ -21,6 +21,7 @@ from vidcvae.evaluation import compare, records
 from vidcvae.evaluation.score import score_split
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 MODEL = {"name": "anchor-cvae", "channels": 8, "latent_channels": 2}
 BASE: dict[str, dict[str, object]] = {"model": MODEL, "data": {"size": [8, 16]}}
@@ -32,7 +33,7 @@ def _config(**sections: dict[str, object]) -> Config:
 
 def _loaded(config: Config, digest: str = "abc") -> Loaded:
     torch.manual_seed(config.training.seed)
-    meta = {"step": 7, "progress": {"minutes": 1.5}}
+    meta = CheckpointMeta(step=7, progress={"minutes": 1.5})
     return Loaded(build_model(config).eval(), config, meta, Path("x.safetensors"), digest, None, "raw", False)
 
 

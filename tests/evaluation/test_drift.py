@@ -18,6 +18,7 @@ from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import drift
 from vidcvae.models.loading import Loaded
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 H, W = 8, 16
 CONFIG = replace(Config(), data=DataConfig(size=(H, W)))
@@ -66,7 +67,9 @@ def _data(*lengths: int) -> VideoData:
 
 
 def _loaded(model: nn.Module | None = None) -> Loaded:
-    return Loaded((model or Brightening()).eval(), CONFIG, {}, Path("x.safetensors"), "abc", None, "raw", False)
+    return Loaded(
+        (model or Brightening()).eval(), CONFIG, CheckpointMeta(), Path("x.safetensors"), "abc", None, "raw", False
+    )
 
 
 def _decibels(age: int) -> float:

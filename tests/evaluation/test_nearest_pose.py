@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +19,12 @@ from vidcvae.evaluation import nearest_pose, records
 from vidcvae.evaluation.nearest_pose import NearestPose
 from vidcvae.evaluation.score import score_split
 from vidcvae.models.loading import Loaded
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 
-def loaded(size: tuple[int, int], meta: dict[str, Any] | None = None, path: str = "") -> Loaded:
+def loaded(size: tuple[int, int], meta: CheckpointMeta | None = None, path: str = "") -> Loaded:
     config = replace(Config(), data=DataConfig(size=size, path=path))
-    return Loaded(Average().eval(), config, meta or {}, Path("x.safetensors"), "abc", None, "raw", False)
+    return Loaded(Average().eval(), config, meta or CheckpointMeta(), Path("x.safetensors"), "abc", None, "raw", False)
 
 
 def slow_distances(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -194,7 +194,7 @@ def test_in_words_whether_it_is_beaten() -> None:
 
 def test_data_are_the_model_s_own_by_their_digest_or_their_place(tmp_path: Path) -> None:
     digest = records.digest_of([VAL], [4])
-    meta = {"validation": {"split": "val", "data_digest": digest, "metric": "psnr_zero", "count": 1}}
+    meta = CheckpointMeta(validation={"split": "val", "data_digest": digest, "metric": "psnr_zero", "count": 1})
     assert records.trained_on(loaded((8, 64), meta, "elsewhere"), DATA), "the same frames, at another place"
     changed = replace(DATA, splits={**DATA.splits, "val": (replace(VAL, frames=VAL.frames + 1),)})
     assert not records.trained_on(loaded((8, 64), meta, "dots"), changed), "other frames, at the same place"

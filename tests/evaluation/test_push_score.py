@@ -21,6 +21,7 @@ from vidcvae.models import build_model
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.training import validation
 from vidcvae.training.state import new_state
 
@@ -45,7 +46,7 @@ def _loud(config: Config) -> VideoModel:
 
 
 def _loaded(config: Config) -> Loaded:
-    return Loaded(_loud(config), config, {"step": 7}, Path("x.safetensors"), "abc", None, "raw", False)
+    return Loaded(_loud(config), config, CheckpointMeta(step=7), Path("x.safetensors"), "abc", None, "raw", False)
 
 
 def _clip(name: str, seed: int, length: int = FRAMES) -> Sequence:

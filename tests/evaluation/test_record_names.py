@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
 from vidcvae.evaluation import records
 from vidcvae.storage import checkpoint
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import RunFolder
 
 PROTOCOL: dict[str, Any] = {
@@ -55,7 +57,7 @@ def run(tmp_path: Path) -> RunFolder:
 def loaded(run: RunFolder | None, name: str = "best.safetensors", **meta: Any) -> Any:
     path = run.checkpoints / name if run else Path(name)
     return SimpleNamespace(
-        run=run, path=path, meta=meta, config=SimpleNamespace(data=SimpleNamespace(path="data/dance"))
+        run=run, path=path, meta=CheckpointMeta(**meta), config=SimpleNamespace(data=SimpleNamespace(path="data/dance"))
     )
 
 
@@ -217,7 +219,7 @@ def test_only_the_best_and_the_last_of_a_run_are_known_to_be_chosen(run: RunFold
     kept = {"split": "val", "data_digest": PROTOCOL["data_digest"], "metric": "ssim_zero", "count": 4}
 
     def chosen(path: Path, meta: dict[str, Any], of: RunFolder | None = run, **protocol: Any) -> dict[str, Any]:
-        return records.selection_of(path, of, meta, PROTOCOL | protocol)
+        return records.selection_of(path, of, CheckpointMeta(**meta), PROTOCOL | protocol)
 
     best = run.checkpoints / "best.safetensors"
     for path in (run.checkpoints / "step-00000007.safetensors", tmp_path / "best.safetensors"):
@@ -239,8 +241,8 @@ def test_the_newest_checkpoint_knows_of_how_many_validations_the_best_is_the_bes
     best, last = run.checkpoints / "best.safetensors", run.checkpoints / "last.safetensors"
 
     def of(**newest: Any) -> tuple[Any, Any]:
-        checkpoint.save(last, {}, newest)
-        found = records.selection_of(best, run, {"validation": kept}, PROTOCOL)
+        checkpoint.save(last, {}, CheckpointMeta(**newest))
+        found = records.selection_of(best, run, CheckpointMeta(validation=kept), PROTOCOL)
         return found["of"], found["metric"]
 
     assert of(validation=kept | {"count": 9}) == (9, "psnr_zero")
@@ -279,14 +281,14 @@ KEPT = {"split": "validate", "data_digest": "d" * 16, "metric": "psnr_zero", "co
 
 
 def test_the_ordinary_protocol_is_what_a_checkpoint_s_file_tells() -> None:
-    plain = records.ordinary_protocol({}, "c")
+    plain = records.ordinary_protocol(CheckpointMeta(), "c")
     told = {"checkpoint": "c", "split": "val", "past": 1, "weights": "raw", "latent": "zero", "samples": 1}
     assert {key: plain[key] for key in told} == told and "data_digest" not in plain
     assert (plain["given_frames_counted"], plain["reduce"], plain["precision"]) == (False, "mean", "float32")
     assert not {"version", "step", "dataset", "sequences", "weights_available"} & plain.keys()
-    ema = records.ordinary_protocol({"config": {"training": {"ema": 0.9}}, "validation": KEPT}, "c")
+    ema = records.ordinary_protocol(CheckpointMeta(config={"training": {"ema": 0.9}}, validation=KEPT), "c")
     assert (ema["weights"], ema["data_digest"]) == ("ema", "d" * 16), "val is validate"
-    assert "data_digest" not in records.ordinary_protocol({"validation": KEPT}, "c", "test")
+    assert "data_digest" not in records.ordinary_protocol(CheckpointMeta(validation=KEPT), "c", "test")
 
 
 @pytest.mark.parametrize(
@@ -306,12 +308,12 @@ def test_the_ordinary_protocol_is_what_a_checkpoint_s_file_tells() -> None:
     ],
 )
 def test_what_an_ordinary_score_has_not(change: dict[str, Any], unlike: list[str]) -> None:
-    wanted = records.ordinary_protocol({}, "c")
+    wanted = records.ordinary_protocol(CheckpointMeta(), "c")
     assert sorted(records.unlike({"protocol": wanted | change}, wanted)) == unlike
 
 
 def test_the_ordinary_score_is_that_on_the_training_s_data_and_of_the_plainest_name(run: RunFolder) -> None:
-    meta = {"config": {"data": {"path": "data/dance"}}}
+    meta = CheckpointMeta(config={"data": {"path": "data/dance"}})
 
     def keep(name: str, psnr: float, data: str = "data/dance", digest: str = "x", **more: Any) -> None:
         protocol = records.ordinary_protocol(meta, "c") | {"data_digest": digest} | more.pop("protocol", {})
@@ -319,7 +321,7 @@ def test_the_ordinary_score_is_that_on_the_training_s_data_and_of_the_plainest_n
         records.write(records.path_in(run, name), told)
 
     def found(validation: dict[str, Any] | None = None) -> float | None:
-        record = records.ordinary_without_data(run, meta | {"validation": validation or {}}, "c")
+        record = records.ordinary_without_data(run, replace(meta, validation=validation), "c")
         return None if record is None else record["psnr_mean"]
 
     assert found() is None

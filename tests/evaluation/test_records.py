@@ -18,6 +18,7 @@ from vidcvae.evaluation.score import protocol_of, score_split
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded, load_model
 from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import RunFolder, create_run
 
 MODEL = {"name": "pose-cvae", "frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}
@@ -42,10 +43,11 @@ def _save(run: RunFolder, name: str, seed: int, count: int, **meta: Any) -> None
     tensors = {f"model.{key}": t for key, t in weights.items()} | {
         f"ema.{key}": weights[key] + 0.01 for key in parameters
     }
-    table = {"config": settings.to_table(CONFIG), "step": seed, "epoch": 1, "scores": {}}
+    table: dict[str, Any] = {"config": settings.to_table(CONFIG), "step": seed, "epoch": 1}
     digest = records.digest_of(DATA.split("val"), [4])
     told = {"split": "val", "data_digest": digest, "metric": "psnr_zero", "count": count}
-    checkpoint.save(run.checkpoints / name, tensors, {**table, **({"validation": told} if count else {}), **meta})
+    table |= {"validation": told} if count else {}
+    checkpoint.save(run.checkpoints / name, tensors, CheckpointMeta(**table, **meta))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from vidcvae.evaluation.free_run import RunVariant, measure, sequence_noise
 from vidcvae.evaluation.score import score_split, summaries
 from vidcvae.models.loading import Loaded
 from vidcvae.models.pose_cvae import PoseCvae
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.course_import import from_course_names
 
 H, W = 8, 16
@@ -78,7 +79,7 @@ def _data(*sequences: Sequence) -> VideoData:
 
 
 def _loaded(model: nn.Module, config: Config = CONFIG) -> Loaded:
-    return Loaded(model.eval(), config, {"step": 7}, Path("x.safetensors"), "abc", None, "ema", True)
+    return Loaded(model.eval(), config, CheckpointMeta(step=7), Path("x.safetensors"), "abc", None, "ema", True)
 
 
 def _decibels(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import UsageError
 from vidcvae.evaluation import score
 from vidcvae.evaluation.score import protocol_of, score_split
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 from .by_hand import (
     BESIDE,
@@ -150,7 +151,7 @@ class AddsPose(Adds):
 def test_dance_has_nothing_beside_its_score() -> None:
     """And no z from the truth, although there is a posterior."""
     chosen = settings.resolve({"data": {"size": [8, 16]}})
-    scores = score_split(loaded(AddsPose(), chosen, meta={}), poses("a", "b"))
+    scores = score_split(loaded(AddsPose(), chosen, meta=CheckpointMeta()), poses("a", "b"))
     assert scores.keys() == RECORD | {"sequences", "baseline_nearest_pose_psnr", "nearest_pose"}
     assert scores["psnr_per_frame"] == pytest.approx([decibels(k / 5) for k in range(1, 5)], abs=1e-3)
     assert scores["model"] == {"name": "pose-cvae", "parameters": 9, "minutes": None}

@@ -16,6 +16,7 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import score
 from vidcvae.evaluation.score import protocol_of, score_split, with_past
 from vidcvae.models import build_model
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import RunFolder
 
 from .by_hand import CLIPS, DATA, PAST, clip, config, loaded
@@ -79,7 +80,7 @@ def test_the_best_of_a_run_is_told_to_be_chosen(tmp_path: Path) -> None:
     digest = protocol_of(best, DATA).data_digest
     told = {"split": "validate", "data_digest": digest, "metric": "ssim_zero", "count": 4}
     whole = {"chosen": "best", "of": 4, "metric": "ssim_zero", "split": "validate", "on_scored_data": True}
-    assert score_split(replace(best, meta={"validation": told}), DATA)["selection"] == whole
+    assert score_split(replace(best, meta=CheckpointMeta(validation=told)), DATA)["selection"] == whole
     assert score_split(replace(best, path=run.checkpoints / "last.safetensors"), DATA)["selection"] == {
         "chosen": "last"
     }

@@ -16,6 +16,7 @@ from vidcvae.errors import DataError
 from vidcvae.output import submission
 from vidcvae.scenes import dancing
 from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.history import History, read_history
 from vidcvae.storage.run import RunFolder, create_run
 from vidcvae.workflow.datasets import open_dataset
@@ -34,14 +35,15 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(folder: Path, step: int, best: bool, history_size: int = 0) -> None:
     tensors = {"model.weight": torch.full((3, 4), float(step)), "optimizer.step.weight": torch.tensor(float(step))}
-    checkpoint.commit(folder, tensors, {"step": step, "history_size": history_size}, step=step, best=best, keep=2)
+    meta = CheckpointMeta(step=step, history_size=history_size)
+    checkpoint.commit(folder, tensors, meta, best=best, keep=2)
 
 
 def step_of(path: Path) -> int:
     """Loads and verifies."""
     found = checkpoint.read(path)
-    assert float(found.tensors["model.weight"][2, 3]) == found.meta["step"]
-    return int(found.meta["step"])
+    assert float(found.tensors["model.weight"][2, 3]) == found.meta.step
+    return int(found.meta.step)
 
 
 def checkpoint_scenario() -> Scenario:
@@ -89,12 +91,12 @@ def training_scenario() -> Scenario:
         assert steps == [1, 2, 3][: len(steps)]
         if (run.checkpoints / checkpoint.LAST).exists():
             last = checkpoint.read(run.checkpoints / checkpoint.LAST)
-            assert last.meta["step"] in {max(saved, default=0), max(saved, default=0) + 1}
-            rewound = History(run.history, last.meta["history_size"])
+            assert last.meta.step in {max(saved, default=0), max(saved, default=0) + 1}
+            rewound = History(run.history, last.meta.history_size)
             rewound.append({"step": "next"})
             rewound.close()
             told = [line["step"] for line in read_history(run.history)]
-            assert told == [*range(1, last.meta["step"] + 1), "next"]
+            assert told == [*range(1, last.meta.step + 1), "next"]
             run.history.write_bytes(b"".join(run.history.read_bytes().splitlines(keepends=True)[:-1]))
         else:
             assert not saved, "a save had returned"

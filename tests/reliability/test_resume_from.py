@@ -94,7 +94,7 @@ def test_resume_from_best_or_a_file_gives_up_what_came_after(cli: Cli, run: Path
     assert done.code == 0, done.err
     assert [path.name[-6 - 12 : -12] for path in checkpoint.steps(run / "checkpoints")] == ["000003", "000006"]
     assert max(line["step"] for line in read_history(run / "history.jsonl")) == 6
-    assert checkpoint.read(run / "checkpoints" / checkpoint.LAST).meta["step"] == 6
+    assert checkpoint.read(run / "checkpoints" / checkpoint.LAST).meta.step == 6
 
 
 def test_what_cannot_be_resumed_from_is_refused(cli: Cli, run: Path, tiny_dance: Path) -> None:

@@ -34,7 +34,7 @@ def fingerprint(run: Path) -> dict[str, Any]:
         digest = hashlib.sha256()
         for key, tensor in sorted(saved.tensors.items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.numpy().tobytes())
-        found[name] = (digest.hexdigest(), saved.meta["step"], saved.meta["epoch"], saved.meta["scores"])
+        found[name] = (digest.hexdigest(), saved.meta.step, saved.meta.epoch, saved.meta.scores)
     found["steps"] = [path.name for path in checkpoint.steps(run / "checkpoints")]
     found["history"] = [
         {key: value for key, value in record.items() if key not in ("minutes", "clips_per_second")}
@@ -72,7 +72,7 @@ def kill_again_and_again(rounds: int, forks: Forks, data: Path) -> int:
 
 def position(run: Path) -> int:
     last = run / "checkpoints" / checkpoint.LAST
-    return int(checkpoint.read(last).meta["step"]) if last.exists() else 0
+    return int(checkpoint.read(last).meta.step) if last.exists() else 0
 
 
 @pytest.mark.parametrize(

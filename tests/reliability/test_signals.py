@@ -32,17 +32,17 @@ def test_sigusr1_saves_and_goes_on(forks: Forks, tiny_dance: Path) -> None:
     pid = forks.start("train", tiny_dance, *TINY, "--epochs", 5000, "--run", "r", *rare)
     history, last = Path("r/history.jsonl"), Path("r/checkpoints") / checkpoint.LAST
     for _ in range(2):
-        before = checkpoint.read(last).meta["step"] if last.exists() else -1
+        before = checkpoint.read(last).meta.step if last.exists() else -1
         wait_for(lambda: history.exists() and history.stat().st_size > 1000)
         os.kill(pid, signal.SIGUSR1)
-        wait_for(lambda: last.exists() and checkpoint.read(last).meta["step"] > before)  # noqa: B023 - at once
+        wait_for(lambda: last.exists() and checkpoint.read(last).meta.step > before)  # noqa: B023 - at once
         size = history.stat().st_size
         wait_for(lambda: history.stat().st_size > size)  # noqa: B023
     assert len(checkpoint.steps(last.parent)) == 2, "one for each signal"
     os.kill(pid, signal.SIGTERM)
     ended = forks.wait()
     assert ended.code == 143, ended.err
-    assert checkpoint.read(last).meta["step"] == max(line["step"] for line in read_history(history))
+    assert checkpoint.read(last).meta.step == max(line["step"] for line in read_history(history))
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGINT"), ("SIGINT", "SIGTERM")])

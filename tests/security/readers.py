@@ -178,13 +178,8 @@ def unzipped(data: bytes) -> dict[str, bytes]:
 
 @cache
 def checkpoint_file() -> bytes:
-    meta = {
-        "version": "1",
-        "config": settings.to_table(small_config()),
-        "step": 3,
-        "epoch": 1,
-        "scores": {"psnr": 20.0},
-    }
+    config = settings.to_table(small_config())
+    meta = checkpoint.CheckpointMeta(version="1", config=config, step=3, epoch=1, scores={"psnr": 20.0})
     return checkpoint.to_bytes({f"model.{name}": tensor for name, tensor in small_weights().items()}, meta)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from vidcvae.errors import DataError
 from vidcvae.storage import checkpoint
+from vidcvae.storage.checkpoint import CheckpointMeta
 
 
 @pytest.fixture
@@ -25,14 +26,14 @@ def saved(tmp_path: Path) -> Path:
         "optimizer.exp_avg.weight": torch.randn(7, 5),
     }
     path = tmp_path / "x.safetensors"
-    checkpoint.save(path, tensors, {"step": 12, "config": {"kl": {"stop": 0.1}}})
+    checkpoint.save(path, tensors, CheckpointMeta(step=12, config={"kl": {"stop": 0.1}}))
     torch.save(tensors, tmp_path / "x.pt")
     return path
 
 
 def test_round_trip(saved: Path) -> None:
     found, wanted = checkpoint.read(saved), torch.load(saved.with_suffix(".pt"), weights_only=True)
-    assert found.meta["step"] == 12 and found.meta["config"] == {"kl": {"stop": 0.1}}
+    assert found.meta.step == 12 and found.meta.config == {"kl": {"stop": 0.1}}
     assert found.tensors.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert found.tensors[name].dtype == tensor.dtype and torch.equal(found.tensors[name], tensor), name
@@ -149,7 +150,7 @@ def test_the_file_is_what_the_documentation_says(saved: Path) -> None:
 )
 def test_every_kind_of_number_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = torch.tensor([[0, 1, 2], [3, 4, 5]]).to(dtype)
-    checkpoint.save(tmp_path / "x", {"model.t": tensor.T, "model.empty": tensor[:0]}, {})
+    checkpoint.save(tmp_path / "x", {"model.t": tensor.T, "model.empty": tensor[:0]}, CheckpointMeta())
     found = checkpoint.read(tmp_path / "x").tensors
     assert found["model.t"].dtype == dtype and torch.equal(found["model.t"], tensor.T)
     assert found["model.empty"].shape == (0, 3)
@@ -158,7 +159,7 @@ def test_every_kind_of_number_comes_back(tmp_path: Path, dtype: torch.dtype) -> 
 def numbered(folder: Path, *numbers: int, best: int = 0) -> None:
     for step in numbers:
         tensors = {"model.a": torch.tensor(float(step))}
-        checkpoint.commit(folder, tensors, {"step": step}, step=step, best=step == best, keep=9)
+        checkpoint.commit(folder, tensors, CheckpointMeta(step=step), best=step == best, keep=9)
 
 
 def spoil(path: Path) -> None:
@@ -170,7 +171,7 @@ def spoil(path: Path) -> None:
 
 def test_a_commit_sends_away_the_future_that_was_given_up(tmp_path: Path) -> None:
     numbered(tmp_path, 1, 2, 3, 4, best=4)
-    checkpoint.commit(tmp_path, {"model.a": torch.tensor(2.5)}, {"step": 2}, step=2, best=False, keep=1)
+    checkpoint.commit(tmp_path, {"model.a": torch.tensor(2.5)}, CheckpointMeta(step=2), best=False, keep=1)
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000002.safetensors"]
     assert checkpoint.read(tmp_path / checkpoint.LAST).tensors["model.a"] == 2.5
     assert checkpoint.read(tmp_path / checkpoint.BEST).tensors["model.a"] == 4
@@ -179,16 +180,16 @@ def test_a_commit_sends_away_the_future_that_was_given_up(tmp_path: Path) -> Non
 def test_the_newest_good_checkpoint_is_found_beside_damaged_ones(tmp_path: Path) -> None:
     numbered(tmp_path, 1, 2, 3, best=1)
     found, problems = checkpoint.read_newest(tmp_path)
-    assert (found.path.name, found.meta["step"], problems) == ("last.safetensors", 3, [])
+    assert (found.path.name, found.meta.step, problems) == ("last.safetensors", 3, [])
     spoil(tmp_path / checkpoint.LAST)  # and step 3, which is the same file
     found, problems = checkpoint.read_newest(tmp_path)
-    assert (found.meta["step"], len(problems)) == (2, 1) and "last.safetensors is damaged" in problems[0].message
+    assert (found.meta.step, len(problems)) == (2, 1) and "last.safetensors is damaged" in problems[0].message
     spoil(tmp_path / "step-00000002.safetensors")
     found, problems = checkpoint.read_newest(tmp_path)
-    assert (found.meta["step"], len(problems)) == (1, 2) and "step-00000002" in problems[1].message
+    assert (found.meta.step, len(problems)) == (1, 2) and "step-00000002" in problems[1].message
     assert found.path.name == "step-00000001.safetensors", "which is best too"
     (tmp_path / checkpoint.LAST).unlink()
-    assert checkpoint.read_newest(tmp_path)[0].meta["step"] == 1
+    assert checkpoint.read_newest(tmp_path)[0].meta.step == 1
     spoil(tmp_path / checkpoint.BEST)
     with pytest.raises(DataError, match=r"no checkpoint in .* can be used: there is no checkpoint") as caught:
         checkpoint.read_newest(tmp_path)
@@ -200,7 +201,7 @@ def test_a_damaged_one_does_not_hide_those_behind_it(tmp_path: Path) -> None:
     for name in (checkpoint.LAST, "step-00000001.safetensors"):
         spoil(tmp_path / name)
     found, problems = checkpoint.read_newest(tmp_path)
-    assert (found.meta["step"], len(problems)) == (3, 2)
+    assert (found.meta.step, len(problems)) == (3, 2)
 
 
 def test_best_may_be_the_newest_good_one(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_best_may_be_the_newest_good_one(tmp_path: Path) -> None:
     (tmp_path / "step-00000002.safetensors").unlink()
     spoil(tmp_path / checkpoint.LAST)
     found, _ = checkpoint.read_newest(tmp_path)
-    assert (found.path.name, found.meta["step"]) == ("best.safetensors", 2)
+    assert (found.path.name, found.meta.step) == ("best.safetensors", 2)
 
 
 def rewritten(path: Path, text: str | None = None, dtype: str = "", **meta: object) -> None:
@@ -253,16 +254,41 @@ def test_metadata_that_are_no_json_and_numbers_of_no_kind_are_named(saved: Path)
         ({"progress": []}, "its metadata cannot be read"),
         ({"progress": 4}, "its metadata cannot be read"),
         ({"validation": "val"}, "its metadata cannot be read"),
+        ({"arithmetic": "bf16"}, "its metadata cannot be read"),
+        ({"history_size": "9"}, "its metadata cannot be read"),
     ],
 )
 def test_metadata_that_are_not_ours_are_named(saved: Path, meta: dict[str, object], says: str) -> None:
     rewritten(saved)
-    assert checkpoint.read(saved).meta["step"] == 12
+    assert checkpoint.read(saved).meta.step == 12
     rewritten(saved, **meta)
     for read in (checkpoint.read, checkpoint.read_header):
         if read is checkpoint.read or "metadata" in says:  # a header alone says nothing of its tensors or its format
             with pytest.raises(DataError, match=says):
                 read(saved)
+
+
+def test_unknown_keys_are_passed_over_and_missing_ones_have_defaults(saved: Path) -> None:
+    """As files of other versions have them."""
+    text = json.dumps({"format": checkpoint.FORMAT, "sha256": {}, "later": [1], "step": 12})
+    rewritten(saved, text)
+    for meta in (checkpoint.read_header(saved)[0], CheckpointMeta.from_json(json.loads(text))):
+        assert meta == CheckpointMeta(step=12)
+        assert (meta.config, meta.scores, meta.progress, meta.minutes, meta.history_size) == ({}, {}, None, None, None)
+
+
+def test_metadata_are_written_as_the_versions_before_wrote_them() -> None:
+    """A frozen checkpoint's JSON, key for key in its order; and that of an imported one, which has no position."""
+    path = Path(__file__).parents[1] / "frozen/made/run/checkpoints/last.safetensors"
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found, stored = checkpoint.read(path), json.loads(header["__metadata__"]["vidcvae"])
+    remade = checkpoint.to_bytes({name: found.tensors[name] for name in stored["sha256"]}, found.meta)
+    again = json.loads(remade[8 : 8 + int.from_bytes(remade[:8], "little")])
+    assert again["__metadata__"] == header["__metadata__"]
+    assert found.meta.minutes == stored["progress"]["minutes"]
+    imported = CheckpointMeta("0.1.0", {"kl": {}}, epoch=3, imported_from="x.ckpt").to_json()
+    assert list(imported) == ["version", "config", "step", "epoch", "scores", "imported_from"]
 
 
 def test_a_header_of_16_mib_is_read_and_a_larger_one_is_not(saved: Path) -> None:
@@ -271,7 +297,7 @@ def test_a_header_of_16_mib_is_read_and_a_larger_one_is_not(saved: Path) -> None
     size = int.from_bytes(content[:8], "little")
     header, tensors = content[8 : 8 + size], content[8 + size :]
     saved.write_bytes((2**24).to_bytes(8, "little") + header.ljust(2**24) + tensors)
-    assert checkpoint.read(saved).meta["step"] == checkpoint.read_header(saved)[0]["step"] == 12
+    assert checkpoint.read(saved).meta.step == checkpoint.read_header(saved)[0].step == 12
     saved.write_bytes((2**24 + 1).to_bytes(8, "little") + header.ljust(2**24 + 1) + tensors)
     for read in (checkpoint.read, checkpoint.read_header):
         with pytest.raises(DataError, match="its header cannot be read"):
@@ -308,7 +334,8 @@ def test_where_a_file_ends_is_named(saved: Path) -> None:
 
 def test_commit_names_last_and_best_and_prunes(tmp_path: Path) -> None:
     for step in range(1, 6):
-        checkpoint.commit(tmp_path, {"model.a": torch.tensor(float(step))}, {}, step=step, best=step == 2, keep=2)
+        tensors = {"model.a": torch.tensor(float(step))}
+        checkpoint.commit(tmp_path, tensors, CheckpointMeta(step=step), best=step == 2, keep=2)
     assert [p.name for p in checkpoint.steps(tmp_path)] == ["step-00000004.safetensors", "step-00000005.safetensors"]
     assert checkpoint.read(tmp_path / checkpoint.LAST).tensors["model.a"] == 5
     assert checkpoint.read(tmp_path / checkpoint.BEST).tensors["model.a"] == 2
@@ -316,6 +343,6 @@ def test_commit_names_last_and_best_and_prunes(tmp_path: Path) -> None:
 
 
 def test_commit_that_keeps_none_still_has_last(tmp_path: Path) -> None:
-    checkpoint.commit(tmp_path, {"model.a": torch.tensor(1.0)}, {}, step=1, best=False, keep=0)
+    checkpoint.commit(tmp_path, {"model.a": torch.tensor(1.0)}, CheckpointMeta(step=1), best=False, keep=0)
     assert checkpoint.steps(tmp_path) == []
     assert checkpoint.read(tmp_path / checkpoint.LAST).tensors["model.a"] == 1

@@ -221,7 +221,7 @@ def test_a_killed_rank_comes_back_and_a_signal_to_one_stops_all(place: Path, cou
     stopped = re.findall(r"stopped at step (\d+) of", said)
     assert len(stopped) == 1, "rank 0 alone tells"
     assert re.search(r"exitcode\s*: 143", said), said[-3000:]
-    assert checkpoint.read(last).meta["step"] == int(stopped[0])
+    assert checkpoint.read(last).meta.step == int(stopped[0])
     steps = [line["step"] for line in read_history(run / "history.jsonl") if line["kind"] == "step"]
     assert steps == list(range(1, int(stopped[0]) + 1)), "every step once, over the restart"
     count("ranks killed, and the training gone on with", 1)
@@ -242,7 +242,7 @@ def test_ctrl_c_at_torchrun_saves(place: Path, count: Count) -> None:
     said = job.error.read_text()
     assert said.count("everything is saved") == 1, said[-3000:]
     stopped = int(re.findall(r"stopped at step (\d+) of", said)[0])
-    assert checkpoint.read(place / "r/checkpoints" / checkpoint.LAST).meta["step"] == stopped
+    assert checkpoint.read(place / "r/checkpoints" / checkpoint.LAST).meta.step == stopped
     count("ranks signalled, and all stopped with one checkpoint", 2)
 
 

@@ -56,7 +56,7 @@ def test_out_of_gpu_memory_in_a_training(tmp_path: Path, squares: VideoData, mon
     assert "4 clips of 4 frames of 8x16 at a time" in error.message and "last.safetensors is intact" in error.message
     assert "\n" not in error.message
     assert "--set training.accumulate=2 (the same batch, 2 at a time)" in error.hint
-    assert last(run).meta["step"] == 4
+    assert last(run).meta.step == 4
     assert train(run, config, squares, resume=last(run)).steps == 8
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,7 +91,7 @@ def test_resume_is_exact(tmp_path: Path, squares: VideoData, kind: str, count: i
         train(broken, config, squares, report=KillAt(kind, count))
     assert stopped.value.exit_code == 143
     assert f"vidcvae resume {broken.path}" in stopped.value.hint
-    assert last(broken).meta["step"] < last(whole).meta["step"]
+    assert last(broken).meta.step < last(whole).meta.step
     train(broken, config, squares, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
 
@@ -115,7 +116,7 @@ def test_resume_is_exact_for_svg_too(tmp_path: Path, name: str) -> None:
         train(broken, config, data, report=KillAt("checkpoint", 2))
     train(broken, config, data, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
-    assert last(whole).meta["step"] == 6
+    assert last(whole).meta.step == 6
 
 
 def test_fast_train_resumes_exactly_over_its_boundary(tmp_path: Path, squares: VideoData) -> None:
@@ -157,7 +158,7 @@ def test_a_step_whose_clips_all_lost_their_z_has_no_kl(tmp_path: Path, squares: 
     run = new_run(tmp_path / "run", config)
     with pytest.raises(Stopped):  # what a mean counts is saved in the middle of an epoch too
         train(run, config, squares, report=KillAt("step", without[0] + 1))
-    assert 0 < len(without) < 9 and last(run).meta["step"] % 3
+    assert 0 < len(without) < 9 and last(run).meta.step % 3
     train(run, config, squares, resume=last(run))
     steps, epochs = ([r for r in read_history(run.history) if r["kind"] == kind] for kind in ("step", "epoch"))
     assert [r["step"] for r in steps if "kl" not in r] == [r["step"] for r in steps if "kl_charged" not in r] == without
@@ -181,8 +182,8 @@ def test_best_is_the_highest_of_its_metric(tmp_path: Path, squares: VideoData) -
     train(run, config, squares)
     scores = [line["ssim_prior"] for line in read_history(run.history) if line["kind"] == "validation"]
     best = checkpoint.read(run.checkpoints / checkpoint.BEST)
-    assert best.meta["scores"]["ssim_prior"] == max(scores)
-    assert best.meta["epoch"] == scores.index(max(scores)) + 1
+    assert best.meta.scores["ssim_prior"] == max(scores)
+    assert best.meta.epoch == scores.index(max(scores)) + 1
 
 
 def test_only_the_newest_steps_are_kept(tmp_path: Path, squares: VideoData) -> None:
@@ -229,7 +230,7 @@ def test_a_time_budget_ends_the_run_with_everything_saved(tmp_path: Path, square
     run = new_run(tmp_path / "run", config)
     outcome = train(run, config, squares)
     assert outcome.minutes >= 0.03 and outcome.steps < 10_000, "of 300,000 planned ones"
-    assert last(run).meta["step"] == outcome.steps
+    assert last(run).meta.step == outcome.steps
     rates = [line["lr"] for line in read_history(run.history) if line["kind"] == "step"]
     assert rates[-1] < 0.5 * rates[0], "the learning rate follows the time"
 
@@ -254,7 +255,7 @@ def test_the_validation_that_ends_a_run_takes_nothing_from_its_time_budget(
     outcome = train(run, config, squares, report=report)
     assert outcome.steps == 3
     assert (outcome.minutes, outcome.validation_minutes) == (pytest.approx(1.0), pytest.approx(2.0))
-    assert last(run).meta["progress"]["minutes"] == pytest.approx(1.0)
+    assert last(run).meta.minutes == pytest.approx(1.0)
 
 
 def test_records_tell_how_many_epochs_are_over_to_the_step(
@@ -274,7 +275,7 @@ def test_records_tell_how_many_epochs_are_over_to_the_step(
     third = pytest.approx(1 + 1 / 3)
     ended = [(kind, third) for kind in ("step", "epoch", "validation")]
     assert told == [("step", pytest.approx(2 / 3)), ("epoch", 1.0), *ended]
-    assert last(run).meta["epoch"] == 1, "of those that are over"
+    assert last(run).meta.epoch == 1, "of those that are over"
     assert plots.read_run(run).epochs_of(plots.read_run(run).history) == [done for _, done in told]
 
 
@@ -325,7 +326,7 @@ def test_a_resumed_run_has_what_is_left_of_its_minutes(tmp_path: Path, squares: 
     config = tiny_config(training={"epochs": 100000, "max_minutes": 0.01}, validation={"every": 0})
     run = new_run(tmp_path / "run", config)
     first = train(run, config, squares)
-    spent = last(run).meta["progress"]["minutes"]
+    spent = last(run).meta.minutes
     again = train(run, config, squares, resume=last(run))
     assert again.steps == first.steps and again.minutes >= spent >= 0.01
 
@@ -349,7 +350,7 @@ def test_a_resumed_run_keeps_what_auto_chose(
     whole, broken = new_run(tmp_path / "whole", config), new_run(tmp_path / "broken", config)
     train(whole, config, squares)
     assert json.loads((whole.path / "precision.json").read_text())["seconds"] == {"float32, 1 thread": 0.5}
-    assert last(whole).meta["arithmetic"] == {"precision": precision, "threads": 1}
+    assert last(whole).meta.arithmetic == {"precision": precision, "threads": 1}
     with pytest.raises(Stopped):
         train(broken, config, squares, report=KillAt("checkpoint", 1))
     other = Arithmetic("bf16" if precision == "float32" else "float32", 1, "measured now")
@@ -371,7 +372,7 @@ def test_an_older_run_with_auto_goes_on_in_what_auto_was_then(
     with pytest.raises(Stopped):
         train(run, config, squares, report=KillAt("checkpoint", 1))
     saved = last(run)
-    del saved.meta["arithmetic"]
+    saved = replace(saved, meta=replace(saved.meta, arithmetic=None))
     events: list[dict[str, Any]] = []
     train(run, config, squares, resume=saved, report=events.append)
     assert [event["precision"] for event in events if event["kind"] == "start"] == [precision]

@@ -129,7 +129,7 @@ def test_resume_is_exact_with_replay_noise_and_dropout(tmp_path: Path, squares: 
         train(broken, config, squares, report=KillAt("step", 4))
     train(broken, config, squares, resume=last(broken))
     assert fingerprint(broken) == fingerprint(whole)
-    assert int(last(whole).tensors["replay.written"]) == 2 * last(whole).meta["step"]
+    assert int(last(whole).tensors["replay.written"]) == 2 * last(whole).meta.step
 
 
 def test_free_bits_and_motion_by_hand() -> None:

@@ -64,7 +64,7 @@ def test_a_run_keeps_its_scene_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert np.array_equal((first.model.scene * 255).round().numpy().astype(np.uint8), seen)
     for (name, a), b in zip(first.model.state_dict().items(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert first.meta["step"] == second.meta["step"] == 4
+    assert first.meta.step == second.meta.step == 4
 
 
 def test_a_background_that_changes_is_told_of() -> None:

@@ -240,7 +240,7 @@ def poisoned(out: Path, ranks: Ranks, patch: pytest.MonkeyPatch, where: str, at:
     weights = sum(float(p.detach().double().sum()) for p in model.parameters())
     ends = ranks.gather([message, sorted(steps), moments[0], weights])
     written = json.loads((run.path / "non-finite.json").read_text())
-    return {"ends": ends, "saved": last(run).meta["step"], "written": written}
+    return {"ends": ends, "saved": last(run).meta.step, "written": written}
 
 
 def signalled(out: Path, ranks: Ranks, patch: pytest.MonkeyPatch, when: str) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def signalled(out: Path, ranks: Ranks, patch: pytest.MonkeyPatch, when: str) -> 
     except Stopped as stopped:
         code = stopped.exit_code
     ends = ranks.gather([code, training.progress.step, told.count("checkpoint")])
-    return {"ends": ends, "saved": last(run).meta["step"]}
+    return {"ends": ends, "saved": last(run).meta.step}
 
 
 def refused(ranks: Ranks) -> str:

@@ -56,17 +56,18 @@ def show(file: File, json: command.Json = False) -> None:
     path, _ = find_checkpoint(file)
     saved = checkpoint.read(path)
     sizes = saved.sizes()
-    meta = {key: saved.meta.get(key) for key in ("version", "step", "epoch", "scores", "config")}
+    meta = saved.meta
     if json:
-        ui.emit({"path": str(path), "digest": saved.digest, "sizes": sizes, **meta})
+        stored = {"version": meta.version, "step": meta.step, "epoch": meta.epoch, "scores": meta.scores}
+        ui.emit({"path": str(path), "digest": saved.digest, "sizes": sizes, **stored, "config": meta.config})
         return
-    ui.say(f"{path}: step {meta['step']}, epoch {meta['epoch']}, written by vidcvae {meta['version']}")
+    ui.say(f"{path}: step {meta.step}, epoch {meta.epoch}, written by vidcvae {meta.version}")
     ui.say(f"digest {saved.digest}")
-    for name, score in (meta["scores"] or {}).items():
+    for name, score in meta.scores.items():
         ui.say(f"{name} {score:.4f}")
     ui.table("", ["part", "tensors", "numbers", "bytes"], [[part, *size.values()] for part, size in sizes.items()])
     ui.say("")
-    ui.say(settings.to_toml(settings.resolve_saved(saved.meta["config"])).rstrip())
+    ui.say(settings.to_toml(settings.resolve_saved(meta.config)).rstrip())
 
 
 @app.command()
@@ -80,7 +81,7 @@ def verify(file: File, json: command.Json = False) -> None:
 
     loaded = load_model(file)
     if json:
-        found = {"model": loaded.config.model.name, "step": loaded.meta["step"], "digest": loaded.digest}
+        found = {"model": loaded.config.model.name, "step": loaded.meta.step, "digest": loaded.digest}
         ui.emit({"path": str(loaded.path), "ok": True, **found})
         return
-    ui.say(f"{loaded.path}: good ({loaded.config.model.name}, step {loaded.meta['step']}, digest {loaded.digest[:16]})")
+    ui.say(f"{loaded.path}: good ({loaded.config.model.name}, step {loaded.meta.step}, digest {loaded.digest[:16]})")

@@ -65,6 +65,7 @@ def show(
       vidcvae runs show
       vidcvae runs show runs/course-001
     """
+    from vidcvae.storage import checkpoint
     from vidcvae.storage.run import command_of, find_run, known_info
     from vidcvae.workflow import at_glance
 
@@ -72,7 +73,7 @@ def show(
     found = at_glance.overview(folder)
     changed = at_glance.changed_settings(folder)
     files: list[dict[str, Any]] = [
-        {"file": path.name, "size": path.stat().st_size, "step": at_glance.position(path).get("step")}
+        {"file": path.name, "size": path.stat().st_size, "step": checkpoint.read_header(path)[0].step}
         for path in sorted(folder.checkpoints.glob("*.safetensors"))
     ]
     if json:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vidcvae.data import clips
     from vidcvae.data.clips import VideoData
     from vidcvae.models.loading import Loaded
+    from vidcvae.storage.checkpoint import CheckpointMeta
 
 Record = dict[str, Any]
 
@@ -76,7 +77,7 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
     return "-".join(parts)
 
 
-def _is_of_the_training(record: Record, meta: Mapping[str, Any], trained_on: str) -> bool:
+def _is_of_the_training(record: Record, meta: CheckpointMeta, trained_on: str) -> bool:
     """Whether a record is of the data that the model was trained on: by the digest that the training kept of its
     validation split, else by where the data lie."""
     validated, protocol = _validated(meta), record["protocol"]
@@ -117,14 +118,14 @@ def ordinary(run: RunFolder, wanted: Mapping[str, Any]) -> list[Record]:
     return [record for _, record in _matching(run, wanted)]
 
 
-def ordinary_without_data(run: RunFolder, meta: Mapping[str, Any], digest: str, split: str = "val") -> Record | None:
+def ordinary_without_data(run: RunFolder, meta: CheckpointMeta, digest: str, split: str = "val") -> Record | None:
     """The ordinary score of a checkpoint, known by its metadata and digest, where the data are not at hand.
 
     It is that on the data of the training: by the digest that the training kept of them. Where it kept none, or they
     have changed, it is that on what lies in their place, or what was named as the ordinary score.
     """
     wanted = ordinary_protocol(meta, digest, split)
-    known, trained_on = wanted.pop("data_digest", None), settings.resolve(meta.get("config") or {}).data.path
+    known, trained_on = wanted.pop("data_digest", None), settings.resolve(meta.config).data.path
     found = [(path, r) for path, r in _matching(run, wanted) if r.get("whole", not PART.search(path.stem))]
     alike = [r for _, r in found if known and r["protocol"].get("data_digest") == known]
     there = [r for path, r in found if _same_place(r, trained_on) or (not known and path.stem == f"{split}-zero")]
@@ -146,12 +147,12 @@ def _same_place(record: Record, trained_on: str) -> bool:
     return Path(str(record.get("data"))).resolve() == Path(trained_on).resolve()
 
 
-def ordinary_protocol(meta: Mapping[str, Any], digest: str, split: str = "val") -> dict[str, Any]:
+def ordinary_protocol(meta: CheckpointMeta, digest: str, split: str = "val") -> dict[str, Any]:
     """The protocol of a checkpoint's ordinary score, as far as its file tells: z = 0, the whole split that it was
     validated on, as many given frames as in training, and nothing else out of the ordinary."""
     fields = dataclasses.fields(Protocol)
     usual = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name not in FREE}
-    training, validated = settings.resolve(meta.get("config") or {}).training, _validated(meta)
+    training, validated = settings.resolve(meta.config).training, _validated(meta)
     known = {"data_digest": validated["data_digest"]} if same_split(validated.get("split", ""), split) else {}
     weights = "ema" if training.ema else "raw"
     own = {"checkpoint": digest, "split": split, "past": training.past, "weights": weights}
@@ -174,7 +175,7 @@ def unlike(record: Record, wanted: Mapping[str, Any]) -> list[str]:
 # --- how the checkpoint was chosen ------------------------------------------------------------------
 
 
-def selection_of(path: Path, run: RunFolder | None, meta: Mapping[str, Any], protocol: Mapping[str, Any]) -> Record:
+def selection_of(path: Path, run: RunFolder | None, meta: CheckpointMeta, protocol: Mapping[str, Any]) -> Record:
     """How the checkpoint ``path`` was chosen, for a record of ``protocol``: a score of the best of many validations on
     the very data that it is scored on is higher than that of a checkpoint which nothing was chosen by.
 
@@ -190,17 +191,17 @@ def selection_of(path: Path, run: RunFolder | None, meta: Mapping[str, Any], pro
         validated = _validated(checkpoint.read_header(run.checkpoints / checkpoint.LAST)[0]) or validated
     split = validated.get("split", "val")
     alike = validated.get("data_digest") in (None, protocol.get("data_digest"))
-    metric = validated.get("metric") or settings.resolve(meta.get("config") or {}).validation.metric
+    metric = validated.get("metric") or settings.resolve(meta.config).validation.metric
     on_scored = same_split(split, str(protocol.get("split"))) and alike
     count = validated.get("count")
     return {"chosen": "best", "of": count, "metric": metric, "split": split, "on_scored_data": on_scored}
 
 
-def _validated(meta: Mapping[str, Any]) -> dict[str, Any]:
+def _validated(meta: CheckpointMeta) -> dict[str, Any]:
     """What a checkpoint's training kept of its validations (``validation.counted``); empty in one of an older version,
     or if it is not what a training keeps."""
     kinds = {"split": str, "data_digest": str, "metric": str, "count": int}
-    found = meta.get("validation") or {}
+    found = meta.validation or {}
     return dict(found) if all(isinstance(found.get(key), kind) for key, kind in kinds.items()) else {}
 
 

@@ -164,7 +164,7 @@ def score_split(
         "model": {
             "name": config.model.name,
             "parameters": sum(p.numel() for p in loaded.model.parameters()),
-            "minutes": loaded.meta.get("progress", {}).get("minutes"),
+            "minutes": loaded.meta.minutes,
         },
         "data": str(data.source),
         "config": to_table(trained),
@@ -207,7 +207,7 @@ def protocol_of(
         weights_available="raw, ema" if config.training.ema else loaded.weights,
         batch_norm=_batch_norm(loaded),
         checkpoint=loaded.digest,
-        step=loaded.meta.get("step", 0),
+        step=loaded.meta.step,
         precision=str(loaded.dtype).removeprefix("torch."),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class Loaded:
 
     model: VideoModel
     config: settings.Config
-    meta: dict[str, Any]
+    meta: checkpoint.CheckpointMeta
     path: Path
     digest: str
     run: RunFolder | None
@@ -74,11 +73,10 @@ def load_model(
 
 
 def _config(saved: checkpoint.Checkpoint) -> settings.Config:
-    table = saved.meta.get("config")
-    if not isinstance(table, dict):
+    if not saved.meta.config:
         raise DataError(f"{saved.path} does not say of what model it is: it has no config.")
     try:
-        return settings.resolve_saved(table)
+        return settings.resolve_saved(saved.meta.config)
     except UsageError as error:
         raise DataError(f"{saved.path} cannot be used: {error.message}", "Was it written by another version?") from None
 
@@ -99,14 +97,9 @@ def import_course(course: Path, output: Path) -> tuple[int, int]:
     found = read_course_checkpoint(course)
     config = settings.resolve_saved(settings.read_preset("course") | {"model": vars(found.model)})
     model = build_filled(config, found.weights, course)
-    meta = {
-        "version": __version__,
-        "config": settings.to_table(config),
-        "step": 0,
-        "epoch": found.epoch,
-        "scores": {},
-        "imported_from": course.name,
-    }
+    meta = checkpoint.CheckpointMeta(
+        version=__version__, config=settings.to_table(config), epoch=found.epoch, imported_from=course.name
+    )
     checkpoint.save(output, {f"model.{name}": t for name, t in model.state_dict().items()}, meta)
     return sum(p.numel() for p in model.parameters()), found.epoch
 

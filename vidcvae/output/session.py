@@ -112,7 +112,7 @@ class Session:
         if self.renew and not self._renewing:
             self._renewing = True
             self._worker.submit(self._take_newer)
-        return {"step": self.loaded.meta.get("step", 0), "trains": self.renew is not None}
+        return {"step": self.loaded.meta.step, "trains": self.renew is not None}
 
     def _take_newer(self) -> None:
         try:
@@ -285,7 +285,7 @@ class Session:
         recording = self.take.frames
         about |= {
             "frame": self.take.next - 1,
-            "step": self.loaded.meta.get("step", 0),
+            "step": self.loaded.meta.step,
             "recorded": None if recording is None else len(recording),
             "pictures": list(shown),
         }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,58 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "vidcvae-checkpoint-1"
-_KINDS = {
+_MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
+_STEP = re.compile(r"step-(\d{8,})\.safetensors", re.ASCII)
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What a checkpoint stores besides its tensors; the fields are written as JSON in this order.
+
+    A field that is None is not written: an imported checkpoint has no ``progress``, for example.
+    """
+
+    version: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)  # the settings by section, as ``config.to_table`` makes them
+    arithmetic: dict[str, Any] | None = None  # what training.precision "auto" chose, and the number of threads
+    step: int = 0
+    epoch: int = 0  # finished ones
+    scores: dict[str, float] = field(default_factory=dict)  # of the last validation
+    progress: dict[str, Any] | None = None  # ``training.state.Progress``; without it, training cannot be resumed
+    validation: dict[str, Any] | None = None  # ``training.validation.counted``: the data and number of validations
+    history_size: int | None = None  # bytes of history.jsonl when it was saved
+    imported_from: str | None = None  # the name of the course's file
+
+    @property
+    def minutes(self) -> float | None:
+        """The minutes of training, if they were stored."""
+        return (self.progress or {}).get("minutes")
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> CheckpointMeta:
+        """Read the keys that this version knows; raises ``ValueError`` if a value has another type."""
+        known = {name: table[name] for name in _TYPES if name in table}
+        if wrong := [name for name, value in known.items() if not isinstance(value, _TYPES[name])]:
+            raise ValueError(f"{wrong[0]} has another type")
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+_TYPES = {
+    "version": str,
     "config": dict,
+    "arithmetic": dict,
     "step": int,
     "epoch": int,
     "scores": dict,
     "progress": dict,
     "validation": dict,
-}  # in the metadata
-_MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
-_STEP = re.compile(r"step-(\d{8,})\.safetensors", re.ASCII)
-LAST, BEST = "last.safetensors", "best.safetensors"
+    "history_size": int,
+    "imported_from": str,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +86,7 @@ class Checkpoint:
 
     path: Path
     tensors: dict[str, Tensor]
-    meta: dict[str, Any]
+    meta: CheckpointMeta
     digest: str
 
     def part(self, name: str) -> dict[str, Tensor]:
@@ -66,18 +107,18 @@ class Checkpoint:
         }
 
 
-def to_bytes(tensors: dict[str, Tensor], meta: dict[str, Any]) -> bytes:
+def to_bytes(tensors: dict[str, Tensor], meta: CheckpointMeta) -> bytes:
     """A checkpoint file's content."""
     from safetensors.torch import save as serialise
 
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     hashes = {name: hashlib.sha256(_raw(t)).hexdigest() for name, t in plain.items()}
-    text = json.dumps({"format": FORMAT, "sha256": hashes, **meta})
+    text = json.dumps({"format": FORMAT, "sha256": hashes, **meta.to_json()})
     table = {name: (_dtype(t), list(t.shape)) for name, t in plain.items()}
     return serialise(plain, {"vidcvae": text, "digest": _digest(text, table)})
 
 
-def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def save(path: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> None:
     durable.write_bytes(path, to_bytes(tensors, meta))
 
 
@@ -108,10 +149,10 @@ def read(path: Path) -> Checkpoint:
     table = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
     if _digest(text, table) != meta_strings.get("digest"):
         raise _damaged(path, "its header does not match its checksum")
-    meta = _meta(path, text)
-    if meta.get("format") != FORMAT:
-        raise DataError(f"{path} has the format {reading.shown(meta.get('format'))}; this version reads {FORMAT!r}.")
-    hashes = meta.get("sha256")
+    meta, stored = _parse_meta(path, text)
+    if stored.get("format") != FORMAT:
+        raise DataError(f"{path} has the format {reading.shown(stored.get('format'))}; this version reads {FORMAT!r}.")
+    hashes = stored.get("sha256")
     if not isinstance(hashes, dict) or hashes.keys() != table.keys():
         raise _damaged(path, "it does not have a checksum for each tensor")
     for name, expected in hashes.items():
@@ -127,7 +168,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, meta, meta_strings["digest"])
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], str]:
+def read_header(path: Path) -> tuple[CheckpointMeta, str]:
     """A checkpoint's metadata and digest without its tensors, of which nothing is verified; raises ``DataError``."""
     try:
         with reading.open_file(path) as file:
@@ -150,16 +191,16 @@ def read_header(path: Path) -> tuple[dict[str, Any], str]:
         raise _damaged(path, "its header cannot be read") from None
     if not intact:
         raise _damaged(path, "its header does not match its checksum")
-    return _meta(path, text), digest
+    return _parse_meta(path, text)[0], digest
 
 
-def commit(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any], *, step: int, best: bool, keep: int) -> Path:
+def commit(folder: Path, tensors: dict[str, Tensor], meta: CheckpointMeta, *, best: bool, keep: int) -> Path:
     """Save a checkpoint as ``step-N``, make it ``last`` (and ``best``), and keep the ``keep`` newest steps.
 
     Once this returns, ``last`` is the new checkpoint; whenever it is cut short, ``last`` is the old or the new one.
     Checkpoints of later steps go: they are of a future that was given up by resuming from an earlier one.
     """
-    path = folder / f"step-{step:08d}.safetensors"
+    path = folder / f"step-{meta.step:08d}.safetensors"
     save(path, tensors, meta)
     if best:  # before ``last``: a run that goes on from there takes its best as already found
         durable.link(path, folder / BEST)
@@ -190,7 +231,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
         except DataError as error:
             problems.append(error)
             continue
-        if newest is None or found.meta["step"] > newest.meta["step"]:
+        if newest is None or found.meta.step > newest.meta.step:
             newest = found
     if newest is None:
         raise DataError(
@@ -228,14 +269,15 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _meta(path: Path, text: Any) -> dict[str, Any]:
+def _parse_meta(path: Path, text: Any) -> tuple[CheckpointMeta, dict[str, Any]]:
+    """The metadata, and the JSON table they were read from."""
     try:
-        meta = reading.parse_json(text)
+        table = reading.parse_json(text)
+        if not isinstance(table, dict):
+            raise ValueError
+        return CheckpointMeta.from_json(table), table
     except (ValueError, TypeError):
-        meta = None
-    if not isinstance(meta, dict) or not all(isinstance(meta.get(key, kind()), kind) for key, kind in _KINDS.items()):
-        raise _damaged(path, "its metadata cannot be read")
-    return meta
+        raise _damaged(path, "its metadata cannot be read") from None
 
 
 def _no_checkpoint(path: Path, head: bytes) -> DataError:

@@ -127,8 +127,8 @@ class _Training:
             self.report = lambda event: None
         else:
             durable.clean_leftovers(self.run.checkpoints)
-            self.history = History(self.run.history, self.resume.meta["history_size"] if self.resume else 0)
-        self.validated: dict[str, Any] = (self.resume.meta.get("validation") if self.resume else None) or {}
+            self.history = History(self.run.history, self.resume.meta.history_size if self.resume else 0)
+        self.validated = (self.resume.meta.validation if self.resume else None) or {}
         self.pace = Pace(config, self.length, self.progress.step, self.progress.minutes)
 
     # --- 2. the loop -------------------------------------------------------------------------------
@@ -313,25 +313,19 @@ class _Training:
         if not self.ranks.main:
             return
         size = self.history.size if self._before_epoch_end is None else self._before_epoch_end
-        meta = {
-            "version": __version__,
-            "config": settings.to_table(self.config),
-            "arithmetic": self.arithmetic.saved() | {"threads": self.threads.number},
-            "step": progress.step,
-            "epoch": progress.epochs,
-            "scores": progress.scores,
-            "progress": progress.to_json(),
-            "validation": self.validated,
-            "history_size": size,
-        }
-        path = checkpoint.commit(
-            self.run.checkpoints,
-            self.state.tensors(),
-            meta,
+        meta = checkpoint.CheckpointMeta(
+            version=__version__,
+            config=settings.to_table(self.config),
+            arithmetic=self.arithmetic.saved() | {"threads": self.threads.number},
             step=progress.step,
-            best=best,
-            keep=self.config.checkpoint.keep,
+            epoch=progress.epochs,
+            scores=progress.scores,
+            progress=progress.to_json(),
+            validation=self.validated,
+            history_size=size,
         )
+        keep = self.config.checkpoint.keep
+        path = checkpoint.commit(self.run.checkpoints, self.state.tensors(), meta, best=best, keep=keep)
         self.report({"kind": "checkpoint", "path": str(path), "step": progress.step, "best": best})
 
     def _save_is_due(self) -> bool:

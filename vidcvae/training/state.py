@@ -100,13 +100,14 @@ class TrainingState:
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's tensors and position; raises ``DataError`` if it is of another model."""
         load_weights(self.model, saved.part("model"), saved.path)
-        if "progress" not in saved.meta:
+        if saved.meta.progress is None:
             raise DataError(
                 f"{saved.path} holds weights only, no optimizer and no position, so it cannot be resumed.",
                 f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
             )
         try:
             self._take_over(saved)
+            self.progress = Progress.from_json(saved.meta.progress)
         except torch.OutOfMemoryError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -131,7 +132,6 @@ class TrainingState:
                 }
         if self.replay and (frames := saved.part("replay")):
             self.replay.restore(frames)
-        self.progress = Progress.from_json(saved.meta["progress"])
 
 
 def new_state(model: VideoModel, config: Config) -> TrainingState:

@@ -37,7 +37,7 @@ def settled(
     """
     auto = config.training.precision == "auto"
     if resume and auto:
-        return restored(resume.meta.get("arithmetic")) or by_hardware(device)
+        return restored(resume.meta.arithmetic) or by_hardware(device)
     found = Arithmetic(**ranks.from_main(lambda: asdict(training_arithmetic(model, config, device, ranks.world))))
     if auto and ranks.main:
         durable.write_json(run.path / "precision.json", asdict(found))

@@ -84,16 +84,16 @@ def overview(run: RunFolder) -> Overview:
     try:
         config = config_of(run)
         history = read_history(run.history) if run.history.exists() else []
-        at = position(run.checkpoints / checkpoint.LAST)
+        last = run.checkpoints / checkpoint.LAST
+        at = checkpoint.read_header(last)[0] if last.exists() else None
     except VidcvaeError as error:
         return Overview(path, "damaged", size=size, problem=" ".join(error.message.split()))
     scores = [record["psnr_zero"] for record in history if record.get("kind") == "validation"]
-    epoch, progress = int(at.get("epoch", 0)), at.get("progress") or {}
-    minutes = float(progress.get("minutes", 0.0))
+    epoch, minutes = (at.epoch, float(at.minutes or 0.0)) if at else (0, 0.0)
     limit = config.training.max_minutes
     if lock.holder(run.path):
         state = "running"
-    elif not at:
+    elif at is None:
         state = "no checkpoint"
     elif epoch >= config.training.epochs or (limit and minutes >= limit):
         state = "finished"
@@ -106,7 +106,7 @@ def overview(run: RunFolder) -> Overview:
         data=config.data.path,
         epoch=epoch,
         epochs=config.training.epochs,
-        step=int(at.get("step", 0)),
+        step=at.step if at else 0,
         minutes=minutes,
         best_psnr=max(scores, default=None),
         size=size,
@@ -135,7 +135,7 @@ def config_of(run: RunFolder) -> Config:
 def settings_of(path: Path) -> Config:
     """The settings of a run, or those in a checkpoint file."""
     if path.is_file() or path.suffix == ".safetensors":
-        return settings.resolve_saved(checkpoint.read(find_checkpoint(path)[0]).meta["config"])
+        return settings.resolve_saved(checkpoint.read(find_checkpoint(path)[0]).meta.config)
     return config_of(find_run(path))
 
 
@@ -144,11 +144,6 @@ def changed_settings(run: RunFolder) -> dict[str, Any]:
     config = config_of(run)
     default = settings.resolve_saved({"model": {"name": config.model.name}})
     return {key: value for key, (_, value) in settings.differences(default, config).items()}
-
-
-def position(path: Path) -> dict[str, Any]:
-    """What a checkpoint's header says, without reading its tensors; empty if there is none."""
-    return checkpoint.read_header(path)[0] if path.exists() else {}
 
 
 def score_of(run: RunFolder) -> str:

@@ -34,7 +34,7 @@ def load(
         )
     if run is None:
         voice.note(f"no RUN given: using the newest, {loaded.path}")
-    step = loaded.meta.get("step", 0)
+    step = loaded.meta.step
     voice.detail(f"model: {loaded.config.model.name}, step {step} of {loaded.path}, {loaded.weights} weights")
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     voice.detail(f"device: {loaded.device}, {dtype}, {torch.get_num_threads()} threads")

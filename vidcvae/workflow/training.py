@@ -226,7 +226,7 @@ def _resume(
 
     wanted = settings.resolve_saved(settings.read_toml(folder.config))
     saved = _find_saved(folder, audience, resume_from)
-    before = settings.resolve_saved(saved.meta["config"]) if saved else wanted
+    before = settings.resolve_saved(saved.meta.config) if saved else wanted
     if saved and before.model != wanted.model:
         raise UsageError(
             f"{saved.path} is of another model than {folder.path}.",
@@ -240,8 +240,8 @@ def _resume(
             f"Undo that, or start a new run from the weights of this one: "
             f"{typed('train', '--config', folder.config, '--init', saved.path)}",
         )
-    epochs = saved.meta["epoch"] if saved else 0
-    minutes = saved.meta.get("progress", {}).get("minutes", 0.0) if saved else 0.0
+    epochs = saved.meta.epoch if saved else 0
+    minutes = (saved.meta.minutes if saved else None) or 0.0
     given = longer.totals(folder, epochs, minutes) | ({"device": device} if device else {})
     if data is None and not (moved_to or config.data.path):
         raise UsageError(
@@ -330,7 +330,7 @@ def _find_saved(run: RunFolder, audience: Audience, resume_from: str) -> Checkpo
     for problem in problems:
         audience.warn(problem.message)
     if problems:
-        step = saved.meta["step"]
+        step = saved.meta.step
         audience.warn(
             f"going on from {saved.path} instead, which stands at step {step}; what came later is trained again"
         )
@@ -382,7 +382,7 @@ def _train(
     with ranks.parting(), audience.watching() as shown, contextlib.ExitStack() as files:
         report = shown
         if ranks.main and tensorboard.folder(run).is_dir():  # asked for when the run began
-            step = saved.meta["step"] if saved else 0
+            step = saved.meta.step if saved else 0
             report = files.enter_context(tensorboard.logging(run, data, step, shown))
         outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights, ranks=ranks)
     audience.trained(outcome, data)

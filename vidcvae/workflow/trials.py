@@ -230,7 +230,7 @@ def is_finished(trial: Trial) -> bool:
     except DataError:
         return False
     budget, wanted = trial.config.training.max_minutes, trial.config.training.epochs
-    return meta["epoch"] >= wanted or (budget > 0 and meta["progress"]["minutes"] >= budget)
+    return meta.epoch >= wanted or (budget > 0 and (meta.minutes or 0.0) >= budget)
 
 
 def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = SILENT) -> dict[Trial, str]:

@@ -18,6 +18,7 @@ from vidcvae.data import images
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
 from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.run import RunFolder
 
 H, W, FRAMES = 8, 16, 7
@@ -66,9 +67,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     durable.write_text(run_folder.config, settings.to_toml(config))
     torch.manual_seed(0)
     weights = {f"model.{name}": tensor for name, tensor in build_model(config).state_dict().items()}
-    meta = {"config": settings.to_table(config), "step": 8, "epoch": 2, "scores": {}}
+    meta = CheckpointMeta(config=settings.to_table(config), step=8, epoch=2)
     run_folder.checkpoints.mkdir()
-    checkpoint.commit(run_folder.checkpoints, weights, meta, step=8, best=True, keep=1)
+    checkpoint.commit(run_folder.checkpoints, weights, meta, best=True, keep=1)
     terms = {"total": 3.0, "reconstruction": 2.0, "kl": 1.0, "beta": 0.1, "teacher_forcing": 0.0, "forced": 0.0}
     lines: list[dict[str, Any]] = []
     for step in range(1, 9):

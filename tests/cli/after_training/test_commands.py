@@ -19,6 +19,7 @@ from vidcvae.evaluation.score import score_split
 from vidcvae.models.loading import load_model
 from vidcvae.output import video
 from vidcvae.storage import checkpoint, durable
+from vidcvae.storage.checkpoint import CheckpointMeta
 from vidcvae.storage.course_import import from_course_names
 from vidcvae.workflow import scores
 from vidcvae.workflow.datasets import open_dataset
@@ -161,7 +162,7 @@ def test_any_number_ofposes(tmp_path: Path) -> None:
 def test_generate_makes_the_courses_frames(shared: Path, tmp_path: Path, options: tuple[str, ...], tensor: str) -> None:
     golden = load_file(shared / "golden" / "pose_rollout.safetensors")
     names = from_course_names(load_file(shared / "golden" / "pose_weights.safetensors"))
-    meta = {"config": settings.to_table(settings.Config()), "step": 0, "epoch": 0, "scores": {}}
+    meta = CheckpointMeta(config=settings.to_table(settings.Config()))
     checkpoint.save(tmp_path / "course.safetensors", {f"model.{name}": t for name, t in names.items()}, meta)
     durable.write_bytes(tmp_path / "first.png", images.encode_png(video.to_bytes(golden["first_frame"])))
     for index, pose in enumerate(golden["poses"][:6]):
