@@ -71,7 +71,7 @@ def test_a_run_of_python_is_resumed_by_python_exactly_and_by_the_command_line_wi
     with pytest.raises(vidcvae.VidcvaeError, match="was trained from Python"):
         vidcvae.resume(tmp_path / "broken", more_epochs=1)
     fewer = vidcvae.VideoData("fewer", "dance", 25, Path("x"), {"train": data.split("train")[:1]})
-    with pytest.raises(vidcvae.VidcvaeError, match="is not what"):
+    with pytest.raises(vidcvae.VidcvaeError, match="is not the dataset that"):
         vidcvae.resume(tmp_path / "broken", fewer, more_epochs=1)
 
 

@@ -98,7 +98,7 @@ def test_what_auto_has_measured_is_told(cli: Cli, tmp_path: Path, monkeypatch: p
     (tmp_path / "vidcvae" / "speed.json").write_text(json.dumps({f"svg-fp 64x64 training, {processor()}, ab": found}))
     said = cli("doctor").out
     assert "auto, svg-fp 64x64 training: bf16, 2 threads (float32, 2 threads 200 ms; bf16, 2 threads 100 ms)" in said
-    assert f"1 measurements, in {tmp_path}" in said
+    assert f"1 measurement, in {tmp_path}" in said
 
 
 def test_one_look_that_fails_hides_no_other(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,11 +188,11 @@ def test_a_run_goes_on_for_more_than_it_had_and_refuses_what_is_used_up(
     assert cli("train", "d", *TINY, "--epochs", 1, "--run", "r").code == 0
     before = Path("r/config.toml").read_text()
     used = cli("resume", "r", "--max-minutes", 0.0001)
-    assert used.code == 2 and "means minutes in total" in used.err and "resume r --more-minutes" in used.err
+    assert used.code == 2 and "is a total" in used.err and "resume r --more-minutes" in used.err
     assert Path("r/config.toml").read_text() == before  # nothing of it was stored
     for words in (("--epochs", 3, "--more-epochs", 1), ("--max-minutes", 3, "--more-minutes", 1)):
         both = cli("resume", "r", *words)
-        assert both.code == 2 and f"{words[0]} and {words[2]} both say" in both.err
+        assert both.code == 2 and f"{words[0]} and {words[2]} both set" in both.err
     assert cli("resume", "r", "--more-epochs", 2, "--plain").code == 0
     shown = json.loads(cli("runs", "show", "r", "--json").out)
     assert (shown["epoch"], shown["epochs"]) == (3, 3)

@@ -91,7 +91,7 @@ def test_a_sweep_is_stopped_taken_up_and_survives_a_run_that_fails(
 
     again = cli(*arguments, "--jobs", 2)
     assert again.code == 1, again.err
-    assert "lr-0.001: taken up" in again.err and "lr-1e30: started" in again.err, again.err
+    assert "lr-0.001: resumed" in again.err and "lr-1e30: started" in again.err, again.err
     assert "1 of the runs failed" in again.err and f"{second}: " in again.err
     assert "not finite" in again.err or "became" in again.err
     assert "PSNR" in again.out and "lr-0.001" in again.out, "what was trained is compared all the same"
@@ -290,7 +290,7 @@ def test_equal_steps_are_those_that_were_asked_for(cli: Cli, tiny_dance: Path) -
     assert done.code == 0 and "do not divide" not in done.err, done.err
     assert {tuple(line.split()[1:3]) for line in done.out.splitlines() if "runs/" in line} == {("250", "1000")}
     done = cli(*arguments, 997)
-    assert "997 steps do not divide well: 996 are trained, 332 epochs of 3" in done.err
+    assert "997 steps do not divide evenly: training 996, 332 epochs of 3" in done.err
     assert {tuple(line.split()[1:3]) for line in done.out.splitlines() if "runs/" in line} == {("332", "996")}
 
 

@@ -48,7 +48,7 @@ def test_the_same_clip_with_the_same_options_is_imported_once(cli: Cli, clip: cl
     assert cli("train", "me too.mp4", *SMALL, "--size", "16x32").code == 0
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     again = cli("train", "me too.mp4", *SMALL, "--size", "16x32", "--lr", "1e-4")
-    assert again.code == 0 and f"{folder}: taken as it is" in again.err
+    assert again.code == 0 and f"{folder}: used again" in again.err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == made
     other = cli("train", "me too.mp4", *SMALL, "--size", "16x32", "--crop", "person")
     assert other.code == 0 and "runs/me-too-data-2: made of" in other.err
@@ -91,7 +91,7 @@ WRONG = {
     "a size": (("me too.mp4", "--keypoints", "k.json", "--size", "larg"), 2, "--size larg is no frame size"),
     "no clip": (("synthetic:dance", "--keypoints", "k.json"), 2, "synthetic:dance is no clip"),
     "a model of pushing": (
-        ("me too.mp4", "--keypoints", "k.json", "--preset", "svg-bair"), 2, "is no model of poses"),
+        ("me too.mp4", "--keypoints", "k.json", "--preset", "svg-bair"), 2, "is not a model of poses"),
     "a run that is there": (("me too.mp4", "--keypoints", "k.json", "--run", "full"), 2, "already holds something"),
 }  # fmt: skip
 

@@ -147,7 +147,8 @@ def test_a_dataset_that_was_moved(cli: Cli, tiny_dance: Path) -> None:
     pose_folder.write_folder(dancing.dance(36, 8, 1, 0, (16, 16)), Path("other"))
     other = cli("resume", "r", "--epochs", 2, "--data", "other")
     assert (
-        other.code == 4 and "other is not what runs/r began with: it has 36 training frames in 1 sequence" in other.err
+        other.code == 4
+        and "other is not the dataset that runs/r began with: it has 36 training frames in 1 sequence" in other.err
     )
     assert Path("runs/r/config.toml").read_text() == settings
     done = cli("resume", "r", "--epochs", 2, "--data", "moved data", "--plain")

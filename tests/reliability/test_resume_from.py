@@ -59,7 +59,7 @@ def test_a_damaged_last_falls_back_loudly(cli: Cli, run: Path) -> None:
     assert done.code == 0, done.err
     said = words(done.err)
     assert f"warning: the checkpoint {last} is damaged: tensor model.generator.0.expand.weight does not match" in said
-    assert f"warning: going on from {before} instead, which stands at step 6" in said
+    assert f"warning: resuming from {before} instead, at step 6;" in said
     assert cli("resume", "whole", "--epochs", 4, "--plain").code == 0
     assert fingerprint(run) == fingerprint(Path("whole"))
 
@@ -89,7 +89,7 @@ def test_resume_from_best_or_a_file_gives_up_what_came_after(cli: Cli, run: Path
     (run / "checkpoints" / checkpoint.BEST).unlink()
     (run / "checkpoints" / checkpoint.BEST).hardlink_to(first)
     done = cli("resume", run, "--resume-from", "best", "--max-minutes", 0.00001, "--plain")
-    assert done.code == 2 and "means minutes in total" in done.err, "this time is over already"
+    assert done.code == 2 and "is a total" in done.err, "this time is over already"
     done = cli("resume", run, "--resume-from", "best", "--max-minutes", 0, "--epochs", 2, "--plain")
     assert done.code == 0, done.err
     assert [path.name[-6 - 12 : -12] for path in checkpoint.steps(run / "checkpoints")] == ["000003", "000006"]
@@ -110,7 +110,7 @@ def test_what_cannot_be_resumed_from_is_refused(cli: Cli, run: Path, tiny_dance:
     other = ["train", tiny_dance, *TINY, "--epochs", 1, "--run", "o", "--set", "model.latent_channels=8"]
     assert cli(*other).code == 0
     refused = cli("resume", run, "--resume-from", "o/checkpoints/last.safetensors", "--epochs", 4)
-    assert refused.code == 2 and "is of another model" in refused.err and "vidcvae train --init o/" in refused.err
+    assert refused.code == 2 and "holds another model" in refused.err and "vidcvae train --init o/" in refused.err
     assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
 
 

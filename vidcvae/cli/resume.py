@@ -64,8 +64,10 @@ def resume(
     """
     from vidcvae.cli.training_view import Screen
     from vidcvae.storage.run import find_run
-    from vidcvae.workflow import training
 
     screen = Screen.asked_for(json=json, plain=plain)
+    folder = find_run(run)  # a wrong name is reported before PyTorch is imported, which takes a second
+    from vidcvae.workflow import training
+
     longer = training.Longer(epochs, max_minutes, more_epochs, more_minutes)
-    training.resume(find_run(run), screen, resume_from=resume_from, moved_to=data, longer=longer, device=device)
+    training.resume(folder, screen, resume_from=resume_from, moved_to=data, longer=longer, device=device)

@@ -1,4 +1,4 @@
-"""Runs at a glance: which there are, how far each came, and what it takes on disk."""
+"""Overviews of runs without loading them: progress, settings, scores, and space on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overview:
-    """A run at a glance. state: "running", "finished", "resumable", "no checkpoint" or "damaged"; size in bytes."""
+    """The overview of a run. state: "running", "finished", "resumable", "no checkpoint" or "damaged"; size in bytes."""
 
     path: str
     state: str
@@ -37,7 +37,7 @@ class Overview:
     problem: str = ""
 
     def next_commands(self) -> list[str]:
-        """What to type next."""
+        """The commands to type next."""
         match self.state:
             case "running":
                 return [typed("plot", "loss", self.path, "--terminal")]
@@ -45,28 +45,28 @@ class Overview:
                 return [typed("checkpoint", "verify", self.path)]
             case "no checkpoint":
                 return [typed("config", "show", self.path)]
-        # without a score there may be no val split to take it from
+        # a run without a score may have no val split
         score = [] if self.best_psnr is None else [typed("evaluate", self.path)]
         if self.state == "resumable":
             return [typed("resume", self.path), *score]
-        more = "--more-minutes" if self.epoch < self.epochs else "--more-epochs"  # its time was up before its epochs
+        more = "--more-minutes" if self.epoch < self.epochs else "--more-epochs"  # its minutes ended first
         return [*score, typed("plot", "loss", self.path), typed("resume", self.path, more, 10)]
 
 
 def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
-    """The runs that the arguments mean, the newest last; a folder of runs stands for all in it.
+    """The runs that the arguments name, the newest last; a folder of runs stands for all runs in it.
 
-    Unless ``started``, folders that ``create_run`` made and no training began in are among them. Raises ``DataError``
-    for a name that is neither.
+    Unless ``started``, they include folders that ``create_run`` made but in which no training began. Raises
+    ``DataError`` for a name that is neither.
     """
-    found: list[Path] = []
+    places: set[Path] = set()
     for place in given or [ROOT]:
         if is_run(place) or (not started and was_made(place)):
-            found.append(place)
+            places.add(place)
         elif inside := runs_in(place, started):
-            found += inside
+            places.update(inside)
         elif given:
-            found.append(find_run(place).path)
+            places.add(find_run(place).path)
         else:
             raise DataError(f"there is no run yet under {ROOT}.", "Train one: vidcvae train")
 
@@ -74,58 +74,60 @@ def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
         run = RunFolder(path)
         return (run.config if run.config.exists() else run.info).stat().st_mtime_ns
 
-    return [RunFolder(path) for path in sorted(set(found), key=age)]
+    return [RunFolder(path) for path in sorted(places, key=age)]
 
 
 def overview(run: RunFolder) -> Overview:
-    """What there is to know of a run without loading it; a damaged file is told, not raised."""
+    """The overview of a run; raises nothing for a damaged file, but reports it."""
     size = disk_use([run.path])
     path = str(run.path)
     try:
         config = config_of(run)
         history = read_history(run.history) if run.history.exists() else []
         last = run.checkpoints / checkpoint.LAST
-        at = checkpoint.read_header(last)[0] if last.exists() else None
+        meta = checkpoint.read_header(last)[0] if last.exists() else None
     except VidcvaeError as error:
         return Overview(path, "damaged", size=size, problem=" ".join(error.message.split()))
     scores = [record["psnr_zero"] for record in history if record.get("kind") == "validation"]
-    epoch, minutes = (at.epoch, float(at.minutes or 0.0)) if at else (0, 0.0)
-    limit = config.training.max_minutes
     if lock.holder(run.path):
         state = "running"
-    elif at is None:
+    elif meta is None:
         state = "no checkpoint"
-    elif epoch >= config.training.epochs or (limit and minutes >= limit):
-        state = "finished"
     else:
-        state = "resumable"
+        state = "finished" if is_finished(config, meta) else "resumable"
     return Overview(
         path=path,
         state=state,
         model=config.model.name,
         data=config.data.path,
-        epoch=epoch,
+        epoch=meta.epoch if meta else 0,
         epochs=config.training.epochs,
-        step=at.step if at else 0,
-        minutes=minutes,
+        step=meta.step if meta else 0,
+        minutes=meta.minutes or 0.0 if meta else 0.0,
         best_psnr=max(scores, default=None),
         size=size,
     )
 
 
+def is_finished(config: Config, meta: checkpoint.CheckpointMeta) -> bool:
+    """Whether a checkpoint with the metadata ``meta`` has had all its epochs or minutes."""
+    limit = config.training.max_minutes
+    return meta.epoch >= config.training.epochs or (limit > 0 and (meta.minutes or 0.0) >= limit)
+
+
 def with_history(given: Sequence[Path] | None, voice: Voice = SILENT) -> list[RunFolder]:
-    """The run folders that the arguments mean, the newest if none; a checkpoint file stands for the run it lies in."""
+    """The run folders that the arguments name, or the newest one; a checkpoint file stands for its run."""
     if not given:
         newest = find_run(None)
         voice.note(f"no RUN given: using the newest, {newest.path}")
         return [newest]
-    found = []
+    folders = []
     for path in given:
         folder = find_checkpoint(path)[1] if path.is_file() else find_run(path)
         if folder is None:
             raise DataError(f"{path} lies outside its run, so there is no history to draw.", "Give the run's folder.")
-        found.append(folder)
-    return found
+        folders.append(folder)
+    return folders
 
 
 def config_of(run: RunFolder) -> Config:
@@ -133,21 +135,21 @@ def config_of(run: RunFolder) -> Config:
 
 
 def settings_of(path: Path) -> Config:
-    """The settings of a run, or those in a checkpoint file."""
+    """The settings of a run or of a checkpoint file."""
     if path.is_file() or path.suffix == ".safetensors":
         return settings.resolve_saved(checkpoint.read(find_checkpoint(path)[0]).meta.config)
     return config_of(find_run(path))
 
 
 def changed_settings(run: RunFolder) -> dict[str, Any]:
-    """The settings of a run that are not the defaults of its model."""
+    """The settings of a run that differ from the defaults of its model."""
     config = config_of(run)
     default = settings.resolve_saved({"model": {"name": config.model.name}})
     return {key: value for key, (_, value) in settings.differences(default, config).items()}
 
 
 def score_of(run: RunFolder) -> str:
-    """The ordinary score of the checkpoint that the run's folder stands for, and how that was chosen, in words."""
+    """The ordinary score of the run's best (else last) checkpoint, and how that was chosen, in words."""
     try:
         path, _ = find_checkpoint(run.path)
         record = records.ordinary_without_data(run, *checkpoint.read_header(path))
@@ -159,10 +161,9 @@ def score_of(run: RunFolder) -> str:
 
 
 def disk_use(places: Sequence[Path]) -> int:
-    """Bytes below the paths; a file with several names counts once."""
-    files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*")) if f.is_file()]
-    stats = [file.stat() for file in files]
-    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
+    """The bytes that files and folders take; a file with several hard links counts once."""
+    files = (file for place in places for file in (place, *place.rglob("*")) if file.is_file())
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in (file.stat() for file in files)}.values())
 
 
 def next_commands(run: RunFolder, data: VideoData) -> list[str]:

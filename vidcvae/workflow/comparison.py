@@ -1,4 +1,4 @@
-"""The score records that a comparison is of: read from files and runs, and taken where they are missing."""
+"""The score records of a comparison: read from files and runs, and made if they are missing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vidcvae.workflow.voice import SILENT, Voice
 def gather(
     paths: Sequence[Path], name: str = "val-zero", fill: bool = False, voice: Voice = SILENT
 ) -> list[tuple[str, Record]]:
-    """The records that runs and files mean, under the names that they were given by.
+    """The records of runs and files, each with its path as the name.
 
     name: which record of each run. fill: score the runs that have no such record, or one of an older checkpoint.
-    Raises ``DataError`` that names the runs without a record, and the commands that make them.
+    Raises ``DataError`` that names the runs without a record, and the commands that make one.
     """
     named: list[tuple[str, Record]] = []
     missing = []
@@ -31,33 +31,35 @@ def gather(
             named.append((str(path), records.read(path)))
             continue
         run = find_run(path)
-        found = _kept(run, name, fill, voice) or (_score(run, name, voice) if fill else None)
-        if found is None:
-            missing.append(path)
+        if record := _kept(run, name, fill, voice) or (_score(run, name, voice) if fill else None):
+            named.append((str(path), record))
         else:
-            named.append((str(path), found))
+            missing.append(path)
     if missing:
         commands = "; ".join(typed("evaluate", path, *_options(name)) for path in missing)
+        has, it = ("has", "it") if len(missing) == 1 else ("have", "them")
         raise DataError(
-            f"{', '.join(map(str, missing))} {'has' if len(missing) == 1 else 'have'} no score record {name}.",
-            f"Make {'it' if len(missing) == 1 else 'them'}: {commands}   (or: compare --evaluate)",
+            f"{', '.join(map(str, missing))} {has} no score record {name}.",
+            f"Make {it}: {commands}   (or: compare --evaluate)",
         )
     return named
 
 
 def without_other_files(paths: Sequence[Path], voice: Voice = SILENT) -> list[Path]:
-    """The paths but for files that are neither runs nor scores, of the folder of a sweep, say, which the shell has
-    listed; all of them where there are only files."""
-    others = [path for path in paths if _is_another_file(path)] if not all(path.is_file() for path in paths) else []
+    """The paths without files that are neither runs nor scores; if all paths are files, all of them.
+
+    The shell lists such files for a pattern like ``runs/sweep/*``.
+    """
+    others = [] if all(path.is_file() for path in paths) else [path for path in paths if _is_another_file(path)]
     if others:
         voice.note(f"left out, because they are neither runs nor score records: {', '.join(map(str, others))}")
     return [path for path in paths if path not in others]
 
 
 def _kept(run: RunFolder, name: str, fill: bool, voice: Voice) -> Record | None:
-    """The record of a run that ``name`` means, SPLIT-zero being its ordinary score; None if there is none.
+    """The record ``name`` of a run, or None; SPLIT-zero is the run's ordinary score.
 
-    One of an older checkpoint will do, with a warning, unless it can be made anew (``fill``).
+    A record of an older checkpoint is taken with a warning, unless it can be made again (``fill``).
     """
     named = records.read(place) if (place := _place(run, name)).exists() else None
     try:
@@ -66,28 +68,28 @@ def _kept(run: RunFolder, name: str, fill: bool, voice: Voice) -> Record | None:
     except DataError as error:
         if fill or named is None:
             raise
-        voice.warn(f"{error.message} So nobody can tell whether {place} is its score.")
+        voice.warn(f"{error.message} It is therefore unknown whether {place} is its score.")
         return named
     split, _, latent = name.partition("-")
-    found = named
+    record = named
     if latent == "zero":
-        found = next(iter(records.ordinary(run, records.ordinary_protocol(meta, digest, split))), None)
-    if found and found["protocol"].get("checkpoint") == digest:
-        if "selection" in found:  # as it is known today: since it was scored, more validations may have been
-            found = {**found, "selection": records.selection_of(path, run, meta, found["protocol"])}
-        return found
+        record = next(iter(records.ordinary(run, records.ordinary_protocol(meta, digest, split))), None)
+    if record and record["protocol"].get("checkpoint") == digest:
+        if "selection" in record:  # there may have been more validations since it was scored
+            record = {**record, "selection": records.selection_of(path, run, meta, record["protocol"])}
+        return record
     if named is None or fill:
         return None
     if named["protocol"].get("checkpoint") == digest:
-        voice.warn(f"{place} is not the run's ordinary score: it was taken by another protocol, or on other data.")
+        voice.warn(f"{place} is not the run's ordinary score: its protocol or its data are different.")
         return None
     again = typed("evaluate", run.path)
-    voice.warn(f"{place} is of an older checkpoint than the run's best. Score it again: {again}")
+    voice.warn(f"{place} is of an older checkpoint than the run's best. Score the run again: {again}")
     return named
 
 
 def _place(run: RunFolder, name: str) -> Path:
-    """Where the record ``name`` lies; "val" and "validate" stand for each other."""
+    """The file of the record ``name``; "val" and "validate" mean the same split."""
     split, dash, rest = name.partition("-")
     other = {"val": "validate", "validate": "val"}.get(split, split)
     places = [records.path_in(run, f"{first}{dash}{rest}") for first in (split, other)]
@@ -95,25 +97,25 @@ def _place(run: RunFolder, name: str) -> Path:
 
 
 def _is_another_file(path: Path) -> bool:
-    """Whether it is a file that no score record was ever in; a damaged one is not."""
+    """Whether the path is a file, but not a score record; a damaged JSON file counts as one."""
     if path.suffix != ".json":
         return path.is_file()
     try:
-        found = reading.parse_json(reading.read_bytes(path))
+        content = reading.parse_json(reading.read_bytes(path))
     except (OSError, ValueError):
         return False
-    return not isinstance(found, dict) or "protocol" not in found
+    return not isinstance(content, dict) or "protocol" not in content
 
 
 def _score(run: RunFolder, name: str, voice: Voice) -> Record:
-    """Score a run as the record ``name`` says, which must be an ordinary one, SPLIT-LATENT."""
+    """Score a run to make the record ``name``; raises ``UsageError`` unless that is SPLIT-LATENT."""
     from vidcvae.workflow import opening, scores  # PyTorch, which reading records does without
 
     split, _, ending = name.partition("-")
     if ending not in choices(LatentOrAll):
         raise UsageError(
             f"--evaluate cannot make the record {name!r}: it is not SPLIT-LATENT, such as val-zero.",
-            "Make it by vidcvae evaluate, with the options that it takes.",
+            "Make it with vidcvae evaluate and the options that it needs.",
         )
     latent: Any = ending
     voice.note(f"scoring {run.path}")

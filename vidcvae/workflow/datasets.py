@@ -1,4 +1,4 @@
-"""Datasets by their name: a folder, or one that is drawn in memory."""
+"""Datasets by name: a folder, or synthetic data drawn in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vidcvae.scenes import dancing, pushing
 
 
 def check_kind(path: str, condition: Conditions) -> None:
-    """Raise ``DataError``, before anything is read, where the data cannot have what a model is conditioned on."""
+    """Raise ``DataError``, before anything is read, if the data cannot have what the model is conditioned on."""
     kind = path.removeprefix("synthetic:") if path.startswith("synthetic:") else dataset.layout(Path(path))
     if condition == "pose" and kind == "push":
         raise DataError(
@@ -30,17 +30,17 @@ def check_kind(path: str, condition: Conditions) -> None:
 
 
 def sized(config: Config, data: VideoData | None = None) -> Config:
-    """``config`` with a frame size in numbers: its own, or else that of ``data``, or of the dataset that it names.
+    """``config`` with data.size as numbers: its own, else the size of ``data``, or of the dataset that it names.
 
-    Raises ``UsageError`` where no model takes that size, or ``data`` have another, ``DataError`` as ``own_size`` does.
+    Raises ``UsageError`` if the model cannot take that size, or ``data`` have another; ``DataError`` as ``own_size``.
     """
     if data:
         config = settings.with_size(config, data.size)
         if data.size != config.data.frame_size:
-            there, wanted = text(data.size), text(config.data.frame_size)
+            size = text(config.data.frame_size)
             raise UsageError(
-                f"{data.source} has frames of {there}, but data.size is {wanted}.",
-                f'Leave data.size at "auto", or open the data at {wanted}.',
+                f"{data.source} has frames of {text(data.size)}, but data.size is {size}.",
+                f'Leave data.size at "auto", or open the data at {size}.',
             )
     if config.data.size != "auto" or config.data.path.startswith("synthetic:"):
         return settings.with_size(config)
@@ -50,12 +50,12 @@ def sized(config: Config, data: VideoData | None = None) -> Config:
 def open_dataset(
     path: str | Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
 ) -> VideoData:
-    """The dataset at ``path`` with frames of ``size`` (height, width), or its own if None, whatever its layout.
+    """The dataset at ``path``, of any layout, with frames of ``size`` (height, width), or of its own size if None.
 
-    path: a folder, or "synthetic:dance" or "synthetic:push" for data that are drawn in memory.
-    cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
-        decodes them into memory.
-    Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
+    path: a folder, or "synthetic:dance" or "synthetic:push" for data drawn in memory.
+    cache: a folder for the decoded images in packed form, so that they are decoded only once; None decodes them into
+        memory.
+    Raises ``DataError`` that names the place if ``path`` is not a dataset, is damaged, or was packed at another size.
     """
     if path == "synthetic:dance":
         return dancing.dance(1600, 400, 2, 0, size or LAB_SIZE, progress)

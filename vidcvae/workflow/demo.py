@@ -1,4 +1,4 @@
-"""The whole main job on synthetic data: a drawn dance, a training on it, and a video with its score."""
+"""The whole workflow on synthetic data: draw a dance, train on it, generate a video, and score it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FRAMES, VAL = 1200, 150
 
 
 def run(output: Path, max_minutes: float, seed: int, device: Device, audience: training.Audience) -> Scores:
-    """Put data, run, scores.json, dance.gif, loss.png and psnr.png into ``output``, and return the scores."""
+    """Write data, run, scores.json, dance.gif, loss.png and psnr.png into ``output``; returns the scores."""
     layers = {
         "data": {"path": str(output / "data")},
         "training": {"max_minutes": max_minutes, "seed": seed, "device": device},
     }
     config = settings.with_size(settings.resolve(settings.read_preset("demo"), layers))
 
-    audience.note(f"1. drawing {FRAMES + VAL} frames of a dancer and its skeleton")
+    audience.note(f"1. drawing {FRAMES + VAL} frames of a dancer and a skeleton")
     data = dancing.dance(FRAMES, VAL, 1, seed, config.data.frame_size)
     pose_folder.write_folder(data, output / "data")
 

@@ -1,4 +1,4 @@
-"""What this machine has, what is broken, and the command that mends it."""
+"""Checks of this machine: what it has, what is broken, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from vidcvae import __version__
-from vidcvae.device import cores, processor
-from vidcvae.errors import typed
+from vidcvae import config as settings
+from vidcvae.device import LIMITS, cores, processor
+from vidcvae.errors import VidcvaeError, counted, typed
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib", "imageio", "av")
 EXTRAS = {
@@ -25,13 +26,13 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "train --tensorboard"),
 }
 GIB = 2**30
-MOST_PRECISIONS = 5  # of what --precision auto has measured, that are listed
+MOST_PRECISIONS = 5  # of the measurements of --precision auto, the number that is listed
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4 * GIB, 5 * GIB, GIB // 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. state: "good", "note" (works, could be better) or "broken"; mend: the command."""
+    """One line of the report. state: "good", "note" (works, could be better) or "broken"; mend: a command."""
 
     name: str
     value: str
@@ -41,24 +42,24 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, each on its own: what breaks one look does not hide the others."""
-    looks: list[Callable[[], Iterator[Finding]]] = [
+    """Every finding; a check that fails does not prevent the others."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
         _python, _pytorch, _gpu, _processor, _precision, _memory, _disk, _run_folder, _libraries, _data,
     ]  # fmt: skip
-    for look in looks:
+    for check in checks:
         try:
-            yield from look()
+            yield from check()
         except Exception as error:
-            yield Finding(look.__name__.strip("_"), "unknown", "note", f"could not be looked at: {error}.")
+            yield Finding(check.__name__.strip("_"), "unknown", "note", f"could not be checked: {error}.")
 
 
 def _python() -> Iterator[Finding]:
     yield Finding("vidcvae", f"{__version__}, {Path(__file__).parents[1]}")
-    place = f"{platform.system()} {platform.machine()}"
-    yield Finding("python", f"{platform.python_version()}, {place}")
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        says = "vidcvae is tested on Linux x86-64; what it does on other systems was mended by reading, never run."
-        yield Finding("system", place, "note", says)
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("python", f"{platform.python_version()}, {system}")
+    if system != "Linux x86_64":
+        says = "vidcvae is tested on Linux x86-64; its code for other systems has been reviewed, but never run."
+        yield Finding("system", system, "note", says)
 
 
 def _torch() -> Any | None:
@@ -73,8 +74,7 @@ def _pytorch() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("torch", "missing", "broken", f"PyTorch cannot be imported: {error}.", "pip install torch")
         return
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    if (major, minor) < (2, 11):
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11):
         says = "PyTorch 2.11 or newer is needed."
         yield Finding("torch", torch.__version__, "broken", says, "pip install --upgrade torch")
     else:
@@ -95,7 +95,7 @@ def _gpu() -> Iterator[Finding]:
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         yield Finding("cuda", f"{torch.version.cuda}, driver {driver or 'unknown'}, bf16 {'yes' if bf16 else 'no'}")
     elif driver and torch.version.cuda is None:
-        says = f"there is an NVIDIA driver ({driver}), but this PyTorch is built without CUDA."
+        says = f"an NVIDIA driver ({driver}) is installed, but this PyTorch is built without CUDA."
         yield Finding("cuda", "unused", "note", says, "pip install --force-reinstall torch")
     elif driver:
         says = f"driver {driver} and this PyTorch's CUDA {torch.version.cuda} do not work together."
@@ -111,7 +111,7 @@ def _driver() -> str:
         return ""
     query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+    return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""
 
 
 def _processor() -> Iterator[Finding]:
@@ -120,40 +120,37 @@ def _processor() -> Iterator[Finding]:
     value = f"{count} cores"
     if torch is not None:
         threads = torch.get_num_threads()
-        with contextlib.suppress(AttributeError):  # a private question; without an answer bf16 is simply not named
+        with contextlib.suppress(AttributeError):  # a private function, which a later PyTorch may lack
             value += f", bf16 {'yes' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 'no'}"
     yield Finding("processor", value)
-    asked = os.environ.get("OMP_NUM_THREADS")
-    told = f"{threads} thread{'s'[: threads != 1]}, OMP_NUM_THREADS {asked or 'not set'}"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    told += f", load {load:.1f}"
+    variable = os.environ.get("OMP_NUM_THREADS") or "not set"
+    value = f"{counted(threads, 'thread')}, OMP_NUM_THREADS {variable}, load {load:.1f}"
     if threads > count:
-        says = f"more threads ({threads}) than cores ({count}) wait for each other."
-        yield Finding("threads", told, "note", says, f"OMP_NUM_THREADS={count} vidcvae train ...")
+        says = f"{threads} threads on {count} cores wait for each other."
+        yield Finding("threads", value, "note", says, f"OMP_NUM_THREADS={count} vidcvae train ...")
     elif threads > 1 and load > 0.5 * count:
-        says = (
-            "other programs are running; one thread is then faster than several. --precision auto measures it itself."
-        )
-        yield Finding("threads", told, "note", says, "OMP_NUM_THREADS=1 vidcvae train ...")
+        says = "other programs are running, so one thread is faster than several. --precision auto measures this."
+        yield Finding("threads", value, "note", says, "OMP_NUM_THREADS=1 vidcvae train ...")
     else:
-        yield Finding("threads", told)
+        yield Finding("threads", value)
 
 
 def _precision() -> Iterator[Finding]:
-    """What ``--precision auto`` has measured on this machine."""
+    """The measurements of ``--precision auto`` on this machine."""
     if _torch() is None:
         return
     from vidcvae.models import arithmetic
 
-    known = arithmetic.remembered()
-    for key, found in list(known.items())[-MOST_PRECISIONS:]:
-        times = "; ".join(f"{way} {seconds * 1000:.3g} ms" for way, seconds in found.seconds.items())
+    measurements = arithmetic.remembered()
+    for key, best in list(measurements.items())[-MOST_PRECISIONS:]:
+        times = "; ".join(f"{way} {seconds * 1000:.3g} ms" for way, seconds in best.seconds.items())
         what = key.partition(f", {processor()}, ")[0]
-        yield Finding("precision", f"auto, {what}: {found.precision}, {found.threads} threads ({times})")
-    if known:
-        yield Finding("precision", f"{len(known)} measurements, in {arithmetic.cache_file()}")
+        yield Finding("precision", f"auto, {what}: {best.precision}, {best.threads} threads ({times})")
+    if measurements:
+        yield Finding("precision", f"{counted(len(measurements), 'measurement')}, in {arithmetic.cache_file()}")
     else:
-        yield Finding("precision", "auto has measured nothing yet that it keeps; it does so on a quiet machine")
+        yield Finding("precision", "auto has stored nothing yet; it stores what it measures on a quiet machine")
 
 
 def _memory() -> Iterator[Finding]:
@@ -161,13 +158,13 @@ def _memory() -> Iterator[Finding]:
 
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for limit in LIMITS:
         if limit.exists() and limit.read_text().strip().isdigit():
             total = min(total, int(limit.read_text()))
             free = min(free, total)
     value = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < LITTLE_MEMORY:
-        says = "a pose-cvae at its usual size takes up to 4 GiB to train."
+        says = "a pose-cvae of the default size takes up to 4 GiB to train."
         mend = "vidcvae train --batch-size 1 --set training.checkpoint_activations=true"
         yield Finding("memory", value, "note", says, mend)
     else:
@@ -181,7 +178,7 @@ def _disk() -> Iterator[Finding]:
     if usage.free < NO_DISK:
         yield Finding("disk", value, "broken", "there is no room for checkpoints.", mend)
     elif usage.free < LITTLE_DISK:
-        yield Finding("disk", value, "note", "checkpoints take some 20 to 60 MB each.", mend)
+        yield Finding("disk", value, "note", "a checkpoint takes 20 to 60 MB.", mend)
     else:
         yield Finding("disk", value)
 
@@ -195,8 +192,8 @@ def _run_folder() -> Iterator[Finding]:
         says = f"runs cannot be written to {folder.absolute()}: {error.strerror}."
         yield Finding("run folder", str(folder), "broken", says, "vidcvae train --run SOME/OTHER/FOLDER")
         return
-    count = len(list(folder.glob("*/config.toml"))) if folder.name == "runs" else 0
-    yield Finding("run folder", f"{(Path('runs')).absolute()}, {count} run{'s' if count != 1 else ''}")
+    count = len(list(Path("runs").glob("*/config.toml")))
+    yield Finding("run folder", f"{Path('runs').absolute()}, {counted(count, 'run')}")
 
 
 def _libraries() -> Iterator[Finding]:
@@ -209,30 +206,28 @@ def _libraries() -> Iterator[Finding]:
         try:
             yield Finding(name, f"{importlib.metadata.version(name)} ({use})")
         except importlib.metadata.PackageNotFoundError:
-            says = f"only needed for {use}."
+            says = f"needed for {use} only."
             yield Finding(name, "not installed", "good", says, f"pip install 'vidcvae[{extra}]'")
 
 
 def _data() -> Iterator[Finding]:
-    from vidcvae import config as settings
-    from vidcvae.data.dataset import layout
-    from vidcvae.errors import VidcvaeError
+    from vidcvae.data.dataset import layout  # which imports PyTorch
 
     if settings.PROJECT_FILE.exists():
         try:
             config = settings.resolve_with_preset(None, [settings.read_toml(settings.PROJECT_FILE)])
             if config.data.path and not config.data.path.startswith("synthetic:"):
                 layout(Path(config.data.path))
-            yield Finding("vidcvae.toml", f"good, data: {config.data.path or 'not named'}")
+            yield Finding("vidcvae.toml", f"good, data: {config.data.path or 'not set'}")
         except VidcvaeError as error:
             says = " ".join(error.message.split())
             yield Finding("vidcvae.toml", "unusable", "broken", says, typed("config", "check", settings.PROJECT_FILE))
-    found = []
+    datasets = []
     for folder in sorted(path for path in Path().iterdir() if path.is_dir() and not path.name.startswith(".")):
         with contextlib.suppress(VidcvaeError):
-            found.append(f"{folder} ({layout(folder)})")
-    if found:
-        yield Finding("data", ", ".join(found))
+            datasets.append(f"{folder} ({layout(folder)})")
+    if datasets:
+        yield Finding("data", ", ".join(datasets))
     else:
-        says = "no dataset lies in this folder; without one, train takes a synthetic dance."
+        says = "there is no dataset in this folder; without one, train uses a synthetic dance."
         yield Finding("data", "none here", "good", says, "vidcvae dataset synth dance -o my-dance")

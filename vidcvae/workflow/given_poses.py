@@ -1,4 +1,4 @@
-"""The poses that a dance is made from: pose images, those of a dataset, or somebody's clip with its joints."""
+"""The poses for a generated dance: pose images, a dataset's poses, or a clip with its joints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vidcvae.workflow.voice import SILENT, Voice
 if TYPE_CHECKING:
     from vidcvae.workflow.generation import Files
 
-_MEASURED, _COMPARED = 300, 20  # pose images of the target: for its limbs, and for how dark its lines are
+_MEASURED, _COMPARED = 300, 20  # pose images of the target that its limbs and the darkness of its lines are taken from
 
 
 def is_clip(files: Files) -> bool:
-    """Whether the poses are those of a clip; a GIF is one where it is said how its joints are known."""
+    """Whether the poses come from a clip; a GIF is a clip if there are options for its joints."""
     if files.poses is None or not own_clip.is_clip(files.poses):
         return False
     return files.poses.suffix.lower() != ".gif" or bool(files.keypoints or files.estimate)
@@ -30,9 +30,9 @@ def is_clip(files: Files) -> bool:
 def read(
     files: Files, size: tuple[int, int], fps: Callable[[], float], voice: Voice = SILENT
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pose images, uint8 (T, 3, H, W) with H and W as in ``size``, and their joints (T, 25, 2) where these are known.
+    """Pose images, uint8 (T, 3, H, W) with H and W as in ``size``, and their joints (T, 25, 2) if they are known.
 
-    fps: how many frames a second a clip's motion is to have.
+    fps: gives the frames per second that a clip is resampled to.
     """
     assert files.poses
     if is_clip(files):
@@ -44,32 +44,31 @@ def read(
 
 
 def _of_dataset(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray:
-    """The poses of its longest sequence."""
+    """The poses of the dataset's longest sequence."""
     if packed.is_packed(path):
         data = packed.open_packed(path)
         dataset.check_packed_size(data, size, "name the folder of image files that it was packed from")
-        found = [(s.tracks["pose"], f"{split} {s.name}") for split, those in data.splits.items() for s in those]
-        poses, name = max(found, key=lambda each: len(each[0]))
+        named = [(s.tracks["pose"], f"{split} {s.name}") for split, those in data.splits.items() for s in those]
+        poses, name = max(named, key=lambda pair: len(pair[0]))
     else:
         longest = max(pose_listing.list_files(path).stretches, key=lambda s: len(s.poses))
         poses, name = np.stack([images.read_image(p, size) for p in longest.poses]), f"{longest.split} {longest.name}"
-    voice.note(f"{path}: the poses of its longest sequence, {name}")
+    voice.note(f"{path}: using the poses of its longest sequence, {name}")
     return np.asarray(poses)
 
 
 def _of_clip(files: Files, size: tuple[int, int], fps: float, voice: Voice) -> tuple[np.ndarray, np.ndarray]:
-    """The longest time for which somebody is seen, in the part of the pictures where that is."""
+    """The longest stretch in which a person is visible, in the window of the pictures that holds it."""
     assert files.poses
-    kind = "gif" if files.poses.suffix.lower() == ".gif" else "video"
     how = importing.Settings(size, val_fraction=0)
-    joints = {"keypoints": files.keypoints, "estimate": files.estimate, "pose_model": files.pose_model}
-    plan, _ = own_clip.plan(own_clip.Clip(files.poses, kind, settings=how, **joints), voice)  # type: ignore[arg-type]
+    clip = own_clip.video_or_gif(files.poses, how, files.keypoints, files.estimate, files.pose_model)
+    plan, _ = own_clip.plan(clip, voice)
     rows = np.unique(max((rows for _, rows in plan.runs["train"]), key=len))
     times = plan.seen.times[rows]
-    wanted = np.arange(times[0], times[-1] + 1e-6, 1 / fps)
+    new_times = np.arange(times[0], times[-1] + 1e-6, 1 / fps)
     tracks = plan.joints[rows].reshape(len(rows), -1).T
-    found = np.stack([np.interp(wanted, times, track) for track in tracks], axis=1).reshape(len(wanted), -1, 2)
-    placed = plan.fit.points(found)
+    joints = np.stack([np.interp(new_times, times, track) for track in tracks], axis=1).reshape(len(new_times), -1, 2)
+    placed = plan.fit.points(joints)
     return np.stack([skeleton.draw(points, size) for points in placed]), placed
 
 
@@ -78,14 +77,14 @@ def onto(
 ) -> retarget.Fitted:
     """The motion of ``joints`` (T, 25, 2) on the figure of the pose images ``theirs``, uint8 (3, H, W) each.
 
-    own: the first frame's pose, where that is known or likely: the motion begins there.
+    own: the first frame's pose, if it is known or guessed; the motion begins there.
     """
-    some = theirs[:: -(-len(theirs) // _MEASURED)]
-    known = [found for pose in some if (found := recovery.joints_of(pose)) is not None]
-    target = limbs.build(np.array(known).reshape(-1, len(skeleton.JOINTS), 2))
-    beginning = None if own is None else recovery.joints_of(own)
-    start = None if beginning is None else float(beginning[skeleton.JOINTS.index("mid_hip"), 0])
-    moved = limbs.move(joints, target, size, start)
-    dark = recovery.strength(list(some[:_COMPARED]))  # the course's lines are paler
-    poses = np.stack([recovery.draw_as(points, size, dark) for points in moved.joints])
-    return retarget.Fitted(poses, np.full(len(poses), moved.scale), moved.outside)
+    sample = theirs[:: -(-len(theirs) // _MEASURED)]
+    recovered = [points for pose in sample if (points := recovery.joints_of(pose)) is not None]
+    target = limbs.build(np.array(recovered).reshape(-1, len(skeleton.JOINTS), 2))
+    first = None if own is None else recovery.joints_of(own)
+    start = None if first is None else float(first[skeleton.JOINTS.index("mid_hip"), 0])
+    motion = limbs.move(joints, target, size, start)
+    strength = recovery.strength(list(sample[:_COMPARED]))  # the course's lines are paler
+    poses = np.stack([recovery.draw_as(points, size, strength) for points in motion.joints])
+    return retarget.Fitted(poses, np.full(len(poses), motion.scale), motion.outside)

@@ -1,4 +1,4 @@
-"""Training from Python: the same runs as the command line's, started and resumed by either."""
+"""Training from Python: the same runs as those of the command line, which either can start and resume."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def train(
     report: Report = lambda event: None,
     voice: Voice | None = None,
 ) -> Outcome:
-    """Make a run folder, with its settings, and train in it.
+    """Make a run folder with the settings, and train in it.
 
     data: None opens ``config.data.path``.
     path: the run folder, new or empty; None makes runs/NAME-N.
     init: a run or checkpoint whose weights the training starts from.
-    report: is given every event, a dict with a "kind"; voice: what is said on the way.
+    report: is called with every event, a dict with a "kind". voice: receives messages and progress.
 
     Raises ``VidcvaeError``: ``UsageError`` for settings or a folder that cannot be used, ``DataError`` for the data,
     ``NonFiniteError`` for a NaN, ``Stopped`` after SIGINT or SIGTERM, with everything saved.
@@ -57,11 +57,11 @@ def resume(
     report: Report = lambda event: None,
     voice: Voice | None = None,
 ) -> Outcome | None:
-    """Go on with a run exactly where it stopped; None if it had all its epochs or minutes.
+    """Continue a run exactly where it stopped; returns None if it has had all its epochs or minutes.
 
     run: a run folder or its name; None is the newest run.
-    data: what it was trained on, where that was no dataset on disk.
-    epochs, max_minutes: how long it is to last in total; more_epochs, more_minutes: in addition to what it has had.
+    data: the training data, if they are not a dataset on disk.
+    epochs, max_minutes: the new length in total. more_epochs, more_minutes: the length to add.
 
     Raises as ``train`` does, and ``DataError`` for a damaged checkpoint.
     """
@@ -72,7 +72,7 @@ def resume(
 
 
 class _Audience:
-    """Somebody who calls from Python."""
+    """Passes events to ``report`` and messages to ``voice``, and keeps the outcome."""
 
     def __init__(self, report: Report, voice: Voice | None) -> None:
         self.report = report

@@ -1,4 +1,4 @@
-"""A trained model and the dataset that it is shown, from what a person names: a run, a dataset, a device."""
+"""Open a trained model and a dataset by the names that a user gives: a run, a dataset, a device."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def load(
     weights: Weights = "auto",
     voice: Voice = SILENT,
 ) -> Loaded:
-    """The model that ``run`` means, the newest one if it is None. Raises ``VidcvaeError`` as ``load_model`` does."""
+    """The model of ``run``, or of the newest run if None. Raises ``VidcvaeError`` as ``load_model`` does."""
     loaded = load_model(run, device=pick_device(device), batch_stats=batch_stats, weights=weights)
-    if batch_stats and not loaded.config.model.image_statistics:  # it would take no notice of it
+    if batch_stats and not loaded.config.model.image_statistics:  # this model would ignore it
         raise UsageError(
             f"--batch-stats is for the course's pose-cvae, and {loaded.path} is {an(loaded.config.model.name)}.",
             "Leave it out.",
@@ -44,29 +44,29 @@ def load(
 def load_with_data(
     run: Path, which: str = "best", data: str | None = None, *, device: str | None = None, voice: Voice = SILENT
 ) -> tuple[Loaded, VideoData]:
-    """A run's checkpoint on ``device``, or the one it was trained on, and ``data``, or else what it was trained on."""
+    """A run's checkpoint and a dataset; None means the device or the data that the model was trained on."""
     loaded = load_model(run, which=which)
     loaded.model.to(pick_device(device or loaded.config.training.device))
     return loaded, _read(loaded, data, voice)
 
 
 def computing(loaded: Loaded, precision: Precision, rows: int = 1, voice: Voice = SILENT) -> Loaded:
-    """The same model, whose free runs of ``rows`` videos side by side compute in ``precision``."""
-    found = arithmetic.free_run(precision, loaded.model, loaded.config, rows)
-    torch.set_num_threads(found.threads)
-    voice.detail(found.told())
-    return replace(loaded, dtype=found.dtype)
+    """The same model, set to ``precision`` for free runs of ``rows`` videos at once."""
+    choice = arithmetic.free_run(precision, loaded.model, loaded.config, rows)
+    torch.set_num_threads(choice.threads)
+    voice.detail(choice.told())
+    return replace(loaded, dtype=choice.dtype)
 
 
 def data_of(loaded: Loaded) -> str:
-    """Where the dataset is that the model was trained on."""
+    """The path of the dataset that the model was trained on."""
     if not loaded.config.data.path:
-        raise UsageError(f"{loaded.path} does not say on what data it was trained.", "Name a dataset: --data FOLDER")
+        raise UsageError(f"{loaded.path} does not say which data it was trained on.", "Name a dataset: --data FOLDER")
     return find_data(loaded.run.path if loaded.run else loaded.path, loaded.run, loaded.config.data.path)
 
 
 def open_data(loaded: Loaded, given: str | None, voice: Voice = SILENT) -> VideoData:
-    """The dataset ``given``, or the one that the model was trained on, at the model's frame size."""
+    """The dataset ``given``, else the one that the model was trained on, at the model's frame size."""
     path = given or data_of(loaded)
     if given is None:
         voice.note(f"no --data given: using {path}, which the model was trained on")
@@ -78,6 +78,6 @@ def _read(loaded: Loaded, given: str | None, voice: Voice) -> VideoData:
     cache = loaded.run.cache if loaded.run else None
     with voice.progress("reading the data") as advance:
         data = open_dataset(given or data_of(loaded), loaded.config.data.frame_size, cache, advance)
-    if given and (told := told_size(data)):  # of its own data that was told when it was trained
-        voice.note(told)
+    if given and (resized := told_size(data)):  # for the training's own data the training has said so
+        voice.note(resized)
     return data

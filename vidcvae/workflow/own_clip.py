@@ -1,12 +1,12 @@
-"""Somebody's clip as a dataset: what ``vidcvae dataset import``, and ``train`` and ``generate`` given a clip, do."""
+"""A clip of a person as a dataset, for ``vidcvae dataset import``, and for ``train`` and ``generate`` given a clip."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,17 @@ from vidcvae.training import distributed
 from vidcvae.workflow.voice import SILENT, Voice
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".mts", ".3gp", ".gif")
-PRESET, SMALL_PRESET, SMALL = "clip", "anchor-cpu", 4096  # pixels of a frame up to which patches of 4 are too coarse
-ORIGIN = "import.json"  # in a dataset: what it was made of; written last
+PRESET, SMALL_PRESET, SMALL = "clip", "anchor-cpu", 4096  # pixels of a frame for which patches of 4 are too coarse
+ORIGIN = "import.json"  # in a dataset: the clip and options it was made from; written last
 _ESTIMATE = Path("what MediaPipe found")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and how its joints are known: from a file of ``keypoints``, or by ``estimate``, with MediaPipe.
+    """A clip and the source of its joints: a file of ``keypoints``, or MediaPipe if ``estimate``.
 
-    kind: "video", "gif", or "frames", which are images in a folder. people: how many to look for.
-    save_keypoints: a file for what was estimated, which ``keypoints`` takes.
+    kind: "video", "gif", or "frames" for a folder of images. people: how many people to look for.
+    save_keypoints: a file for the estimated joints, which can be read again as ``keypoints``.
     """
 
     source: Path
@@ -53,19 +53,16 @@ class Clip:
     settings: importing.Settings = field(default_factory=importing.Settings)
 
     def check(self) -> None:
-        """Raise ``UsageError`` unless it is said, in one way, where the joints come from."""
+        """Raise ``UsageError`` unless the joints come from exactly one source, and the options fit together."""
         if (self.keypoints is None) != self.estimate:
-            both = "--keypoints and --estimate exclude each other" if self.estimate else (
-                f"{self.source}: the joints in each frame are missing")  # fmt: skip
+            missing = f"{self.source}: the joints in each frame are missing."
             raise UsageError(
-                f"{both}.",
-                "Find them with --estimate (pip install 'vidcvae[pose]'), or name what a pose estimator wrote: "
+                "--keypoints and --estimate exclude each other." if self.estimate else missing,
+                "Find them with --estimate (pip install 'vidcvae[pose]'), or name a pose estimator's output: "
                 "--keypoints FILE, which is COCO JSON, an OpenPose folder, or MediaPipe landmarks.",
             )
         if self.save_keypoints and not self.estimate:
-            raise UsageError(
-                "--save-keypoints is for --estimate, which is missing.", "Add --estimate, or leave it out."
-            )
+            raise UsageError("--save-keypoints needs --estimate, which is missing.", "Add --estimate, or leave it out.")
         if self.settings.fps is not None and not 0 < self.settings.fps <= 1000:
             raise UsageError(f"a clip cannot have {self.settings.fps:g} frames a second.", "Choose --fps 25.")
         if self.save_keypoints:
@@ -74,7 +71,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Imported:
-    """preview: a picture of the clip that shows what part of it the frames are."""
+    """An imported clip. preview: a picture of the clip that shows which part of it the frames are."""
 
     data: VideoData
     plan: importing.Plan
@@ -83,75 +80,77 @@ class Imported:
 
 
 def is_clip(path: str | Path) -> bool:
-    """Whether ``path`` names a video or a GIF, be it there or not."""
+    """Whether ``path`` names a video or a GIF, which need not exist."""
     return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 
+def video_or_gif(
+    source: Path, how: importing.Settings, keypoints: Path | None, estimate: bool, pose_model: Path | None
+) -> Clip:
+    kind = "gif" if source.suffix.lower() == ".gif" else "video"
+    return Clip(source, kind, keypoints, estimate=estimate, pose_model=pose_model, settings=how)
+
+
 def plan(clip: Clip, voice: Voice = SILENT) -> tuple[importing.Plan, Keypoints]:
-    """What becomes of the clip, and its joints. Raises ``VidcvaeError`` for a clip or keypoints that do not do."""
+    """The plan of an import, and the joints. Raises ``VidcvaeError`` if the clip or the keypoints cannot be used."""
     clip.check()
     pictures = footage.open_clip(clip.kind, clip.source, clip.settings.fps or dataset_toml.DEFAULT_FPS)
-    found = keypoints.read_keypoints(clip.keypoints, clip.keypoint_format, clip.min_score) if clip.keypoints else None
-    with _estimator(clip) as estimate, voice.progress("finding the joints" if estimate else "looking through") as tell:
-        seen = importing.look(pictures, estimate, tell)
+    joints = keypoints.read_keypoints(clip.keypoints, clip.keypoint_format, clip.min_score) if clip.keypoints else None
+    with contextlib.ExitStack() as stack:
+        estimate = None
+        if clip.estimate:
+            estimate = stack.enter_context(estimation.estimator(clip.pose_model, clip.source, clip.people))
+        advance = stack.enter_context(voice.progress("finding the joints" if estimate else "reading the clip"))
+        seen = importing.look(pictures, estimate, advance)
     if seen.landmarks is not None:
         if clip.save_keypoints:
             durable.write_text(clip.save_keypoints, json.dumps({"frames": seen.landmarks}))
-        found = landmarks.read_json(_ESTIMATE, {"frames": seen.landmarks}, clip.min_score)
-    assert found
-    with voice.progress("watching the camera") as tell:
-        return importing.plan(seen, found, clip.settings, tell), found
-
-
-@contextlib.contextmanager
-def _estimator(clip: Clip) -> Iterator[estimation.Estimator | None]:
-    if not clip.estimate:
-        yield None
-        return
-    with estimation.estimator(clip.pose_model, clip.source, clip.people) as estimate:
-        yield estimate
+        joints = landmarks.read_json(_ESTIMATE, {"frames": seen.landmarks}, clip.min_score)
+    assert joints
+    with voice.progress("following the camera") as advance:
+        return importing.plan(seen, joints, clip.settings, advance), joints
 
 
 def bring_in(clip: Clip, voice: Voice = SILENT) -> Imported:
     """The clip as a dataset in memory; raises as ``plan`` does."""
-    planned, found = plan(clip, voice)
-    with voice.progress("reading") as tell:
-        data, preview = importing.read(planned, tell)
-    return Imported(data, planned, found.form, preview)
+    planned, joints = plan(clip, voice)
+    with voice.progress("reading") as advance:
+        data, preview = importing.read(planned, advance)
+    return Imported(data, planned, joints.form, preview)
 
 
 def preview_of(output: Path) -> Path:
-    """The picture that is made beside a dataset."""
+    """The path of the preview beside a dataset."""
     return output.with_name(f"{output.name}-preview.png")
 
 
 def write(
     imported: Imported, clip: Clip, output: Path, preview: Path, as_packed: bool = False, voice: Voice = SILENT
 ) -> None:
-    """Write the dataset into the new or empty folder ``output``, and the picture of its window."""
+    """Write the dataset into the new or empty folder ``output``, and the preview."""
     durable.write_bytes(preview, images.encode_png(np.asarray(imported.preview).transpose(2, 0, 1)))
-    with voice.progress("writing") as tell:
+    with voice.progress("writing") as advance:
         if as_packed:
             packed.write(imported.data, output)
         else:
-            pose_folder.write_folder(imported.data, output, tell)
+            pose_folder.write_folder(imported.data, output, advance)
     durable.write_json(output / ORIGIN, {"vidcvae": __version__, "of": _origin(clip)})
 
 
 def _origin(clip: Clip) -> dict[str, Any]:
-    """What decides what is in the dataset of a clip: its options, and the files by name, size and age."""
+    """What determines a clip's dataset: the options, and the files by name, size and time of change."""
     options = asdict(clip)
     del options["save_keypoints"]
     for name in ("source", "keypoints", "pose_model"):
         options[name] = path and _identity(path) if (path := options[name]) else None
-    return dict(json.loads(json.dumps(options)))  # as it is read again
+    return dict(json.loads(json.dumps(options)))  # lists instead of tuples, as in the file
 
 
 def _identity(path: Path) -> list[Any]:
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         stats = [file.stat() for file in files]
-    except OSError:  # whoever reads it says so
+    except OSError:  # reported by whoever reads the files
         return [path.name]
     return [path.name, len(stats), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
 
@@ -160,7 +159,7 @@ def _identity(path: Path) -> list[Any]:
 
 
 def preset_for(size: tuple[int, int] | int | None) -> str:
-    """What a clip is trained with where nobody says otherwise: by its frames, or how many pixels they may have."""
+    """The default preset for a clip with frames of ``size`` (height, width), or of at most so many pixels."""
     pixels = importing.Settings().size if size is None else size
     return SMALL_PRESET if (pixels if isinstance(pixels, int) else pixels[0] * pixels[1]) <= SMALL else PRESET
 
@@ -173,12 +172,11 @@ def of_training(
     pose_model: Path | None,
     crop: str | None,
 ) -> Clip:
-    """The clip that ``config`` names as its data, with frames of ``size``, or else of the size that ``config`` sets."""
-    source, wanted = Path(config.data.path), config.data.size
-    size = size or (importing.Settings().size if wanted == "auto" else wanted)
-    kind = "gif" if source.suffix.lower() == ".gif" else "video"
-    how = importing.Settings(size, crop=crop)
-    return Clip(source, kind, keypoints, estimate=estimate, pose_model=pose_model, settings=how)
+    """The clip that ``config`` names as its data, with frames of ``size``, or else of the size in ``config``."""
+    source = Path(config.data.path)
+    if size is None:
+        size = importing.Settings().size if config.data.size == "auto" else config.data.size
+    return video_or_gif(source, importing.Settings(size, crop=crop), keypoints, estimate, pose_model)
 
 
 def into_dataset(
@@ -186,59 +184,54 @@ def into_dataset(
 ) -> tuple[Config, VideoData | None]:
     """``config`` with the clip's dataset as its data: a folder beside the run ``beside``, or in runs/.
 
-    One that was made of the same clip with the same options is taken as it is. dry_run: nothing is written, and the
-    data are returned.
+    A dataset made from the same clip with the same options is used again. dry_run: write nothing, and return the data.
     """
     clip.check()
     if config.model.condition != "pose":
         raise UsageError(
-            f"{clip.source} is a clip of a person, but {an(config.model.name)} is no model of poses.",
+            f"{clip.source} is a clip of a person, but {an(config.model.name)} is not a model of poses.",
             f"Choose another: --preset {PRESET}",
         )
     if beside:
         check_free(beside)
     if distributed.started_by_torchrun():
         raise UsageError(
-            f"{clip.source} is a clip, and several processes would each import it.",
+            f"{clip.source} is a clip, which each of the processes would import.",
             f"Import it first: {typed('dataset', 'import', clip.kind, clip.source, '-o', 'DATASET')}",
         )
-    folder, there = _place(clip, beside.parent if beside else ROOT)
-    if there:
-        voice.note(f"{folder}: taken as it is; it was made of {clip.source} with the same options")
-        return _with_data(config, folder), None
+    folder = _place(clip, beside.parent if beside else ROOT)
+    config = settings.with_values(config, {"data": {"path": str(folder), "size": "auto"}})
+    if folder.exists():
+        voice.note(f"{folder}: used again; it was made from {clip.source} with the same options")
+        return config, None
     imported = bring_in(clip, voice)
     if imported.plan.seen.broken:
         voice.warn(imported.plan.seen.broken)
     for note in imported.plan.notes:
         voice.note(note)
-    found = _with_data(config, folder)
     if dry_run:
-        return found, imported.data
+        return config, imported.data
     durable.make_folder(folder)
     try:
         write(imported, clip, folder, preview_of(folder), voice=voice)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half a dataset would pass for a shorter one
+        shutil.rmtree(folder, ignore_errors=True)  # half a dataset would look like a shorter one
         raise
     counts = (f"{split} {counted(sum(map(len, those)), 'frame')}" for split, those in imported.data.splits.items())
-    voice.note(f"{folder}: made of {clip.source}; {', '.join(counts)}")
-    voice.note(f"{preview_of(folder)}: what part of the pictures is used")
-    return found, None
+    voice.note(f"{folder}: made from {clip.source}; {', '.join(counts)}")
+    voice.note(f"{preview_of(folder)}: the part of the pictures that is used")
+    return config, None
 
 
-def _with_data(config: Config, folder: Path) -> Config:
-    return settings.with_values(config, {"data": {"path": str(folder), "size": "auto"}})
-
-
-def _place(clip: Clip, parent: Path) -> tuple[Path, bool]:
-    """The folder of the clip's dataset, and whether it is there already."""
+def _place(clip: Clip, parent: Path) -> Path:
+    """The folder of the clip's dataset: one that was made from this clip with these options, else a new one."""
     name = re.sub(r"[^\w.+-]+", "-", clip.source.stem).strip("-.") or "clip"
-    origin, number = _origin(clip), 1
-    while True:
+    origin = _origin(clip)
+    for number in itertools.count(1):
         folder = parent / (f"{name}-data" + (f"-{number}" if number > 1 else ""))
         if not folder.exists() or _read_origin(folder) == origin:
-            return folder, folder.exists()
-        number += 1
+            break
+    return folder
 
 
 def _read_origin(folder: Path) -> Any:

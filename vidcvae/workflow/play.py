@@ -1,4 +1,4 @@
-"""A run that is played live: its model and dataset opened, its newest checkpoints taken while it is trained."""
+"""Live play of a run: open its model and dataset, and follow its checkpoints while it is trained."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from vidcvae.storage.run import RunFolder, has_checkpoint
 from vidcvae.workflow import opening
 from vidcvae.workflow.voice import SILENT, Voice
 
-LOOKS = 0.5  # seconds between two looks for the first checkpoint
-PATIENCE = 30.0  # seconds for a training that was only just started
+POLL_SECONDS = 0.5  # between two checks for the first checkpoint
+PATIENCE = 30.0  # seconds that a training has to start
 
 
 def open_session(
@@ -45,35 +45,35 @@ def open_session(
     poses: Path | None = None,
     voice: Voice = SILENT,
 ) -> Session:
-    """A session with the model that ``run`` means; of a run in training, with its newest checkpoint and those to come.
+    """A session with the model of ``run``; if the run is being trained, the session takes its new checkpoints.
 
-    poses: pose images, a folder or a GIF, to be played beside the dataset's. Raises ``VidcvaeError`` as
+    poses: pose images, a folder or a GIF, to be played beside those of the dataset. Raises ``VidcvaeError`` as
     ``opening.load`` does.
     """
-    trained = run.is_dir() and bool(lock.holder(run))
-    if trained:
+    in_training = run.is_dir() and bool(lock.holder(run))
+    if in_training:
         loaded = load_model(run, which="last", device=pick_device(device), batch_stats=batch_stats, weights=weights)
     else:
         loaded = opening.load(run, device, batch_stats, weights, voice)
     loaded = opening.computing(loaded, precision, voice=voice)
-    found = opening.open_data(loaded, data, voice)
+    dataset = opening.open_data(loaded, data, voice)
     if poses:
-        found = _with_poses(found, poses)
-    renew = _newer(loaded, weights) if trained and loaded.run else None
-    return Session(loaded, found, recordings, torch.get_num_threads(), renew)
+        dataset = _with_poses(dataset, poses)
+    renew = _newer(loaded, weights) if in_training and loaded.run else None
+    return Session(loaded, dataset, recordings, torch.get_num_threads(), renew)
 
 
 def _with_poses(data: VideoData, path: Path) -> VideoData:
-    """The dataset with one more sequence, which begins from the dataset's own first frame."""
+    """The dataset with one more sequence of poses, which starts from the dataset's first frame."""
     if data.kind != "dance":
-        raise UsageError("--poses is for a model of poses.", "Leave it out.")
+        raise UsageError("--poses needs a model of poses.", "Leave it out.")
     first = next(s for split in ("val", "test", "train") for s in data.splits.get(split, ()))
     poses = video.read_poses(path, data.size)
     return replace(data, splits={"poses": (Sequence(path.name, first.frames[:1], {"pose": poses}),), **data.splits})
 
 
 def _newer(loaded: Loaded, weights: Weights) -> Renew:
-    """Looks whether the run has a newer checkpoint than the last time, and loads it."""
+    """A function that loads the run's last checkpoint if it is new since the previous call, else returns None."""
     run = loaded.run
     assert run
     path = run.checkpoints / checkpoint.LAST
@@ -93,27 +93,32 @@ def _newer(loaded: Loaded, weights: Weights) -> Renew:
 
 def _stamp(path: Path) -> tuple[int, int]:
     with contextlib.suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_ino
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_ino
     return 0, 0
 
 
 def wait_for_checkpoint(run: Path, alive: Callable[[], bool] | None = None) -> None:
-    """Wait until a run that is being trained has something to load. alive: whether whoever trains it still does.
+    """Wait for the first checkpoint of a run in training. alive: tells whether its process still runs.
 
-    Raises ``DataError`` where the training has ended without a checkpoint.
+    Raises ``DataError`` if the training has ended without a checkpoint.
     """
     began = time.monotonic()
     while not has_checkpoint(RunFolder(run)):
         young = time.monotonic() - began < PATIENCE
         if not (alive() if alive else young or lock.holder(run)):
-            raise DataError(f"the training in {run} has ended without a checkpoint.", f"Look at what it said: {run}")
-        time.sleep(LOOKS)
+            raise DataError(
+                f"the training in {run} has ended without a checkpoint.", f"See its messages, and what is in {run}."
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def secret_of(run: Path) -> str:
-    """The secret in the page's address: the same for a run whenever it is played by this user, so that an open page
-    finds a new server; of a key that only the user can read, or made up where there is no place for one."""
+    """The secret in the page's address.
+
+    It is derived from a key that only the user can read, so that it stays the same for a run, and an open page finds
+    a new server. If no key can be stored, it is random.
+    """
     key = secrets.token_bytes(32)
     cache = cache_file()
     if cache:
@@ -134,7 +139,7 @@ DEMO = Path("demo")
 
 @contextlib.contextmanager
 def demo_training() -> Iterator[Path]:
-    """Train the demo in a process of its own, for as long as this block lasts; yields its run."""
+    """Train the demo in another process, which is stopped at the end of the block; yields the run."""
     with _beside("demo", "-o", DEMO, "--quiet") as process:
         wait_for_checkpoint(DEMO / "run", lambda: process.poll() is None)
         yield DEMO / "run"
@@ -142,7 +147,7 @@ def demo_training() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def page_beside(run: Path, stays: bool, voice: Voice = SILENT) -> Iterator[None]:
-    """Play a run in a process of its own while it is trained in this block. stays: until the user ends it."""
+    """Play a run in another process while this block trains it. stays: afterwards, wait until the user stops it."""
     port = live.free_port()
     voice.note(f"from the first checkpoint on: {live.address(secret_of(run), port)}")
     with _beside("play", run, "--wait", "--port", port, quietly=True) as process:

@@ -1,4 +1,4 @@
-"""Freeing the space that runs take: what is of no use, and runs that nobody wants any more."""
+"""Free the space that runs take: remove useless files, and runs that are no longer wanted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vidcvae.workflow.at_glance import disk_use
 from vidcvae.workflow.voice import SILENT, Voice
 
 FAILED_START = "its training ended before its first checkpoint"
-UNUSED_CACHE = "decoded images of data that no run here has, or that have changed"
+UNUSED_CACHE = "decoded images of data that no run here uses, or that have changed"
 
 
 @dataclass(frozen=True)
 class Useless:
-    """A file or folder that may go, its bytes on disk, and why."""
+    """A file or folder that can be removed, its bytes on disk, and the reason."""
 
     path: str
     size: int
@@ -30,9 +30,9 @@ class Useless:
 
 
 def prune(folders: Sequence[RunFolder], remove: bool, voice: Voice = SILENT) -> Iterator[Useless]:
-    """What is of no use in runs and their caches, one after the other; with ``remove``, each is gone when it is told.
+    """Yield the useless files in runs and their caches; with ``remove``, each is removed before it is yielded.
 
-    `best` and `last`, a run that is in use and what vidcvae did not write stay.
+    `best` and `last` stay, and so do runs in use and files that vidcvae did not write.
     """
 
     def drop(path: Path, files: Sequence[Path], why: str, remove_it: Callable[[], object]) -> Useless:
@@ -43,13 +43,12 @@ def prune(folders: Sequence[RunFolder], remove: bool, voice: Voice = SILENT) -> 
 
     for run in folders:
         if run.path.is_symlink() or not was_made(run.path):
-            why = "a link" if run.path.is_symlink() else "no run that vidcvae made: its run.json does not say so"
-            voice.note(f"{run.path} is {why}: left alone")
+            voice.note(f"{run.path} {_not_ours(run.path)}: left alone")
         elif holder := lock.holder(run.path):
             voice.note(f"{run.path} is in use by {holder}: left alone")
         elif upkeep.is_failed_start(run):
             yield drop(run.path, [run.path], FAILED_START, partial(upkeep.remove_run, run))
-        else:  # locked, so that no training begins while its files go
+        else:  # locked, so that no training starts while files are removed
             with lock.holding(run.path) if remove else contextlib.nullcontext():
                 for path, why in upkeep.useless_files(run):
                     yield drop(path, [path], why, partial(durable.remove, path))
@@ -62,12 +61,17 @@ def prune(folders: Sequence[RunFolder], remove: bool, voice: Voice = SILENT) -> 
 
 
 def removable(path: Path) -> RunFolder:
-    """The run that may be removed under this name; raises ``VidcvaeError`` that says why it may not."""
-    # a start that failed has no config, by which find_run knows a run
+    """The run with this name; raises ``VidcvaeError`` if it must not be removed."""
+    # find_run needs a config, which a run that failed to start lacks
     place = next((place for place in (path, ROOT / path) if was_made(place)), None) or find_run(path).path
     if place.is_symlink() or not was_made(place):
-        why = "is a link, not a run" if place.is_symlink() else "was not made by vidcvae: its run.json does not say so"
-        raise UsageError(f"{place} {why}.", f"Look at it, and remove it yourself: ls {shlex.quote(str(place))}")
+        raise UsageError(
+            f"{place} {_not_ours(place)}.", f"Look at it, and remove it yourself: ls {shlex.quote(str(place))}"
+        )
     if holder := lock.holder(place):
-        raise UsageError(f"{place} is in use by {holder}.", "Wait until it ends, or stop it: kill -TERM its number.")
+        raise lock.in_use(place, holder)
     return RunFolder(place)
+
+
+def _not_ours(path: Path) -> str:
+    return "is a link, not a run" if path.is_symlink() else "was not made by vidcvae: its run.json does not say so"

@@ -1,4 +1,4 @@
-"""What a report is made of: of each run its scores, measurements and a video, taken where they are missing."""
+"""The content of a report: scores, measurements and a video of each run, made if they are missing."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def gather(
     device: Device | None = None,
     voice: Voice = SILENT,
 ) -> Report:
-    """All that a page tells of several runs. Scores that are missing are taken, and kept with their runs.
+    """The report of several runs. Missing scores are made, and kept with their runs.
 
-    data, device: those of each run's training if None. command: what the page says that it was made by.
-    Raises ``VidcvaeError`` if a run cannot be scored on the ``data`` that were named; else the page says so.
+    data, device: None means those of each run's training. command: the command that the page names as its origin.
+    Raises ``VidcvaeError`` if a run cannot be scored on named ``data``; without ``data``, the page reports it.
     """
-    found = [_gather(folder, data, split, with_drift, videos, device, voice) for folder in folders]
-    labels = plots.labels([entry.run for entry, _ in found])
-    scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, found, strict=True) if clip])
-    entries = tuple(entry for entry, _ in found)
+    gathered = [_gather(folder, data, split, with_drift, videos, device, voice) for folder in folders]
+    entries = tuple(entry for entry, _ in gathered)
+    labels = plots.labels([entry.run for entry in entries])
+    scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, gathered, strict=True) if clip])
     return Report(entries, tuple(scenes), _environment(), command, date.today().isoformat())
 
 
@@ -71,7 +71,7 @@ def _gather(
     where: Device | None,
     voice: Voice,
 ) -> tuple[Entry, Clip | None]:
-    """All that the page tells of a run; what cannot be had is told as a note, unless it was asked for by name."""
+    """A run's part of the page; a problem becomes a note in it, unless the user has named the data."""
     run, info, name = plots.read_run(folder, trained=False), known_info(folder), folder.path.name
     try:
         loaded, data = opening.load_with_data(folder.path, data=given, device=where, voice=voice)
@@ -107,12 +107,12 @@ def _clip(loaded: Loaded, data: VideoData, split: str, record: Record, voice: Vo
 
 def _scenes(made: Sequence[tuple[str, Clip]]) -> list[Scene]:
     """Videos of the same sequence in one scene, after its truth and poses."""
-    together: dict[object, list[tuple[str, Clip]]] = {}
+    groups: dict[object, list[tuple[str, Clip]]] = {}
     for label, clip in made:
         key = (str(clip.data.source), clip.sequence.name, clip.frames.shape, clip.past)
-        together.setdefault(key, []).append((label, clip))
+        groups.setdefault(key, []).append((label, clip))
     scenes = []
-    for group in together.values():
+    for group in groups.values():
         clip = group[0][1]
         length = len(clip.frames)
         shown = [Video("truth", clip.sequence.frames[:length])]
@@ -125,7 +125,7 @@ def _scenes(made: Sequence[tuple[str, Clip]]) -> list[Scene]:
 
 
 def _environment() -> dict[str, str]:
-    """The machine and the versions that this page's own numbers come from."""
+    """The machine and the versions that made this page."""
     gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "vidcvae": __version__,

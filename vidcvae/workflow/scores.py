@@ -1,4 +1,4 @@
-"""Scores of a trained model: taken once for each checkpoint, and kept with its run."""
+"""Scores of a trained model: made once for each checkpoint, and kept with its run."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def score(
     voice: Voice = SILENT,
     **options: Any,
 ) -> Record:
-    """The score record of a free run; ``options`` are those of ``score.score_split``, which tells what is in it.
+    """The score record of a free run, as ``score.score_split`` describes it; ``options`` are passed to that.
 
-    latent: "all" is z = 0 with the others beside it.
-    importance_samples: with ``"bounds"`` (``latents.measure_bounds``), of so many samples of z a frame; 0: without.
-    lpips, fvd: with ``"perceptual"``, by these TorchScript networks (``perceptual.measure_perceptual``).
-    long: with a ``"long"`` run of so many frames (``drift.long_run``); 0: without.
+    latent: "all" scores z = 0, and adds the other ways to choose z.
+    importance_samples: adds ``"bounds"`` (``latents.measure_bounds``) from so many samples of z per frame.
+    lpips, fvd: add ``"perceptual"`` (``perceptual.measure_perceptual``) from these TorchScript networks.
+    long: adds a ``"long"`` run of so many frames (``drift.long_run``).
     """
     first: Latent = "zero" if latent == "all" else latent
     if long:
-        long_run_of(loaded, data, split, long, first)  # refuses what cannot be, before the minutes of the score
+        long_run_of(loaded, data, split, long, first)  # raises an error now, not after minutes of scoring
     trained_on = _trained_on(loaded, data, voice)
     common: dict[str, Any] = {"seed": seed, "device": loaded.device}
     with voice.progress("free run") as advance:
@@ -94,7 +94,7 @@ def score(
 
 
 def _trained_on(loaded: Loaded, data: VideoData, voice: Voice) -> VideoData | str:
-    """The dance data that a model was trained on, which ``data`` may be; or why they are not at hand."""
+    """The dance data that a model was trained on, which may be ``data``; or the reason why they cannot be read."""
     if data.kind != "dance" or records.trained_on(loaded, data):
         return data
     try:
@@ -106,9 +106,9 @@ def _trained_on(loaded: Loaded, data: VideoData, voice: Voice) -> VideoData | st
 def keep(
     loaded: Loaded, record: Record, output: Path | None = None, whole: bool = True, voice: Voice = SILENT
 ) -> Path | None:
-    """Write the record into ``output``, or else into the run's folder; returns where, None for a lone checkpoint.
+    """Write the record to ``output``, else into the run's folder; returns the path, or None for a lone checkpoint.
 
-    ``whole``: no length was asked for (``records.name_of``).
+    ``whole``: the length was not limited (``records.name_of``).
     """
     if output:
         records.write(output, record)
@@ -118,18 +118,20 @@ def keep(
     path = records.path_in(loaded.run, records.name_of(loaded, record, whole))
     try:
         records.write(path, record)
-    except DataError as error:  # a run that may only be read is scored all the same
+    except DataError as error:  # the run may be read-only
         voice.warn(f"the record is not kept: {error.message}")
         return None
     return path
 
 
 def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val", voice: Voice = SILENT) -> Record:
-    """The ordinary score of this checkpoint on these data, z = 0 from the first frames on: as it lies with the run,
-    else taken now, under ``title``, and put there."""
-    if found := kept(loaded, data, split):
-        selection = records.selection_of(loaded.path, loaded.run, loaded.meta, found[0]["protocol"])
-        return {**found[0], "selection": selection}  # as this file was chosen; the record may be of another name of it
+    """The ordinary score of this checkpoint on these data: read from the run, else made now and kept there.
+
+    It is the score of the whole split with z = 0. title: announces the scoring.
+    """
+    if existing := kept(loaded, data, split):
+        selection = records.selection_of(loaded.path, loaded.run, loaded.meta, existing[0]["protocol"])
+        return {**existing[0], "selection": selection}  # of this file; the record may come from a copy of it
     voice.note(title)
     record = score(loaded, data, split, voice=voice)
     keep(loaded, record, voice=voice)
@@ -137,31 +139,34 @@ def record_of(loaded: Loaded, data: VideoData, title: str, split: str = "val", v
 
 
 def kept(loaded: Loaded, data: VideoData, split: str = "val") -> list[Record]:
-    """The records with the run that are the ordinary score of this very checkpoint on these data."""
+    """The records in the run's folder that are the ordinary score of this checkpoint on these data."""
     if loaded.run is None or loaded.batch_stats:
         return []
     return records.ordinary(loaded.run, asdict(scoring.protocol_of(loaded, data, split)))
 
 
 def kept_latents(loaded: Loaded, data: VideoData, split: str = "val") -> Record | None:
-    """The one of them that tells what each way to choose z is worth; None if there is none."""
+    """The one of these records that compares the ways to choose z, or None."""
     return next((record for record in kept(loaded, data, split) if "latents" in record), None)
 
 
 def measured(
     loaded: Loaded, data: VideoData, name: str, measure: Callable[[], dict[str, Any]] | None
 ) -> dict[str, Any] | None:
-    """What RUN/scores/NAME.json holds of this checkpoint and these data; else what ``measure`` finds, put there."""
+    """The content of RUN/scores/NAME.json if it is of this checkpoint and data, else the result of ``measure``.
+
+    The result is kept in that file. Returns None if there is neither.
+    """
     origin = {"checkpoint": loaded.digest, "weights": loaded.weights, "data": str(data.source)}
     path = records.path_in(loaded.run, name) if loaded.run else None
     if path:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            found: dict[str, Any] = reading.parse_json(reading.read_bytes(path))
-            if found.items() >= origin.items():
-                return found
+            existing: dict[str, Any] = reading.parse_json(reading.read_bytes(path))
+            if existing.items() >= origin.items():
+                return existing
     if measure is None:
         return None
-    found = origin | measure()
+    result = origin | measure()
     if path:
-        durable.write_json(path, found)
-    return found
+        durable.write_json(path, result)
+    return result

@@ -1,4 +1,4 @@
-"""Starting and resuming a run: what ``vidcvae train``, ``resume`` and ``demo`` do, with somebody to tell of it."""
+"""Start and resume runs: the work of ``vidcvae train``, ``resume`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import torch
 
 from vidcvae import __version__
 from vidcvae import config as settings
+from vidcvae.config import Config
+from vidcvae.data.clips import VideoData
+from vidcvae.data.dataset import told_size
+from vidcvae.device import processor
 from vidcvae.errors import DataError, UsageError, counted, typed
-
-if TYPE_CHECKING:
-    from vidcvae.config import Config
-    from vidcvae.data.clips import VideoData
-    from vidcvae.models.loading import Loaded
-    from vidcvae.storage.checkpoint import Checkpoint
-    from vidcvae.storage.run import RunFolder
-    from vidcvae.training.distributed import Ranks
-    from vidcvae.training.loop import Outcome
-    from vidcvae.training.schedules import Length
+from vidcvae.models import loading
+from vidcvae.models.loading import Loaded
+from vidcvae.output import tensorboard as log
+from vidcvae.storage import checkpoint, durable, lock
+from vidcvae.storage.checkpoint import Checkpoint
+from vidcvae.storage.run import ROOT, RunFolder, check_free, create_run, find_data, known_info, read_info
+from vidcvae.training import batches, distributed, host_memory, loop, schedules
+from vidcvae.training.distributed import Ranks
+from vidcvae.training.loop import Outcome
+from vidcvae.training.schedules import Length
+from vidcvae.workflow.datasets import check_kind, open_dataset, sized
 
 
 class Audience(Protocol):
-    """Who is told what happens: in words, by progress, and by the events of a training."""
+    """Receives messages, progress and the events of a training."""
 
     def note(self, text: str) -> None: ...
     def detail(self, text: str) -> None: ...
@@ -40,7 +47,7 @@ class Audience(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training whose input was checked, and for which nothing was written yet. doubts: what is probably not meant."""
+    """A training whose input is checked, before anything is written. doubts: warnings about probable mistakes."""
 
     config: Config
     data: VideoData
@@ -62,36 +69,25 @@ def prepare(
     tensorboard: bool = False,
     keep_images: bool = True,
 ) -> Prepared:
-    """Check settings, data, memory and initial weights, before a folder is made. ``data`` need not lie on disk."""
-    import torch
-
-    from vidcvae.data.dataset import told_size
-    from vidcvae.models import loading
-    from vidcvae.output import tensorboard as log
-    from vidcvae.storage.run import ROOT, check_free
-    from vidcvae.training import batches, distributed, host_memory, schedules
-    from vidcvae.workflow.datasets import check_kind, open_dataset, sized
-
+    """Check settings, data, memory and initial weights before a folder is made. ``data`` need not be on disk."""
     if tensorboard:
         log.check()
     ranks = distributed.join(config)
     audience.tell_failures()
-    if path and not distributed.started_by_torchrun():  # whose processes may be started anew, with the run there
+    if path and not distributed.started_by_torchrun():  # torchrun may restart a process whose run exists already
         check_free(path)
     device = loading.pick_device(config.training.device)
     cache = (path.parent if path else ROOT) / ".cache"
-    if data is None:
+    if data:
+        config = sized(config, data)
+    else:
         check_kind(config.data.path, config.model.condition)
-    config, given = sized(config, data), data
-    if data is None:
-        with audience.progress("reading the data") as advance:
-            data = ranks.main_first(
-                lambda: open_dataset(config.data.path, config.data.frame_size, cache if keep_images else None, advance)
-            )
-    if given is None and (told := told_size(data, "--size ")):
-        audience.note(told)
+        config = sized(config)
+        data = _read_data(config, cache if keep_images else None, ranks, audience)
+        if resized := told_size(data, "--size "):
+            audience.note(resized)
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
-    audience.detail(f"device: {device} ({config.training.device} was asked for), {torch.get_num_threads()} threads")
+    audience.detail(f"device: {device} (training.device: {config.training.device}), {torch.get_num_threads()} threads")
     length = batches.run_length(config, data)
     if device == "cpu":
         host_memory.must_suffice(config, ranks.world, batches.clips_of_epoch(config, data))
@@ -104,16 +100,8 @@ def prepare(
 
 def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | None = None) -> RunFolder:
     """Make a run folder, ``path`` or runs/NAME-N, and train in it."""
-    import torch
-
-    from vidcvae.device import processor
-    from vidcvae.output import tensorboard as log
-    from vidcvae.storage import durable
-    from vidcvae.storage.run import RunFolder, create_run
-    from vidcvae.training import distributed
-
     config, data, initial, ranks = prepared.config, prepared.data, prepared.initial, prepared.ranks
-    if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # and torchrun has started its processes anew
+    if begun := ranks.from_main(lambda: _begun_by_this_job(path)):  # torchrun has restarted its processes
         run = RunFolder(Path(begun))
         resume(run, audience, ranks=ranks)
         return run
@@ -143,10 +131,7 @@ def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | Non
 
 
 def _begun_by_this_job(path: Path | None) -> str:
-    """The run that this same command began under this same torchrun, before one of its processes died, or nothing."""
-    from vidcvae.storage.run import ROOT, RunFolder, known_info
-    from vidcvae.training import distributed
-
+    """The run that this command began under this torchrun before one of its processes died, or the empty string."""
     if not distributed.started_by_torchrun():
         return ""
     for folder in [path] if path else sorted(ROOT.glob("*/"), reverse=True):
@@ -160,7 +145,7 @@ def _begun_by_this_job(path: Path | None) -> str:
 
 @dataclass(frozen=True)
 class Longer:
-    """How long a run is to last that goes on: in total, or in addition to what it has had. None: as it was."""
+    """The new length of a resumed run: in total, or in addition to what it has had. None keeps the old one."""
 
     epochs: int | None = None
     max_minutes: float | None = None
@@ -168,26 +153,27 @@ class Longer:
     more_minutes: float | None = None
 
     def totals(self, run: RunFolder, epochs: int, minutes: float) -> dict[str, Any]:
-        """The settings that this means for a run that had so many epochs and minutes.
+        """The settings that result for a run that has had ``epochs`` and ``minutes``.
 
-        Raises ``UsageError`` for a total of minutes that the run has used up.
+        Raises ``UsageError`` for contradictory options, and for a total of minutes that the run has used up.
         """
         if self.epochs is not None and self.more_epochs is not None:
-            raise UsageError("--epochs and --more-epochs both say how long the run is.", "Leave one of them out.")
+            raise UsageError("--epochs and --more-epochs both set the length of the run.", "Leave one of them out.")
         if self.max_minutes is not None and self.more_minutes is not None:
-            raise UsageError("--max-minutes and --more-minutes both say how long the run is.", "Leave one of them out.")
-        found: dict[str, Any] = {"epochs": self.epochs, "max_minutes": self.max_minutes}
-        if self.more_epochs is not None:
-            found["epochs"] = epochs + self.more_epochs
-        if self.more_minutes is not None:
-            found["max_minutes"] = round(minutes + self.more_minutes, 2)
+            raise UsageError(
+                "--max-minutes and --more-minutes both set the length of the run.", "Leave one of them out."
+            )
         if self.max_minutes and self.max_minutes <= minutes:
             raise UsageError(
                 f"{run.path} has already trained for {minutes:.1f} minutes, and --max-minutes {self.max_minutes:g} "
-                f"means minutes in total.",
-                f"Go on for so long: {typed('resume', run.path, '--more-minutes', math.ceil(self.max_minutes))}",
+                f"is a total.",
+                f"Give it more time: {typed('resume', run.path, '--more-minutes', math.ceil(self.max_minutes))}",
             )
-        return {key: value for key, value in found.items() if value is not None}
+        totals = {
+            "epochs": self.epochs if self.more_epochs is None else epochs + self.more_epochs,
+            "max_minutes": self.max_minutes if self.more_minutes is None else round(minutes + self.more_minutes, 2),
+        }
+        return {key: value for key, value in totals.items() if value is not None}
 
 
 def resume(
@@ -201,125 +187,120 @@ def resume(
     data: VideoData | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Go on with a run where a checkpoint of it stands: the "last", the "best", or one in a file.
+    """Continue a run from a checkpoint: its "last", its "best", or a file.
 
-    data: what it was trained on, where that was no dataset on disk.
+    moved_to: where the dataset is now. data: the training data, if they are not a dataset on disk.
     """
     with _holding(folder, audience):
-        _resume(folder, audience, resume_from, moved_to, longer, device, data, ranks)
+        in_file = settings.resolve_saved(settings.read_toml(folder.config))
+        saved = _find_saved(folder, audience, resume_from)
+        before = settings.resolve_saved(saved.meta.config) if saved else in_file
+        config = _continued(folder, saved, before, in_file) if saved else in_file
+        epochs = saved.meta.epoch if saved else 0
+        minutes = saved.meta.minutes or 0.0 if saved else 0.0
+        lengths = longer.totals(folder, epochs, minutes)
+        if data is None and not (moved_to or config.data.path):
+            raise UsageError(
+                f"{folder.path} was trained from Python, on data that are not on disk.",
+                f"Resume it from Python: vidcvae.resume({str(folder.path)!r}, data)",
+            )
+        place = config.data.path if data else _absolute(moved_to or find_data(folder.path, folder, config.data.path))
+        changes = lengths | ({"device": device} if device else {})
+        config = settings.with_values(config, {"training": changes, "data": {"path": place}})
+        ranks = ranks or distributed.join(config)
+        audience.tell_failures()
+        timed_out = bool(config.training.max_minutes and minutes >= config.training.max_minutes)
+        _check_length(folder, config, epochs, timed_out and "epochs" in lengths)
+        may_be_other_data = moved_to or data
+        data = data or _read_data(config, folder.cache, ranks, audience)
+        if saved and may_be_other_data:
+            _check_same_data(folder, data)
+        changed = settings.differences(before, config)
+        if _absolute(before.data.path) == place:  # older runs keep the path as it was typed
+            changed.pop("data.path", None)
+        if changed:
+            follow = "; schedules are fitted to the new length" if "training.epochs" in changed else ""
+            audience.note(f"changed: {_listed(changed)}{follow}")
+        if config != in_file and ranks.main:
+            durable.write_text(folder.config, settings.to_toml(config))
+        finished = epochs >= config.training.epochs
+        if finished or timed_out:
+            spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
+            audience.note(f"{folder.path} is finished: it has had its {spent}.")
+            option = "--more-epochs" if finished else "--more-minutes"
+            audience.note(f"To train it further: {typed('resume', folder.path, option, 10)}")
+            audience.finished({"kind": "finished", "run": str(folder.path), "epochs": epochs, "minutes": minutes})
+            return
+        _train(folder, config, data, audience, saved, None if saved else _initial_weights(folder), ranks)
 
 
-def _resume(
-    folder: RunFolder,
-    audience: Audience,
-    resume_from: str,
-    moved_to: str | None,
-    longer: Longer,
-    device: str | None,
-    data: VideoData | None,
-    ranks: Ranks | None,
-) -> None:
-    from vidcvae.storage import durable
-    from vidcvae.storage.run import find_data
-    from vidcvae.training import distributed
-    from vidcvae.workflow.datasets import open_dataset
-
-    wanted = settings.resolve_saved(settings.read_toml(folder.config))
-    saved = _find_saved(folder, audience, resume_from)
-    before = settings.resolve_saved(saved.meta.config) if saved else wanted
-    if saved and before.model != wanted.model:
+def _continued(folder: RunFolder, saved: Checkpoint, before: Config, in_file: Config) -> Config:
+    """``before`` with the changes in config.toml that a resumed run may make; raises ``UsageError`` for others."""
+    if before.model != in_file.model:
         raise UsageError(
-            f"{saved.path} is of another model than {folder.path}.",
+            f"{saved.path} holds another model than {folder.path}.",
             f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
         )
-    config, edited = settings.continued(before, wanted)
-    if saved and edited:
-        told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in edited.items())
+    config, refused = settings.continued(before, in_file)
+    if refused:
         raise UsageError(
-            f"{folder.config} is not what {saved.path} was trained with: {told}. A run goes on as it began.",
-            f"Undo that, or start a new run from the weights of this one: "
+            f"{folder.config} differs from what {saved.path} was trained with: {_listed(refused)}. These settings "
+            f"cannot change within a run.",
+            f"Undo the change, or start a new run from these weights: "
             f"{typed('train', '--config', folder.config, '--init', saved.path)}",
         )
-    epochs = saved.meta.epoch if saved else 0
-    minutes = (saved.meta.minutes if saved else None) or 0.0
-    given = longer.totals(folder, epochs, minutes) | ({"device": device} if device else {})
-    if data is None and not (moved_to or config.data.path):
-        raise UsageError(
-            f"{folder.path} was trained from Python, on data that were no dataset on disk.",
-            f"Go on from Python: vidcvae.resume({str(folder.path)!r}, data)",
-        )
-    place = config.data.path if data else _absolute(moved_to or find_data(folder.path, folder, config.data.path))
-    config = settings.with_values(config, {"training": given, "data": {"path": place}})
-    ranks = ranks or distributed.join(config)
-    audience.tell_failures()
+    return config
+
+
+def _listed(differences: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differences.items())
+
+
+def _check_length(folder: RunFolder, config: Config, epochs: int, only_epochs_added: bool) -> None:
+    """Raise ``UsageError`` if the run has had more epochs than it is to have, or no minutes are left for added ones."""
     if config.training.epochs < epochs:
         raise UsageError(
-            f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than the "
-            f"{config.training.epochs} that it is to have in total.",
-            f"Go on for 10 more: {typed('resume', folder.path, '--more-epochs', 10)}",
+            f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than the total of "
+            f"{config.training.epochs} that is set.",
+            f"Add 10: {typed('resume', folder.path, '--more-epochs', 10)}",
         )
-    timed_out = config.training.max_minutes and minutes >= config.training.max_minutes
-    if timed_out and "epochs" in given:
+    if only_epochs_added:
         raise UsageError(
-            f"{folder.path} had its {config.training.max_minutes:g} minutes, so more epochs alone do not lengthen it.",
-            f"Give it minutes: {typed('resume', folder.path, '--more-minutes', 10)}",
+            f"{folder.path} has used its {config.training.max_minutes:g} minutes, so more epochs alone do not extend "
+            f"it.",
+            f"Add minutes: {typed('resume', folder.path, '--more-minutes', 10)}",
         )
-    given_data = data is not None
-    if data is None:
-        with audience.progress("reading the data") as advance:
-            data = ranks.main_first(
-                lambda: open_dataset(config.data.path, config.data.frame_size, folder.cache, advance)
-            )
-    if saved and (moved_to or given_data):
-        _check_same_data(folder, data)
-    changed = settings.differences(before, config)
-    if _absolute(before.data.path) == place:  # older runs have it as it was typed
-        changed.pop("data.path", None)
-    if changed:
-        told = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in changed.items())
-        follow = "; schedules follow the new length" if "training.epochs" in changed else ""
-        audience.note(f"changed: {told}{follow}")
-    if config != wanted and ranks.main:
-        durable.write_text(folder.config, settings.to_toml(config))
-    finished = epochs >= config.training.epochs
-    if finished or timed_out:
-        spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
-        audience.note(f"{folder.path} is finished: it had its {spent}.")
-        option = ("--more-epochs", 10) if finished else ("--more-minutes", 10)
-        audience.note(f"To go on: {typed('resume', folder.path, *option)}")
-        audience.finished({"kind": "finished", "run": str(folder.path), "epochs": epochs, "minutes": minutes})
-        return
-    _train(folder, config, data, audience, saved, None if saved else _initial_weights(folder), ranks)
+
+
+def _read_data(config: Config, cache: Path | None, ranks: Ranks, audience: Audience) -> VideoData:
+    with audience.progress("reading the data") as advance:
+        return ranks.main_first(lambda: open_dataset(config.data.path, config.data.frame_size, cache, advance))
 
 
 def _absolute(path: str) -> str:
-    """Where a dataset lies, wherever a command is typed; synthetic ones, and those of Python programs, lie nowhere."""
+    """The absolute path of a dataset; synthetic data and the empty path of data from Python stay as they are."""
     return path if not path or path.startswith("synthetic:") else str(Path(path).absolute())
 
 
 def _frames(data: VideoData) -> list[int]:
-    """Sequences and frames that are trained on."""
+    """The number of training sequences and of their frames."""
     train = data.split("train")
     return [len(train), sum(map(len, train))]
 
 
 def _check_same_data(run: RunFolder, data: VideoData) -> None:
-    """Raise ``DataError`` if the dataset is plainly not the one that the run began with."""
-    from vidcvae.storage.run import known_info
-
+    """Raise ``DataError`` if the dataset has other numbers of sequences or frames than the run began with."""
     now = _frames(data)
-    if known_info(run).get("train", now) != now:  # older runs do not tell
+    if known_info(run).get("train", now) != now:  # older runs do not record it
         raise DataError(
-            f"{data.source} is not what {run.path} began with: it has "
+            f"{data.source} is not the dataset that {run.path} began with: it has "
             f"{counted(now[1], 'training frame')} in {counted(now[0], 'sequence')}.",
             f"Train on it from these weights: {typed('train', data.source, '--init', run.path)}",
         )
 
 
 def _find_saved(run: RunFolder, audience: Audience, resume_from: str) -> Checkpoint | None:
-    """The checkpoint to go on from; None where the run came to its end before its first one."""
-    from vidcvae.storage import checkpoint
-
+    """The checkpoint to resume from; None if the run stopped before its first one."""
     if resume_from != "last":
         file = run.checkpoints / checkpoint.BEST if resume_from == "best" else Path(resume_from)
         return checkpoint.read(file)
@@ -330,33 +311,24 @@ def _find_saved(run: RunFolder, audience: Audience, resume_from: str) -> Checkpo
     for problem in problems:
         audience.warn(problem.message)
     if problems:
-        step = saved.meta.step
-        audience.warn(
-            f"going on from {saved.path} instead, which stands at step {step}; what came later is trained again"
-        )
+        audience.warn(f"resuming from {saved.path} instead, at step {saved.meta.step}; later steps are trained again")
     return saved
 
 
 def _initial_weights(run: RunFolder) -> dict[str, Any] | None:
     """The weights that ``train --init`` was given."""
-    from vidcvae.models.loading import load_model
-    from vidcvae.storage.run import read_info
-
     try:
         init = read_info(run)["init"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{run.info} does not tell from what weights the run began: {error}.", "Start another one: vidcvae train"
+            f"{run.info} does not say which weights the run started from: {error}.", "Start a new run: vidcvae train"
         ) from None
-    return load_model(init, weights="raw").model.state_dict() if init else None
+    return loading.load_model(init, weights="raw").model.state_dict() if init else None
 
 
 @contextlib.contextmanager
 def _holding(run: RunFolder, audience: Audience) -> Iterator[None]:
-    """Be the only one that writes into a run; under torchrun, rank 0 writes, and holds it for all."""
-    from vidcvae.storage import durable, lock
-    from vidcvae.training import distributed
-
+    """Lock a run for writing; under torchrun only rank 0 writes, and holds the lock."""
     if not distributed.is_main():
         yield
         return
@@ -376,13 +348,10 @@ def _train(
     weights: dict[str, Any] | None,
     ranks: Ranks,
 ) -> None:
-    from vidcvae.output import tensorboard
-    from vidcvae.training import loop
-
     with ranks.parting(), audience.watching() as shown, contextlib.ExitStack() as files:
         report = shown
-        if ranks.main and tensorboard.folder(run).is_dir():  # asked for when the run began
+        if ranks.main and log.folder(run).is_dir():  # made when the run began, if --tensorboard was given
             step = saved.meta.step if saved else 0
-            report = files.enter_context(tensorboard.logging(run, data, step, shown))
+            report = files.enter_context(log.logging(run, data, step, shown))
         outcome = loop.train(run, config, data, report=report, resume=saved, weights=weights, ranks=ranks)
     audience.trained(outcome, data)

@@ -1,4 +1,4 @@
-"""Several trainings that differ in a few settings: planned, checked, run and taken up again as one.
+"""Studies: several trainings that differ in a few settings, planned, checked, run and resumed together.
 
 A study's folder holds its plan, ``sweep.json``, and an ordinary run folder for each trial.
 """
@@ -23,28 +23,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from vidcvae import __version__, reading
 from vidcvae import config as settings
+from vidcvae.config import Config
 from vidcvae.device import cores
 from vidcvae.errors import DataError, Stopped, UsageError
+from vidcvae.storage import checkpoint, durable, lock
+from vidcvae.storage.run import RunFolder
+from vidcvae.training.signals import exit_code, listening
+from vidcvae.workflow.at_glance import is_finished as has_finished
 from vidcvae.workflow.voice import SILENT, Voice
 
 if TYPE_CHECKING:
-    from vidcvae.config import Config
     from vidcvae.data.clips import VideoData
     from vidcvae.evaluation.records import Record
 
 PLAN = "sweep.json"
-OWN = (".cache", ".lock")  # what may lie in a new study's folder
+OWN = (".cache", lock.FILE)  # may be in a new study's folder
 POLL_SECONDS = 0.1
 LONGEST_NAME = 120
-# What asks a child to save and end: on Windows, SIGTERM would kill it at once
+# The signal that asks a child to save and stop; on Windows, SIGTERM would kill it at once
 _OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 _STOP = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What sets some trials apart from the others: a name for their folders, and settings as ``--set`` takes them."""
+    """Settings, as ``--set`` takes them, that set some trials apart; ``name`` is part of their folders' names."""
 
     name: str
     settings: tuple[str, ...] = ()
@@ -52,7 +57,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: ``arguments`` are those of ``vidcvae train``, which resolve to ``config``."""
+    """One training. ``arguments`` are those of ``vidcvae train``; they resolve to ``config``."""
 
     path: Path
     variant: Variant
@@ -62,7 +67,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Common:
-    """What all trials of a study share."""
+    """The dataset and settings that all trials of a study share."""
 
     dataset: str
     preset: str | None
@@ -70,14 +75,14 @@ class Common:
     settings: tuple[str, ...]
 
     def resolve(self, more: Sequence[str] = ()) -> Config:
-        """The config that ``vidcvae train`` makes of this, with ``more`` settings over it."""
+        """The config of ``vidcvae train`` with these arguments; settings in ``more`` win."""
         from vidcvae.workflow.datasets import sized
 
         own = [*self.settings, *more]
         return sized(settings.gather(self.preset, self.config, own, {"data": {"path": self.dataset}}))
 
     def arguments(self, more: Sequence[str]) -> tuple[str, ...]:
-        """The same as arguments of ``vidcvae train``."""
+        """The arguments of ``vidcvae train`` that resolve to ``resolve(more)``."""
         preset = ["--preset", self.preset] if self.preset else []
         config = ["--config", str(self.config)] if self.config else []
         options = itertools.chain.from_iterable(("--set", text) for text in (*self.settings, *more))
@@ -88,24 +93,22 @@ class Common:
 
 
 def every_combination(grid: Sequence[tuple[str, Sequence[str]]]) -> tuple[str, list[Variant]]:
-    """A name for the study that tries every combination of some settings' values, and its variants."""
+    """The name and the variants of a study that tries every combination of some settings' values."""
     keys = [key for key, _ in grid]
     short = [key.rpartition(".")[2] for key in keys]
     titles = short if len(set(short)) == len(keys) else keys
     variants = []
     for values in itertools.product(*(values for _, values in grid)):
-        name = "_".join(f"{title}-{value}" for title, value in zip(titles, values, strict=True))
-        variants.append(
-            Variant(folder_name(name), tuple(f"{key}={value}" for key, value in zip(keys, values, strict=True)))
-        )
-    return folder_name("sweep-" + "-".join(titles)), variants
+        name = "_".join(map("-".join, zip(titles, values, strict=True)))
+        variants.append(Variant(folder_name(name), tuple(map("=".join, zip(keys, values, strict=True)))))
+    return folder_name("-".join(["sweep", *titles])), variants
 
 
 def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) -> list[Trial]:
-    """Every variant with every seed. Raises ``UsageError`` that lists all problems of all of them."""
+    """A trial for every variant and seed. Raises ``UsageError`` that lists the problems of all of them."""
     trials: list[Trial] = []
     problems: dict[str, None] = {}
-    for variant in _told_apart(variants):
+    for variant in _with_unique_names(variants):
         for number in range(seeds):
             own = variant.settings
             try:
@@ -114,10 +117,10 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
                     own = (*own, f"training.seed={config.training.seed + number}")
                     config = common.resolve(own)
             except UsageError as error:
-                found = error.message.splitlines()[1:]
-                if not found:
+                lines = error.message.splitlines()[1:]
+                if not lines:
                     raise
-                problems |= dict.fromkeys(found)
+                problems |= dict.fromkeys(lines)
                 break
             name = f"{variant.name}_seed-{config.training.seed}" if seeds > 1 else variant.name
             trials.append(Trial(folder / name, variant, common.arguments(own), config))
@@ -133,18 +136,20 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
     return trials
 
 
-def _told_apart(variants: Sequence[Variant]) -> list[Variant]:
-    """The variants, each with a name of its own: where some would share a folder, because their names are cut or their
-    letters replaced, these end in a digest of their settings. Names that were always their own stay as they were."""
-    shared = Counter(variant.name.casefold() for variant in variants)  # some file systems do not tell A from a
-    found = []
-    for variant in variants:
-        name = variant.name
-        if shared[name.casefold()] > 1:
-            digest = hashlib.sha256(json.dumps(variant.settings).encode()).hexdigest()[:8]
-            name = f"{name[: LONGEST_NAME - 9]}-{digest}"
-        found.append(replace(variant, name=name))
-    return found
+def _with_unique_names(variants: Sequence[Variant]) -> list[Variant]:
+    """The variants, with a digest of their settings appended to names that several share.
+
+    Names become equal when they are cut or their letters are replaced. Unique names stay as they are.
+    """
+    count = Counter(variant.name.casefold() for variant in variants)  # some file systems ignore case
+
+    def unique(variant: Variant) -> Variant:
+        if count[variant.name.casefold()] == 1:
+            return variant
+        digest = hashlib.sha256(json.dumps(variant.settings).encode()).hexdigest()[:8]
+        return replace(variant, name=f"{variant.name[: LONGEST_NAME - 9]}-{digest}")
+
+    return list(map(unique, variants))
 
 
 def folder_name(text: str) -> str:
@@ -155,15 +160,13 @@ def folder_name(text: str) -> str:
 def prepare(
     folder: Path, trials: Sequence[Trial], *, command: str, dry_run: bool = False, voice: Voice = SILENT
 ) -> list[dict[str, Any]]:
-    """Check the trials' data and the plan that ``folder`` may hold, then, but for a dry run, write the plan.
+    """Check the trials' data and the plan in ``folder``, if there is one; then write the plan, except in a dry run.
 
-    command: what starts the study, and goes on with it. Returns the run, epochs, steps and minutes (None: no limit) of
-    each trial. Raises ``UsageError`` if the folder holds another study or anything else.
+    command: the command that starts and continues the study. Returns the run, epochs, steps and minutes (None: no
+    limit) of each trial. Raises ``UsageError`` if the folder holds another study or other files.
     """
-    from vidcvae import __version__
     from vidcvae.data.dataset import told_size
     from vidcvae.models import loading
-    from vidcvae.storage import durable
     from vidcvae.training import batches, host_memory, schedules
     from vidcvae.workflow.datasets import check_kind, open_dataset
 
@@ -175,11 +178,11 @@ def prepare(
         device = loading.pick_device(config.training.device)
         check_kind(config.data.path, config.model.condition)
         key = (config.data.path, config.data.frame_size)
-        if key not in opened:  # kept beside the runs, it is there for all of them
+        if key not in opened:  # its cache lies beside the runs, so that all of them use it
             with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
-            if told := told_size(opened[key], "--set data.size="):
-                voice.note(told)
+            if resized := told_size(opened[key], "--set data.size="):
+                voice.note(resized)
         length = batches.run_length(config, opened[key])
         if device == "cpu":
             host_memory.must_suffice(config, 1, batches.clips_of_epoch(config, opened[key]))
@@ -194,9 +197,6 @@ def prepare(
 
 
 def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
-    from vidcvae import reading
-    from vidcvae.storage import durable
-
     path = folder / PLAN
     if not path.exists():
         durable.must_be_new(folder, OWN.__contains__, ", nor a study of this command")
@@ -205,8 +205,8 @@ def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
         saved = reading.parse_json(reading.read_bytes(path))
         command, tables = str(saved["command"]), dict(saved["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no plan of a sweep ({error}).", "Choose another folder: -o FOLDER") from None
-    hint = f"Its command was: {command}\n  For another one choose another folder: -o FOLDER"
+        raise DataError(f"{path} is not the plan of a sweep ({error}).", "Choose another folder: -o FOLDER") from None
+    hint = f"Its command was: {command}\n  For a new sweep, choose another folder: -o FOLDER"
     now = {trial.path.name: trial.config for trial in trials}
     for name in [*now, *tables]:
         if name not in tables or name not in now:
@@ -215,41 +215,30 @@ def _check_plan(folder: Path, trials: Sequence[Trial]) -> None:
     for name, config in now.items():
         if changed := settings.differences(settings.resolve(tables[name]), config):
             what = ", ".join(f"{key} was {a} and is {b}" for key, (a, b) in changed.items())
-            raise UsageError(f"{folder} holds another sweep: of {name}, {what}.", hint)
+            raise UsageError(f"{folder} holds another sweep: in {name}, {what}.", hint)
 
 
 # --- running ----------------------------------------------------------------------------------------
 
 
 def is_finished(trial: Trial) -> bool:
-    """Whether the trial had all its epochs or minutes; a damaged checkpoint is for ``resume`` to explain."""
-    from vidcvae.storage import checkpoint
-
+    """Whether the trial has had all its epochs or minutes; ``resume`` reports a damaged checkpoint."""
     try:
-        meta = checkpoint.read(trial.path / "checkpoints" / checkpoint.LAST).meta
+        return has_finished(trial.config, checkpoint.read(RunFolder(trial.path).checkpoints / checkpoint.LAST).meta)
     except DataError:
         return False
-    budget, wanted = trial.config.training.max_minutes, trial.config.training.epochs
-    return meta.epoch >= wanted or (budget > 0 and (meta.minutes or 0.0) >= budget)
 
 
 def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = SILENT) -> dict[Trial, str]:
-    """Start what is missing, take up what was interrupted, skip what is finished, ``jobs`` of them at a time.
+    """Start missing trials, resume interrupted ones and skip finished ones, ``jobs`` at a time.
 
-    Returns what went wrong with those that failed. A signal is passed on to the running ones, which save; raises
-    ``Stopped``, whose hint is ``command``, once they have. Raises ``UsageError`` if another process runs the study.
+    Returns the problem of each trial that failed. A signal is passed on to the running trials, which save; then
+    ``Stopped`` is raised, with ``command`` as its hint. Raises ``UsageError`` if another process runs the study.
     """
-    from vidcvae.storage import lock
-    from vidcvae.training.signals import exit_code, listening
-
     problems: dict[Trial, str] = {}
-    told = -1
-    bar = voice.progress("training, in percent")
-
-    def say(event: dict[str, Any]) -> None:
-        voice.note(event["text"])
-
-    with lock.holding(trials[0].path.parent), bar as advance, listening(say) as requests, _children() as running:
+    shown = -1
+    bar, listener = voice.progress("training, in percent"), listening(lambda event: voice.note(event["text"]))
+    with lock.holding(trials[0].path.parent), bar as advance, listener as requests, _children() as running:
         waiting = deque((n, trial) for n, trial in enumerate(trials, 1) if not is_finished(trial))
         finished = len(trials) - len(waiting)
         if finished:
@@ -269,14 +258,14 @@ def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = 
                 else:
                     finished += 1
             share = finished + len(problems) + sum(child.share for child in running)
-            if (percent := round(100 * share / len(trials))) != told:  # in a log, no line where nothing has changed
-                told = percent
+            if (percent := round(100 * share / len(trials))) != shown:  # a log gets no line unless it has changed
+                shown = percent
                 advance(percent, 100)
             time.sleep(POLL_SECONDS)
         if requests.stop is not None:
             raise Stopped(
-                f"stopped with {finished} of {len(trials)} runs finished; the others have saved what they had.",
-                f"Go on with the same command: {command}",
+                f"stopped with {finished} of {len(trials)} runs finished; the others have saved their progress.",
+                f"Continue with the same command: {command}",
                 exit_code(requests.stop),
             )
     return problems
@@ -284,7 +273,7 @@ def run_all(trials: Sequence[Trial], jobs: int, *, command: str, voice: Voice = 
 
 @contextlib.contextmanager
 def _children() -> Iterator[list[Child]]:
-    """A list of children, none of which outlives the block."""
+    """A list for child processes, which are stopped at the end of the block."""
     running: list[Child] = []
     try:
         yield running
@@ -296,7 +285,7 @@ def _children() -> Iterator[list[Child]]:
 
 
 class Child:
-    """A training in a process of its own. ``share`` is how much of it is done."""
+    """A training in its own process. ``share`` is the part that is done, 0 to 1."""
 
     def __init__(self, trial: Trial, title: str, jobs: int, voice: Voice = SILENT) -> None:
         self.trial, self.title, self.voice, self.share = trial, title, voice, 0.0
@@ -306,7 +295,7 @@ class Child:
         if jobs > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
-        # On its own the child does not see the terminal's Ctrl-C, which we pass on ourselves
+        # In its own session the child does not receive the terminal's Ctrl-C; this process passes it on
         alone = {"creationflags": _OWN_GROUP} if sys.platform == "win32" else {"start_new_session": True}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vidcvae", *self._arguments()],
@@ -320,40 +309,38 @@ class Child:
         self._reader.start()
 
     def _arguments(self) -> list[str]:
-        from vidcvae.storage import durable, lock
-
-        path = self.trial.path
-        if (path / "config.toml").exists():
-            self.voice.note(f"{self.title}: taken up again")
-            return ["resume", str(path), "--json"]
-        if not lock.holder(path):  # what a process left that ended before it had its settings
-            durable.remove(path / "run.json")
-            durable.remove(path / lock.FILE)
+        run = RunFolder(self.trial.path)
+        if run.config.exists():
+            self.voice.note(f"{self.title}: resumed")
+            return ["resume", str(run.path), "--json"]
+        if not lock.holder(run.path):  # a process died here before it wrote the settings
+            durable.remove(run.info)
+            durable.remove(run.path / lock.FILE)
         self.voice.note(f"{self.title}: started")
-        return ["train", *self.trial.arguments, "--run", str(path), "--json"]
+        return ["train", *self.trial.arguments, "--run", str(run.path), "--json"]
 
     def _read(self) -> None:
         assert self.process.stdout
-        train_ = self.trial.config.training
+        budget = self.trial.config.training.max_minutes
         steps = 1
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):
                 event = json.loads(line)
                 steps = event.get("steps", steps)
                 if "step" in event:
-                    minutes = event.get("minutes", 0.0) / train_.max_minutes if train_.max_minutes else 0.0
-                    self.share = min(1.0, max(self.share, event["step"] / steps, minutes))
+                    by_time = event.get("minutes", 0.0) / budget if budget else 0.0
+                    self.share = min(1.0, max(self.share, event["step"] / steps, by_time))
                 if event["kind"] == "done":
                     self.psnr = event.get("psnr_zero")
 
     def ask_to_stop(self) -> None:
-        """Once only: a second signal would keep it from saving."""
+        """Send the signal, but only once: a second one would keep the child from saving."""
         if not self._asked and self.process.poll() is None:
             self._asked = True
             self.process.send_signal(_STOP)
 
     def ended(self) -> str:
-        """Say how it went; what was wrong, or "" if nothing was."""
+        """Report the end of the process; returns what went wrong, or the empty string."""
         self._reader.join()
         code = self.process.returncode
         if code == 0:
@@ -361,20 +348,19 @@ class Child:
             self.voice.note(f"{self.title}: finished{score}")
             return ""
         self._errors.seek(0)
-        said = self._errors.read().decode("utf-8", "replace").strip()
-        _, found, message = said.rpartition("error: ")
-        reason = message if found else said.rpartition("\n")[2] or f"exit code {code}"
         self.voice.note(f"{self.title}: {'stopped' if self._asked else f'ended with exit code {code}'}")
-        return reason
+        output = self._errors.read().decode("utf-8", "replace").strip()
+        _, error, message = output.rpartition("error: ")
+        return message if error else output.rpartition("\n")[2] or f"exit code {code}"
 
 
 def score(trials: Sequence[Trial], which: str = "best", voice: Voice = SILENT) -> list[tuple[str, Record]]:
     """The name and the score record of each trial."""
     from vidcvae.workflow import opening, scores
 
-    found = []
+    named = []
     for number, trial in enumerate(trials, 1):
         loaded, data = opening.load_with_data(trial.path, which, voice=voice)
         title = f"scoring {number}/{len(trials)} {trial.path.name}"
-        found.append((trial.path.name, scores.record_of(loaded, data, title, voice=voice)))
-    return found
+        named.append((trial.path.name, scores.record_of(loaded, data, title, voice=voice)))
+    return named

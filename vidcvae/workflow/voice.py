@@ -1,4 +1,4 @@
-"""How a workflow says what it does while it works: to a person in a terminal, or to nobody, as a library."""
+"""How a workflow reports its work: to a person at a terminal, or to nobody if it is called as a library."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Advance = Callable[[int, int], None]  # (done, total)
 
 
 class Voice:
-    """A silent one. The command line has its own, ``cli.ui.Speaker``."""
+    """A silent voice; that of the command line is ``cli.ui.Speaker``."""
 
     def note(self, text: str) -> None:
-        """What is going on."""
+        """Report a step of the work."""
 
     def detail(self, text: str) -> None:
-        """What was decided, and why."""
+        """Report a decision and its reason."""
 
     def warn(self, text: str) -> None:
-        """What the user should look at."""
+        """Report something that needs the user's attention."""
 
     def progress(self, title: str) -> AbstractContextManager[Advance]:
-        """A block of work that tells how far it is."""
+        """Show the progress of a block, which passes (done, total) to the function that this yields."""
         return contextlib.nullcontext(lambda done, total: None)
 
 
