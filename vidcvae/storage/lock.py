@@ -86,7 +86,7 @@ def in_use(folder: Path, who: str = "") -> UsageError:
     """The error for a ``folder`` that another process, ``who``, writes to."""
     return UsageError(
         f"{folder} is in use by {who or 'another process'}; two writers would corrupt it.",
-        f"Wait until it ends, or let it save and stop: {_how_to_stop(folder / FILE)}",
+        f"Wait until it ends, or stop it with everything saved: {_how_to_stop(folder / FILE)}",
     )
 
 
