@@ -1,12 +1,13 @@
 """Conditional variational autoencoders for video: train them, roll them out, and score them honestly.
 
-The library offers what the command line does; names are imported when they are first used, so that
-``import vidcvae`` costs nothing.
+The library offers what the command line does. Names are imported on first use, so that ``import vidcvae`` is fast.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # that of ``typing``, which takes long to import: until ``__main__`` runs, Ctrl-C is not quiet
+TYPE_CHECKING = (
+    False  # in place of typing.TYPE_CHECKING: importing typing is slow, and Ctrl-C is not quiet until ``__main__`` runs
+)
 if TYPE_CHECKING:
     from typing import Any
 

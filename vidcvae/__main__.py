@@ -1,20 +1,20 @@
-"""The entry point. It imports next to nothing, so that Ctrl-C is quiet while the rest is still being imported."""
+"""The entry point. It imports almost nothing, so that Ctrl-C is quiet while the rest is being imported."""
 
 import os
 import signal
 import sys
 
-# How often a thread that waits for another one looks, before it sleeps: about 50 microseconds. PyTorch's own OpenMP
-# (libgomp) looks 300,000 times, several milliseconds. Beside another program two threads often share one core, where
-# the one that looks keeps the one that works from working: a step then takes 30 times as long.
+# How often a waiting thread checks before it sleeps; 2000 checks take about 50 microseconds. The default of PyTorch's
+# OpenMP (libgomp) is 300,000, or several milliseconds. If another program runs, two threads often share a core, and
+# the one that spins blocks the one that works: a step then takes 30 times as long.
 SPINS = "2000"
 
 
 def main() -> None:
     _wait_briefly()
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where Ctrl-C is ignored, as in background jobs
-        signal.signal(signal.SIGINT, _leave)  # until ``app.main`` can do better
+    if before is signal.default_int_handler:  # Ctrl-C is not ignored, as it is in background jobs
+        signal.signal(signal.SIGINT, _leave)  # until ``app.main`` installs its own handler
     try:
         from vidcvae.cli import app
 
@@ -24,14 +24,14 @@ def main() -> None:
 
 
 def _wait_briefly() -> None:
-    """Before PyTorch is loaded, which reads this once; what the user has set stays as it is."""
+    """Shorten the spinning of OpenMP threads, before PyTorch reads the variables; keeps what the user has set."""
     if "torch" not in sys.modules and not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["GOMP_SPINCOUNT"] = SPINS
-        os.environ["KMP_BLOCKTIME"] = "0"  # Intel's and LLVM's, in milliseconds: 200 if nothing is said
+        os.environ["KMP_BLOCKTIME"] = "0"  # for Intel's and LLVM's OpenMP, in milliseconds; the default is 200
 
 
 def _leave(*_: object) -> None:
-    os._exit(130)  # errors.EXIT_INTERRUPTED; at once, because an import that is cut short may end in any error
+    os._exit(130)  # errors.EXIT_INTERRUPTED; at once, because an interrupted import may raise anything
 
 
 if __name__ == "__main__":

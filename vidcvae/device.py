@@ -1,4 +1,4 @@
-"""What this computer is, without PyTorch."""
+"""Properties of this computer, without PyTorch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.l
 
 
 def processor() -> str:
-    """The processor's name as people know it, else its architecture."""
-    with contextlib.suppress(OSError):  # Linux tells it here and nowhere else
+    """The processor's model name, or its architecture if the name is unknown."""
+    with contextlib.suppress(OSError):  # the only place where Linux has the name
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
         names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
         if name := next(names, ""):
@@ -21,12 +21,12 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available() -> int:
-    """Bytes of memory that programs may still take, swap included."""
+    """Bytes of memory that programs can still allocate, including swap."""
     import psutil
 
     free: int = psutil.virtual_memory().available + psutil.swap_memory().free

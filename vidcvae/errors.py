@@ -1,4 +1,4 @@
-"""Every error a user can meet: what is wrong, where, and the next command to type."""
+"""The errors that users see: what is wrong, where, and the next command to type."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EXIT_TERMINATED = 143
 
 
 class VidcvaeError(Exception):
-    """A failure that is explained in one sentence, with a hint that names the next step.
+    """A failure that one sentence explains.
 
-    ``message`` says what is wrong and where; ``hint`` is the command or edit that mends it.
+    ``message`` says what is wrong and where; ``hint`` is the command or edit that fixes it.
     """
 
     exit_code = EXIT_FAILURE
@@ -39,19 +39,19 @@ class UsageError(VidcvaeError):
 
 
 class NonFiniteError(VidcvaeError):
-    """Training produced a NaN or an infinity; nothing was updated with it."""
+    """Training produced a NaN or an infinity, which was not used for an update."""
 
     exit_code = EXIT_NON_FINITE
 
 
 class DataError(VidcvaeError):
-    """A data set, checkpoint or file that is missing, damaged or of another kind."""
+    """A dataset, checkpoint or file that is missing, damaged or of another kind."""
 
     exit_code = EXIT_BAD_DATA
 
 
 class Stopped(VidcvaeError):
-    """Training was asked to stop by a signal and has saved its state."""
+    """A signal stopped training, which has saved its state."""
 
     def __init__(self, message: str, hint: str, exit_code: int) -> None:
         super().__init__(message, hint)
@@ -68,12 +68,12 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s'[: number != 1]}"
 
 
-OTHER_WORDS = {"gpu": "cuda"}  # what people say, and what it is called here; letter by letter, gpu is near to cpu
+OTHER_WORDS = {"gpu": "cuda"}  # spoken name: name here; by its letters, gpu would match cpu
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or the empty string."""
-    if len(wrong) > 200:  # difflib would look at each letter of it
+    if len(wrong) > 200:  # difflib would take too long
         return ""
     names = list(known)
     meant = OTHER_WORDS.get(wrong.lower())
@@ -82,9 +82,9 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 def typed(*words: object) -> str:
-    """The command ``vidcvae WORDS`` as it can be pasted into a shell of this system, whatever a path holds."""
+    """The command ``vidcvae WORDS``, quoted for this system's shell."""
     texts = ["vidcvae", *map(str, words)]
-    if sys.platform == "win32":  # cmd knows no single quotes
+    if sys.platform == "win32":  # cmd does not support single quotes
         import subprocess
 
         return subprocess.list2cmdline(texts)

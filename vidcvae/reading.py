@@ -1,7 +1,7 @@
-"""Files that somebody else wrote: opened only if they are files, and read and parsed only up to a bound.
+"""Read files from untrusted sources: only regular files, and only up to a size limit.
 
-In a folder that was downloaded may stand a pipe, which is waited for without end, or a link to a device, which has
-no end. Whatever is wrong comes as ``OSError`` (of the file) or ``ValueError`` (of its text), and as nothing else.
+A downloaded folder may contain a pipe, on which a reader waits forever, or a link to a device, which never ends. All
+problems are raised as ``OSError`` (with the file) or ``ValueError`` (with its text).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_TOML_BYTES = 1 << 20
-# Without O_NONBLOCK, opening a pipe waits for its other end; O_BINARY is Windows'
+# Without O_NONBLOCK, opening a pipe waits for its other end; O_BINARY exists on Windows only
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_MAX_DOTS = 100  # in a line: tomllib's time for a dotted key grows with the square of its parts
+_MAX_DOTS = 100  # in a line: tomllib's time for a dotted key is quadratic in the number of its parts
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -26,10 +26,10 @@ def open_file(path: Path) -> BinaryIO:
     try:
         fd = os.open(path, _FLAGS)
     except PermissionError:
-        if path.is_dir():  # which Windows does not open
+        if path.is_dir():  # Windows does not open folders
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         raise
-    except ValueError:  # a NUL, or half of a surrogate pair
+    except ValueError:  # a NUL or half of a surrogate pair in the name
         raise OSError(errno.EINVAL, "no file can have such a name") from None
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
@@ -41,7 +41,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """All of a file of at most ``limit`` bytes; raises ``OSError``."""
+    """The content of a file of at most ``limit`` bytes; raises ``OSError``."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if limit is not None and size > limit:
@@ -58,7 +58,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """As ``tomllib.loads``, but it raises nothing but ``ValueError``, and soon."""
+    """Like ``tomllib.loads``, but it raises only ``ValueError``, and in linear time."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.count(".") > _MAX_DOTS:
             raise ValueError(f"line {number} has more than {_MAX_DOTS} dots")
@@ -69,7 +69,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """As ``json.loads``, but it raises nothing but ``ValueError``."""
+    """Like ``json.loads``, but it raises only ``ValueError``."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -79,17 +79,17 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def is_name(text: Any) -> bool:
-    """Whether a text can be the name of something: printed on one line, and of a length that can be read."""
+    """Whether ``text`` can be a name: a printable string on one line, at most 1000 characters long."""
     return isinstance(text, str) and 0 < len(text) <= 1000 and text.isprintable()
 
 
 def label(name: str) -> str:
-    """A name from a file as a message can tell it: quoted and shortened if it could not be read otherwise."""
+    """A name from a file for use in a message; quoted and shortened unless it ``is_name``."""
     return name if is_name(name) else shown(name)
 
 
 def shown(value: Any) -> str:
-    """A value from a file as a message can quote it: in one short line, whatever it is."""
+    """A value from a file for use in a message, on one short line."""
     return _SHORT.repr(value)
 
 

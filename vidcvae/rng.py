@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def seed_of(seed: int, stream: str, *index: int) -> int:
-    """A 63-bit seed that differs for every ``(seed, stream, index...)``."""
+    """A 63-bit seed that is different for every ``(seed, stream, index...)``."""
     text = "/".join([str(seed), stream, *map(str, index)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int, stream: str, *index: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A fresh generator for one draw of one stream."""
+    """A new generator for one draw from one stream."""
     return torch.Generator(device).manual_seed(seed_of(seed, stream, *index))
 
 
@@ -35,9 +35,9 @@ def uniform(shape: Sequence[int], seed: int, stream: str, *index: int, device: s
 
 
 def to_device(x: Tensor, device: str | torch.device) -> Tensor:
-    """``x`` on ``device``, and nobody waits for a GPU: a copy from ordinary memory would."""
+    """Copy ``x`` to ``device`` without waiting for a GPU; copying from unpinned memory would wait."""
     if torch.device(device).type == "cuda" and not x.is_cuda:
-        x = x.contiguous().pin_memory()  # memory that is seen twice (expand) cannot be pinned
+        x = x.contiguous().pin_memory()  # expanded tensors, whose elements share memory, cannot be pinned
     return x.to(device, non_blocking=True)
 
 

@@ -131,4 +131,4 @@ def test_a_holder_on_another_host_is_stopped_there(tmp_path: Path) -> None:
         (tmp_path / ".lock").write_text(json.dumps(text))
         with pytest.raises(UsageError, match="on elsewhere") as refused, lock.holding(tmp_path):
             pass
-    assert refused.value.hint.endswith("kill -TERM and its process number, on its host.")
+    assert refused.value.hint.endswith("kill -TERM PID, on its host.")

@@ -67,7 +67,7 @@ def test_a_cut_checkpoint_is_named(tmp_path: Path, shared: Path) -> None:
 def test_a_text_is_no_checkpoint_and_said_to_be_none(tmp_path: Path, text: str) -> None:
     """Bytes of a text are opcodes of pickles too, some of which would call something."""
     (tmp_path / "notes.txt").write_text(text)
-    with pytest.raises(DataError, match=r"notes\.txt is no PyTorch checkpoint\.\n") as error:
+    with pytest.raises(DataError, match=r"notes\.txt is not a PyTorch checkpoint\.\n") as error:
         read_course_checkpoint(tmp_path / "notes.txt")
     assert error.value.hint == "Give a file that the course's trainer saved."
 

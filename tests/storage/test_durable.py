@@ -55,7 +55,7 @@ def test_what_is_told_to_do_fits_what_went_wrong(
 def test_a_folder_below_a_file_is_not_said_to_exist(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(
-        DataError, match=r"cannot make the folder .*notes\.txt/run: .*notes\.txt is not a folder"
+        DataError, match=r"cannot create the folder .*notes\.txt/run: .*notes\.txt is not a folder"
     ) as caught:
         durable.make_folder(tmp_path / "notes.txt/run")
     assert "space" not in caught.value.hint
@@ -303,7 +303,7 @@ def test_a_new_folder_is_told_from_an_old_one(tmp_path: Path) -> None:
         durable.make_folder(tmp_path / "a" / "b", new=True)
     (tmp_path / "file").write_text("")
     for wrong in ("file", "file/below"):
-        with pytest.raises(DataError, match="cannot make the folder"):
+        with pytest.raises(DataError, match="cannot create the folder"):
             durable.make_folder(tmp_path / wrong)
 
 

@@ -140,7 +140,7 @@ def test_saving_memory_does_not_change_the_step(setting: dict[str, object]) -> N
     [
         ("pose-cvae", {"accumulate": 3}, "training.accumulate \\(3\\) must divide training.batch_size \\(4\\)"),
         ("svg-fp", {"accumulate": 4}, "at least two clips at a time"),
-        ("svg-fp", {"checkpoint_activations": True}, "checkpoint_activations is not for svg-fp"),
+        ("svg-fp", {"checkpoint_activations": True}, "checkpoint_activations does not work with svg-fp"),
     ],
 )
 def test_what_cannot_save_memory_is_refused(model: str, training: dict[str, object], message: str) -> None:

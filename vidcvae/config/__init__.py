@@ -1,9 +1,8 @@
-"""What a run is made of: settings, each declared once (``schema``) and read strictly (``read``)."""
+"""The settings of a run: declared once in ``schema``, read strictly by ``read``."""
 
 from vidcvae.config.contradictions import unfit_for_graphs
-from vidcvae.config.presets import preset_comment, preset_names, read_preset
+from vidcvae.config.presets import preset_names, read_preset
 from vidcvae.config.read import (
-    CHANGEABLE,
     PROJECT_FILE,
     builtin_data,
     continued,
@@ -25,14 +24,9 @@ from vidcvae.config.schema import (
     MODELS,
     SECTION_CLASSES,
     AnchorCvaeConfig,
-    CheckpointConfig,
     Config,
     DataConfig,
     KlConfig,
-    LossConfig,
-    LrScheduleConfig,
-    Model,
-    OptimizerConfig,
     PoseCvaeConfig,
     SvgConfig,
     TeacherForcingConfig,
@@ -41,19 +35,13 @@ from vidcvae.config.schema import (
 )
 
 __all__ = [
-    "CHANGEABLE",
     "MODELS",
     "PROJECT_FILE",
     "SECTION_CLASSES",
     "AnchorCvaeConfig",
-    "CheckpointConfig",
     "Config",
     "DataConfig",
     "KlConfig",
-    "LossConfig",
-    "LrScheduleConfig",
-    "Model",
-    "OptimizerConfig",
     "PoseCvaeConfig",
     "SvgConfig",
     "TeacherForcingConfig",
@@ -64,7 +52,6 @@ __all__ = [
     "differences",
     "files",
     "gather",
-    "preset_comment",
     "preset_names",
     "read_override",
     "read_preset",

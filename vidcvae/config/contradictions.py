@@ -1,4 +1,4 @@
-"""Settings that contradict each other, or that the chosen model cannot take; each with the way out."""
+"""Settings that contradict each other or do not suit the model, each with the fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vidcvae.config.schema import AnchorCvaeConfig, Config
 
 
 def contradictions(config: Config) -> Iterator[str]:
-    """Problems between settings, each with the way out."""
+    """Yield every contradiction between settings, with the fix."""
     t = config.training
     if t.clip_length <= t.past:
         yield (
@@ -16,8 +16,8 @@ def contradictions(config: Config) -> Iterator[str]:
         )
     if t.clip_length_start and not t.past < t.clip_length_start <= t.clip_length:
         yield (
-            f"training.clip_length_start ({t.clip_length_start}) must lie above training.past ({t.past}) "
-            f"and not above training.clip_length ({t.clip_length})."
+            f"training.clip_length_start ({t.clip_length_start}) must exceed training.past ({t.past}) "
+            f"and not training.clip_length ({t.clip_length})."
         )
     if config.validation.every and 0 < config.validation.frames <= t.past:
         yield (
@@ -31,7 +31,7 @@ def contradictions(config: Config) -> Iterator[str]:
     if t.batch_size % t.accumulate:
         yield f"training.accumulate ({t.accumulate}) must divide training.batch_size ({t.batch_size})."
     if config.kl.free_bits and config.kl.reduction != "sum":
-        yield 'kl.free_bits are nats per frame: set kl.reduction to "sum".'
+        yield 'kl.free_bits is in nats per frame: set kl.reduction to "sum".'
     if config.data.size != "auto" and any(side % 8 for side in config.data.size):
         yield f"data.size {config.data.size[0]}x{config.data.size[1]} must be multiples of 8."
     if t.cuda_graph == "on" and (reason := unfit_for_graphs(config)):
@@ -40,17 +40,17 @@ def contradictions(config: Config) -> Iterator[str]:
 
 
 def unfit_for_graphs(config: Config) -> str | None:
-    """Why a training step cannot be a CUDA graph, with the way out."""
+    """Why a training step cannot become a CUDA graph, with the fix; None if it can."""
     if config.teacher_forcing.draw == "frame" and config.teacher_forcing.ratio > 0:
         return (
-            'teacher_forcing.draw "frame" gives every step another shape: set it to "clip", '
-            'or leave graphs off (training.cuda_graph = "off").'
+            'teacher_forcing.draw "frame" makes every step different: set it to "clip", '
+            'or turn graphs off (training.cuda_graph = "off").'
         )
     return None
 
 
 def _unfit_for_the_model(config: Config) -> Iterator[str]:
-    """Settings that the chosen model cannot take."""
+    """Yield every setting that the chosen model does not accept, with the fix."""
     t, model, name = config.training, config.model, config.model.name
     if t.batch_size < model.fewest_clips * t.accumulate:
         yield (
@@ -59,19 +59,19 @@ def _unfit_for_the_model(config: Config) -> Iterator[str]:
         )
     if model.recurrent and t.checkpoint_activations:
         yield (
-            f"training.checkpoint_activations is not for {name}, whose BatchNorm would count every frame "
+            f"training.checkpoint_activations does not work with {name}, whose BatchNorm would count every frame "
             "twice: raise training.accumulate instead."
         )
     if model.frame_size and config.data.size not in ("auto", model.frame_size):
         wanted, size = ("x".join(map(str, sides)) for sides in (model.frame_size, config.data.size))
-        yield f"{name} sees frames of {wanted}: set data.size to {wanted}, not {size}."
+        yield f"{name} needs frames of {wanted}: set data.size to {wanted}, not {size}."
     if (config.data.flip or config.data.shift) and model.condition != "pose":
-        yield "data.flip and data.shift move pose images with the frames, but actions stay as they are: set both to 0."
+        yield "data.flip and data.shift can move pose images with the frames, but not actions: turn both off."
     if t.noise and not model.told_noise:
-        yield f"training.noise is for anchor-cvae, which is told its level; {name} is not: set it to 0."
+        yield f"training.noise needs a model with the noise level as an input; {name} has none: set it to 0."
     if isinstance(model, AnchorCvaeConfig) and model.channels % 8:
-        yield f"model.channels ({model.channels}) must be a multiple of 8, for its normalisation groups."
+        yield f"model.channels ({model.channels}) must be a multiple of 8, the number of its normalisation groups."
     if isinstance(model, AnchorCvaeConfig) and model.scene and not model.anchor:
-        yield "model.scene is an anchor, which model.anchor = false hides: set one of them to the other's value."
+        yield "model.scene needs the anchor, but model.anchor is false: turn model.anchor on or model.scene off."
     if model.given_frames and t.past != model.given_frames:
         yield f"{name} starts from one given frame: training.past must be {model.given_frames}, not {t.past}."

@@ -1,4 +1,4 @@
-"""Settings explained: what each means, the presets that change it, and a starter file of them all."""
+"""Explain settings: the meaning of each, the presets that change it, and a starter file with all of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vidcvae.errors import UsageError, did_you_mean
 
 WIDTH = 110  # of a comment in a starter file
 
-# What a preset has reached, in words and figures of docs/experiments.md; a test compares them
+# The score that a preset has reached, as docs/experiments.md reports it; a test compares the two
 _REAL = "on the lab's real dance (repeating frame 0: 16.05 dB)"
 QUALITY = {
     "anchor-cpu": f"33.52 dB after 4,700 steps, about 13 minutes, {_REAL}",
     "anchor": "none has been measured; anchor-cpu is the same model, smaller",
     "clip": "26.19 dB after 3,000 steps on a real clip of 17 seconds (repeating frame 0: 20.97 dB)",
-    "course": f"20.53 dB after 10 minutes {_REAL}; it is made for long training",
-    "course-best": f"20.88 dB after 10 minutes {_REAL}; it is made for long training",
+    "course": f"20.53 dB after 10 minutes {_REAL}; it is meant for long training",
+    "course-best": f"20.88 dB after 10 minutes {_REAL}; it is meant for long training",
     "demo": "31.75 dB after 2 minutes on the synthetic dance (repeating frame 0: 17.50 dB)",
     "svg-bair": "none on BAIR has been measured; a smaller model reached 23.33 dB on synthetic pushes (repeating the "
     "last given frame: 17.87 dB)",
@@ -31,7 +31,7 @@ QUALITY = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of a section. models: those that have it, where it is a model's, in one text; "" in all other sections."""
+    """A key of a section. models: the names of the models that have it, joined by commas; "" outside [model]."""
 
     section: str
     models: str
@@ -46,28 +46,28 @@ class Setting:
         return str(self.declared.metadata["doc"])
 
     def facts(self) -> dict[str, str]:
-        """Choices, range, unit, symbol and default, as far as there are any, each under its title."""
+        """The choices, range, unit, symbol and default that the setting has, each under its title."""
         meta = self.declared.metadata
         limits = {"at least": meta["low"], "above": meta["above"], "at most": meta["high"]}
-        found = {
+        facts = {
             "choices:": ", ".join(choices(self.declared.type)),
             "range:": ", ".join(f"{words} {limit:g}" for words, limit in limits.items() if limit is not None),
             "unit:": meta["unit"],
             "symbol:": meta["symbol"],
             "default:": json.dumps(self.declared.default),
         }
-        return {title: value for title, value in found.items() if value}
+        return {title: value for title, value in facts.items() if value}
 
     def presets(self) -> dict[str, Any]:
-        """The presets in which it is not the default, with its value there."""
+        """The presets that change the setting, each with its value."""
         found = {}
         for preset in preset_names():
             config = resolve(read_preset(preset))
             if self.models and config.model.name not in self.models.split(", "):
                 continue
             part = getattr(config, self.section)
-            usual = next(declared.default for declared in fields(part) if declared.name == self.declared.name)
-            if (value := getattr(part, self.declared.name)) != usual:
+            default = getattr(type(part), self.declared.name)
+            if (value := getattr(part, self.declared.name)) != default:
                 found[preset] = value
         return found
 
@@ -80,7 +80,7 @@ class Setting:
 
 
 def known() -> dict[str, list[Setting]]:
-    """``{"kl.ratio": [setting]}`` of every section and model; of a model's key, one for each kind that has it."""
+    """All settings, as ``{"kl.ratio": [setting]}``; a key of [model] has a setting for each model class."""
     found: dict[str, list[Setting]] = {}
     for cls in dict.fromkeys(MODELS.values()):
         models = ", ".join(name for name, other in MODELS.items() if other is cls)
@@ -92,7 +92,7 @@ def known() -> dict[str, list[Setting]]:
 
 
 def sections() -> dict[str, list[str]]:
-    """The sections, each with the names of its keys."""
+    """The names of the keys of each section."""
     found: dict[str, list[str]] = {}
     for key in known():
         section, _, name = key.partition(".")
@@ -101,7 +101,7 @@ def sections() -> dict[str, list[str]]:
 
 
 def find(text: str) -> dict[str, list[Setting]]:
-    """The settings that "kl.ratio", "kl" or "ratio" means; raises ``UsageError`` with the nearest right one."""
+    """The settings that ``text`` names, such as "kl.ratio", "kl" or "ratio"; raises ``UsageError`` if none."""
     every = known()
     found = {key: ones for key, ones in every.items() if text in (key, key.partition(".")[0])}
     found = found or {key: ones for key, ones in every.items() if key.partition(".")[2] == text}
@@ -113,35 +113,37 @@ def find(text: str) -> dict[str, list[Setting]]:
 
 
 def starter(config: Config, command: str) -> str:
-    """A TOML file with every setting explained; those that differ from the defaults are set, the rest are comments."""
+    """A TOML file that explains every setting; those that differ from their defaults are set, the rest are comments."""
     lines = [
         f"# Settings of vidcvae ({command}).",
-        "# Every key stands here with its default as a comment; remove the # to set it.",
-        "# What stands in this file wins over --preset; options and --set win over this file.",
+        "# A key in a comment shows its default; remove the # to set it.",
+        "# This file overrides --preset; options and --set override this file.",
     ]
     table = to_table(config)
     for section, cls in [("model", type(config.model)), *SECTION_CLASSES.items()]:
         lines += ["", f"[{section}]"]
         for declared in fields(cls):
             setting = Setting(section, "", declared)
-            told = "; ".join([setting.doc, *(f"{title} {value}" for title, value in setting.facts().items())])
-            lines += textwrap.wrap(told, WIDTH, initial_indent="# ", subsequent_indent="#   ")
+            comment = "; ".join([setting.doc, *(f"{title} {value}" for title, value in setting.facts().items())])
+            lines += textwrap.wrap(comment, WIDTH, initial_indent="# ", subsequent_indent="#   ")
             value = table[section][declared.name]
-            usual = json.loads(json.dumps(declared.default))
-            fixed = value != usual or (section == "model" and value in set(MODELS) - {"pose-cvae"})
-            lines.append(f"{'' if fixed else '# '}{declared.name} = {json.dumps(value)}")
+            default = json.loads(json.dumps(declared.default))
+            is_set = value != default or (section == "model" and value in set(MODELS) - {"pose-cvae"})
+            lines.append(f"{'' if is_set else '# '}{declared.name} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"
 
 
 def preset(name: str) -> dict[str, str]:
-    """A preset at a glance. data: the kind of dataset that it is for; quality: PSNR of a free run with z = 0."""
+    """A summary of a preset. data: the kind of dataset it is for; quality: PSNR of a free run with z = 0."""
     config, about = resolve(read_preset(name)), preset_comment(name)
-    told = re.search(r"\w+ minutes on [\w ]+", about)
+    duration = re.search(r"\w+ minutes on [\w ]+", about)
     return {
         "name": name,
         "about": about,
         "model": config.model.name,
         "data": "dance: poses" if config.model.condition == "pose" else f"pushing: {config.model.condition}",
-        "time": f"about {told[0]}" if told else f"{config.training.epochs} epochs, without a limit: set --max-minutes",
+        "time": f"about {duration[0]}"
+        if duration
+        else f"{config.training.epochs} epochs, no time limit: set --max-minutes",
         "quality": QUALITY[name],
     }

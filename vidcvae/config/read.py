@@ -20,7 +20,7 @@ from vidcvae.config.schema import LAB_SIZE, MODELS, SECTION_CLASSES, Config, Fra
 from vidcvae.errors import UsageError, did_you_mean
 
 Table = dict[str, Any]
-PROJECT_FILE = Path("vidcvae.toml")  # of the current folder; it is read wherever settings are
+PROJECT_FILE = Path("vidcvae.toml")  # in the current folder; every command that takes settings reads it
 
 # --- reading ---------------------------------------------------------------------------------------
 
@@ -60,20 +60,17 @@ def resolve(*layers: Mapping[str, Any]) -> Config:
     if not problems:
         config = Config(**built)
         problems += contradictions(config)
-        if not problems and config.data.size == "auto" and config.model.frame_size:
-            return replace(config, data=replace(config.data, size=config.model.frame_size))
-        if not problems:
-            return config
-    raise UsageError(
-        "the configuration has "
-        + (f"{len(problems)} problems:" if len(problems) > 1 else "a problem:")
-        + "".join(f"\n  - {p}" for p in problems[:_MOST_PROBLEMS])
-        + ("\n  - .." if len(problems) > _MOST_PROBLEMS else ""),
-        "What each key means: vidcvae config explain",
-    )
+    if problems:
+        listed = [*problems[:_MOST_PROBLEMS], *([".."] if len(problems) > _MOST_PROBLEMS else [])]
+        number = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise UsageError(
+            "\n  - ".join([f"the configuration has {number}:", *listed]), "What each key means: vidcvae config explain"
+        )
+    size = config.model.frame_size if config.data.size == "auto" else None
+    return replace(config, data=replace(config.data, size=size)) if size else config
 
 
-_MOST_PROBLEMS = 50  # that are listed: nobody reads more
+_MOST_PROBLEMS = 50  # listed at once; nobody reads more
 
 
 def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: list[str]) -> Any:
@@ -90,20 +87,19 @@ def _read_section(section: str, cls: Any, table: Mapping[str, Any], problems: li
             values[key] = _convert(value, types_of[key])
             _check_range(values[key], known[key].metadata)
         except ValueError as error:
-            problems.append(f"{where} is {reading.shown(value)}, but it {error}{'.' * (not str(error).endswith('?'))}")
+            end = "" if str(error).endswith("?") else "."
+            problems.append(f"{where} is {reading.shown(value)}, but it {error}{end}")
     return cls(**values) if not problems else None
 
 
 def _elsewhere(key: str) -> str:
-    """A key that stands in another section, for someone who put it in the wrong one."""
-    for section, cls in SECTION_CLASSES.items():
-        if key in {f.name for f in fields(cls)}:
-            return f" Did you mean {section}.{key}?"
-    return ""
+    """The hint for a key that belongs to another section, or the empty string."""
+    sections = (name for name, cls in SECTION_CLASSES.items() if key in {f.name for f in fields(cls)})
+    return next((f" Did you mean {section}.{key}?" for section in sections), "")
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    """``value`` as ``kind``; raises ValueError with the end of the sentence "it ..."."""
+    """``value`` as ``kind``; raises ``ValueError`` whose text completes the sentence "it ..."."""
     if kind is bool:
         if isinstance(value, bool):
             return value
@@ -119,7 +115,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is str or choices(kind):
         if isinstance(value, str):
             return _choose(value, choices(kind))
-        raise ValueError("must be a text in quotes")
+        raise ValueError("must be a string in quotes")
     if kind == FrameSize:
         try:
             return value if value == "auto" else _numbers(value, (int, int))
@@ -127,7 +123,7 @@ def _convert(value: Any, kind: Any) -> Any:
             raise ValueError(f"{error}, or auto") from None
     if typing.get_origin(kind) is tuple:
         return _numbers(value, typing.get_args(kind))
-    raise TypeError(f"no reader for {kind}")  # a programming error, caught by the tests
+    raise TypeError(f"no reader for {kind}")  # a programming error, which the tests catch
 
 
 def _numbers(value: Any, items: tuple[Any, ...]) -> tuple[int, ...]:
@@ -148,7 +144,7 @@ def _choose(value: str, known: Sequence[str]) -> str:
     return value
 
 
-_TOO_LARGE = 2**53  # from here on floats, and with them other programs' JSON, skip whole numbers
+_TOO_LARGE = 2**53  # from here on, floats (and so other programs' JSON) skip whole numbers
 
 
 def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
@@ -166,7 +162,7 @@ def _check_range(value: Any, meta: Mapping[str, Any]) -> None:
 
 
 def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> Config:
-    """``resolve`` over a preset: the one named, or else the one that the layers' model needs."""
+    """``resolve`` on top of a preset: ``preset``, or if it is None, the one that the model in ``layers`` needs."""
     if preset is None:
         names = [layer["model"].get("name") for layer in layers if isinstance(layer.get("model"), Mapping)]
         preset = _PRESET_OF_MODEL.get(next((name for name in reversed(names) if name and isinstance(name, str)), ""))
@@ -174,7 +170,7 @@ def resolve_with_preset(preset: str | None, layers: Sequence[Mapping[str, Any]])
 
 
 def files(config: Path | None) -> list[Path]:
-    """The files that settings are read from: vidcvae.toml of this folder, if it is there, and ``config``."""
+    """The files to read settings from: vidcvae.toml in the current folder, if it exists, and ``config``."""
     return [path for path in (PROJECT_FILE if PROJECT_FILE.exists() else None, config) if path]
 
 
@@ -184,47 +180,47 @@ def gather(
     overrides: Sequence[str] | None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The settings as every command takes them: preset, ``files``, ``options`` but for None, ``overrides`` (--set).
+    """Merge the settings of a command line: preset, ``files``, ``options`` that are not None, ``overrides`` (--set).
 
-    Raises ``UsageError`` with all problems of the last stage that was reached.
+    Raises ``UsageError`` with all problems of the first stage that fails.
     """
     layers = [read_toml(path) for path in files(config)]
-    given = {
+    set_options = {
         section: values
         for section, table in (options or {}).items()
         if (values := {key: value for key, value in table.items() if value is not None})
     }
-    read, problems = [], []
+    parsed, problems = [], []
     for text in overrides or ():
         try:
-            read.append(read_override(text))
+            parsed.append(read_override(text))
         except UsageError as error:
             problems.append(error)
     if problems:
         raise UsageError("\n  ".join(error.message for error in problems), problems[0].hint)
-    return resolve_with_preset(preset, [*layers, given, *read])
+    return resolve_with_preset(preset, [*layers, set_options, *parsed])
 
 
-# Models whose defaults are not the dance's.
+# Models that need other defaults than those for dance
 _PRESET_OF_MODEL = {"svg-fp": "svg-bair", "svg-lp": "svg-bair"}
 
 
 def with_values(config: Config, table: Mapping[str, Any]) -> Config:
-    """The same config with some settings changed, checked again."""
+    """A copy of ``config`` with the settings in ``table`` changed, checked again."""
     return resolve(to_table(config), table)
 
 
 def with_size(config: Config, own: tuple[int, int] = LAB_SIZE) -> Config:
-    """The same config with a frame size in numbers: ``own`` where it says "auto"."""
+    """A copy of ``config`` with a frame size in numbers: ``own`` replaces "auto"."""
     return with_values(config, {"data": {"size": own}}) if config.data.size == "auto" else config
 
 
 def resolve_saved(table: Mapping[str, Any]) -> Config:
-    """``resolve`` of what a run or checkpoint holds, whose frames are of the lab's size if it should say none."""
+    """``resolve`` for the settings stored in a run or checkpoint; a frame size of "auto" becomes ``LAB_SIZE``."""
     return with_size(resolve(table))
 
 
-# What may change when a run goes on: how long, where and how it computes, what it says and keeps; not what is learned
+# Settings that may change on resume: how long, where and how to compute, what to log and keep; not what is learned
 CHANGEABLE = (
     *("training.epochs", "training.max_minutes", "training.device", "training.log_every", "data.path"),
     *("training.accumulate", "training.checkpoint_activations", "training.cuda_graph", "training.compile"),
@@ -233,16 +229,21 @@ CHANGEABLE = (
 
 
 def continued(before: Config, wanted: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
-    """``before`` with what of ``wanted`` a run may change when it goes on, and the other differences of the two."""
-    found = differences(before, wanted)
+    """The config of a resumed run: ``before`` with the ``CHANGEABLE`` settings of ``wanted``.
+
+    Also returns the other differences between the two, as ``differences`` does.
+    """
+    changes = differences(before, wanted)
     table = to_table(before)
-    for section, name in (key.split(".") for key in found if key in CHANGEABLE):
-        table[section][name] = to_table(wanted)[section][name]
-    return resolve(table), {key: values for key, values in found.items() if key not in CHANGEABLE}
+    for key in CHANGEABLE:
+        if key in changes:
+            section, name = key.split(".")
+            table[section][name] = changes.pop(key)[1]
+    return resolve(table), changes
 
 
 def builtin_data(config: Config) -> str:
-    """The synthetic data that a model can train on out of the box."""
+    """The name of the synthetic dataset that suits the model of ``config``."""
     return f"synthetic:{config.model.kind}"
 
 
@@ -250,7 +251,7 @@ def builtin_data(config: Config) -> str:
 
 
 def read_toml(path: Path) -> Table:
-    """The table of a TOML file; raises ``UsageError`` with the line of a syntax error."""
+    """The table of a TOML file; raises ``UsageError``, which names the line of a syntax error."""
     try:
         return reading.read_toml(path)
     except FileNotFoundError:
@@ -258,13 +259,13 @@ def read_toml(path: Path) -> Table:
             f"there is no config file {path}.", f"Presets need no file: {', '.join(preset_names())}."
         ) from None
     except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", "Mend that line and try again.") from None
+        raise UsageError(f"{path} is not valid TOML: {error}.", "Fix that line and try again.") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}.", "Start one: vidcvae config init") from None
 
 
 def read_override(text: str) -> Table:
-    """``section.key=value`` as a table; the value is read as TOML, and as a plain text if it is not."""
+    """Parse ``section.key=value`` into a table; a value that is not valid TOML is taken as a string."""
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and section and name):
@@ -280,7 +281,7 @@ def read_override(text: str) -> Table:
 
 
 def read_values(text: str) -> tuple[str, list[str]]:
-    """``section.key=a,b`` as its key and values; commas in brackets or quotes belong to a value."""
+    """Parse ``section.key=a,b`` into the key and its values; commas in brackets or quotes belong to a value."""
     key, equals, rest = text.partition("=")
     values, depth, quote = [""], 0, ""
     for letter in rest:
@@ -306,12 +307,12 @@ def read_values(text: str) -> tuple[str, list[str]]:
 
 
 def to_table(config: Config) -> dict[str, Table]:
-    """Plain values, as TOML and JSON hold them."""
+    """The settings by section, as plain values for TOML and JSON."""
     return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]  # tuples become lists
 
 
 def to_toml(config: Config) -> str:
-    """A file that ``read_toml`` and ``resolve`` turn into the same config."""
+    """The text of a file that ``read_toml`` and ``resolve`` turn back into ``config``."""
     lines = []
     for section, table in to_table(config).items():
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
@@ -319,7 +320,7 @@ def to_toml(config: Config) -> str:
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """``{"kl.type": (a's, b's)}`` for every setting in which two configs differ."""
+    """The settings in which two configs differ, as ``{"kl.type": (value in a, value in b)}``."""
     left, right = to_table(a), to_table(b)
     return {
         f"{section}.{key}": (left[section].get(key), right[section].get(key))

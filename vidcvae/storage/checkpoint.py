@@ -1,10 +1,10 @@
-"""Checkpoints: one safetensors file each, with everything a run needs to go on, and checksums of all of it.
+"""Checkpoints: safetensors files that hold everything a run needs to resume, with checksums of all of it.
 
-The file's metadata holds ``vidcvae``, a JSON text with the config, the position in training and a SHA-256 of
-every tensor, and ``digest``, a SHA-256 over that text and the table of tensors. A flipped bit or a missing end
-is caught wherever it is, and the damaged tensor is named.
+The metadata of the file has two strings. ``vidcvae`` is a JSON text with the config, the position in training and a
+SHA-256 of every tensor; ``digest`` is a SHA-256 over that text and the table of tensors. They reveal a flipped bit or
+a missing end anywhere in the file, and the error names the damaged tensor.
 
-PyTorch is imported where tensors are: what only looks at headers, such as ``vidcvae runs list``, does without.
+PyTorch is imported only to handle tensors, so that reading headers, as ``vidcvae runs list`` does, stays fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "vidcvae-checkpoint-1"
-_MAX_HEADER = 1 << 24  # that of a model of 300 tensors has 200 kB; parsed, JSON can take twenty times its size
+_MAX_HEADER = 1 << 24  # bytes; 300 tensors need 200 kB. Parsed JSON can take twenty times its size in memory
 _STEP = re.compile(r"step-(\d{8,})\.safetensors", re.ASCII)
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -82,7 +82,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. ``tensors`` are named ``model.*``, ``ema.*`` and ``optimizer.KEY.PARAMETER``."""
+    """The content of a file. ``tensors`` are named ``model.*``, ``ema.*`` and ``optimizer.KEY.PARAMETER``."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -90,11 +90,11 @@ class Checkpoint:
     digest: str
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors below ``name.``, without that prefix."""
+        """The tensors whose names begin with ``name.``, without that prefix."""
         return {key.removeprefix(f"{name}."): t for key, t in self.tensors.items() if key.startswith(f"{name}.")}
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """``{"model": {"tensors", "numbers", "bytes"}, ...}`` of the parts that there are."""
+        """The size of each part that exists, as ``{"model": {"tensors", "numbers", "bytes"}, ...}``."""
         parts = {name: self.part(name).values() for name in ("model", "ema", "optimizer")}
         return {
             name: {
@@ -108,7 +108,7 @@ class Checkpoint:
 
 
 def to_bytes(tensors: dict[str, Tensor], meta: CheckpointMeta) -> bytes:
-    """A checkpoint file's content."""
+    """The content of a checkpoint file."""
     from safetensors.torch import save as serialise
 
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -123,86 +123,42 @@ def save(path: Path, tensors: dict[str, Tensor], meta: CheckpointMeta) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read and verify; raises ``DataError`` that says what is damaged."""
-    try:
-        with reading.open_file(path) as file:  # before all of it is read: it may be large, and something else
-            head = file.read(9)
-        size = int.from_bytes(head[:8], "little")
-        if size > _MAX_HEADER and head[8:] != b"{":
-            raise _no_checkpoint(path, head)
-        if size > _MAX_HEADER:
-            cut = size > path.stat().st_size
-            raise _damaged(path, "it ends inside its header" if cut else "its header cannot be read")
-        content = reading.read_bytes(path)
-    except FileNotFoundError:
-        raise DataError(f"there is no checkpoint {path}.", "See what there is: vidcvae runs list") from None
-    except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
-    header, start = _header(path, content)
-    meta_strings = header.pop("__metadata__", None) or {}
-    if not isinstance(meta_strings, dict) or "vidcvae" not in meta_strings:
-        raise DataError(
-            f"{path} is a safetensors file, but not a vidcvae checkpoint.",
-            "Course checkpoints are read with: vidcvae checkpoint import COURSE.ckpt -o X.safetensors",
-        )
-    text = meta_strings["vidcvae"]
-    table = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
-    if _digest(text, table) != meta_strings.get("digest"):
-        raise _damaged(path, "its header does not match its checksum")
-    meta, stored = _parse_meta(path, text)
-    if stored.get("format") != FORMAT:
-        raise DataError(f"{path} has the format {reading.shown(stored.get('format'))}; this version reads {FORMAT!r}.")
-    hashes = stored.get("sha256")
-    if not isinstance(hashes, dict) or hashes.keys() != table.keys():
-        raise _damaged(path, "it does not have a checksum for each tensor")
-    for name, expected in hashes.items():
-        begin, end = header[name]["data_offsets"]
-        if hashlib.sha256(content[start + begin : start + end]).hexdigest() != expected:
+    """Read and verify a checkpoint; raises ``DataError``, which says what is damaged."""
+    content = _read_bytes(path)
+    header = _parse_header(path, content)
+    start = 8 + int.from_bytes(content[:8], "little")
+    spans = {name: entry["data_offsets"] for name, entry in header.tensors.items()}
+    missing = [name for name, (_, end) in spans.items() if end > len(content) - start]
+    if missing:
+        first = min(missing, key=lambda name: spans[name][0])
+        raise _damaged(path, f"it ends before the end of tensor {reading.label(first)}")
+    for name, (begin, end) in spans.items():
+        if hashlib.sha256(content[start + begin : start + end]).hexdigest() != header.hashes[name]:
             raise _damaged(path, f"tensor {reading.label(name)} does not match its checksum")
     from safetensors.torch import load as parse
 
     try:
         tensors = parse(content)
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: numbers of a kind that torch does not have
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a number type that torch does not have
         raise _damaged(path, str(error)) from None
-    return Checkpoint(path, tensors, meta, meta_strings["digest"])
+    return Checkpoint(path, tensors, header.meta, header.digest)
 
 
 def read_header(path: Path) -> tuple[CheckpointMeta, str]:
-    """A checkpoint's metadata and digest without its tensors, of which nothing is verified; raises ``DataError``."""
-    try:
-        with reading.open_file(path) as file:
-            content = file.read(8)
-            size = int.from_bytes(content, "little")
-            if size > _MAX_HEADER:
-                raise _damaged(path, "its header cannot be read")
-            content += file.read(size)
-    except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
-    try:
-        if len(content) < 8 + size:
-            raise ValueError
-        header = reading.parse_json(content[8:])
-        strings = header.pop("__metadata__")
-        text, digest = strings["vidcvae"], strings["digest"]
-        table = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
-        intact = _digest(text, table) == digest
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise _damaged(path, "its header cannot be read") from None
-    if not intact:
-        raise _damaged(path, "its header does not match its checksum")
-    return _parse_meta(path, text)[0], digest
+    """A checkpoint's metadata and digest; the tensors are neither read nor verified. Raises ``DataError``."""
+    header = _parse_header(path, _read_bytes(path, header_only=True))
+    return header.meta, header.digest
 
 
 def commit(folder: Path, tensors: dict[str, Tensor], meta: CheckpointMeta, *, best: bool, keep: int) -> Path:
     """Save a checkpoint as ``step-N``, make it ``last`` (and ``best``), and keep the ``keep`` newest steps.
 
-    Once this returns, ``last`` is the new checkpoint; whenever it is cut short, ``last`` is the old or the new one.
-    Checkpoints of later steps go: they are of a future that was given up by resuming from an earlier one.
+    Once this returns, ``last`` is the new checkpoint; if it is interrupted, ``last`` is the old or the new one.
+    Checkpoints of later steps are removed: the run was resumed from an earlier step, so they are obsolete.
     """
     path = folder / f"step-{meta.step:08d}.safetensors"
     save(path, tensors, meta)
-    if best:  # before ``last``: a run that goes on from there takes its best as already found
+    if best:  # before ``last``: a run resumed from ``last`` assumes that ``best`` has been written
         durable.link(path, folder / BEST)
     durable.link(path, folder / LAST)
     numbered = steps(folder)
@@ -213,9 +169,9 @@ def commit(folder: Path, tensors: dict[str, Tensor], meta: CheckpointMeta, *, be
 
 
 def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
-    """``last``; where that is damaged the newest good checkpoint in ``folder``, and what is wrong with the others.
+    """Read ``last``, or if it is damaged, the newest intact checkpoint in ``folder``; also returns the errors met.
 
-    Raises ``DataError`` if none is good.
+    Raises ``DataError`` if none is intact.
     """
     last = folder / LAST
     try:
@@ -224,74 +180,108 @@ def read_newest(folder: Path) -> tuple[Checkpoint, list[DataError]]:
         problems = [error]
     newest: Checkpoint | None = None
     for path in (*steps(folder), folder / BEST):
-        if not path.exists() or (last.exists() and path.samefile(last)):  # another name of what is known to be bad
+        if not path.exists() or (last.exists() and path.samefile(last)):  # another name of the damaged file
             continue
         try:
-            found = read(path)
+            saved = read(path)
         except DataError as error:
             problems.append(error)
             continue
-        if newest is None or found.meta.step > newest.meta.step:
-            newest = found
+        if newest is None or saved.meta.step > newest.meta.step:
+            newest = saved
     if newest is None:
         raise DataError(
             f"no checkpoint in {folder} can be used: {' '.join(problem.message for problem in problems)}",
-            f"Train anew with the same settings: {typed('train', '--config', folder.parent / 'config.toml')}",
+            f"Train again with the same settings: {typed('train', '--config', folder.parent / 'config.toml')}",
         )
     return newest, problems
 
 
 def steps(folder: Path) -> list[Path]:
-    """The numbered checkpoints, oldest first; a file that only has a name like theirs is none."""
+    """The numbered checkpoints, oldest first; files with merely similar names are ignored."""
     numbered = ((match, path) for path in folder.glob("step-*.safetensors") if (match := _STEP.fullmatch(path.name)))
     return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if not path.is_symlink())]
 
 
-def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
-    """The tensor table of a safetensors file and where its data begin."""
+@dataclass(frozen=True)
+class _Header:
+    """A parsed header. tensors: ``{name: {"dtype", "shape", "data_offsets"}}``; hashes: the SHA-256 of each."""
+
+    tensors: dict[str, Any]
+    hashes: dict[str, str]
+    meta: CheckpointMeta
+    digest: str
+
+
+def _read_bytes(path: Path, header_only: bool = False) -> bytes:
+    """The bytes of a file, or those of its header; a large file of another kind is refused before it is read."""
+    try:
+        with reading.open_file(path) as file:
+            head = file.read(9)
+            size = int.from_bytes(head[:8], "little")
+            if size > _MAX_HEADER and head[8:] != b"{":
+                raise _no_checkpoint(path, head)
+            if size > _MAX_HEADER:
+                cut = size > path.stat().st_size
+                raise _damaged(path, "it ends inside its header" if cut else "its header cannot be read")
+            if header_only:
+                return head + file.read(max(size - 1, 0))
+        return reading.read_bytes(path)
+    except FileNotFoundError:
+        raise DataError(f"there is no checkpoint {path}.", "See what there is: vidcvae runs list") from None
+    except OSError as error:
+        raise DataError(f"cannot read the checkpoint {path}: {error.strerror}.") from None
+
+
+def _parse_header(path: Path, content: bytes) -> _Header:
+    """Parse the header at the beginning of ``content`` and check it against its checksum."""
     size = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or size > len(content) - 8:
+    if len(content) < 8 + size:
         raise _damaged(path, "it ends inside its header")
     try:
-        header = reading.parse_json(content[8 : 8 + size])
-        if not isinstance(header, dict):
+        tensors = reading.parse_json(content[8 : 8 + size])
+        if not isinstance(tensors, dict):
             raise ValueError
-        tensors = [name for name in header if name != "__metadata__"]
-        spans = {name: header[name]["data_offsets"] for name in tensors}
-        if not all([type(n) for n in span] == [int, int] and 0 <= span[0] <= span[1] for span in spans.values()):
+        strings = tensors.pop("__metadata__", None) or {}
+        spans = [entry["data_offsets"] for entry in tensors.values()]
+        if not all([type(n) for n in span] == [int, int] and 0 <= span[0] <= span[1] for span in spans):
             raise ValueError
     except (ValueError, TypeError, KeyError):
         raise _damaged(path, "its header cannot be read") from None
-    missing = [name for name in tensors if spans[name][1] > len(content) - 8 - size]
-    if missing:
-        first = min(missing, key=lambda name: spans[name][0])
-        raise _damaged(path, f"it ends before the end of tensor {reading.label(first)}")
-    return header, 8 + size
-
-
-def _parse_meta(path: Path, text: Any) -> tuple[CheckpointMeta, dict[str, Any]]:
-    """The metadata, and the JSON table they were read from."""
+    if not isinstance(strings, dict) or "vidcvae" not in strings:
+        raise DataError(
+            f"{path} is a safetensors file, but not a vidcvae checkpoint.",
+            "Import a checkpoint of the course's trainer: vidcvae checkpoint import COURSE.ckpt -o X.safetensors",
+        )
+    text, digest = strings["vidcvae"], strings.get("digest")
+    if _digest(text, {name: (entry.get("dtype"), entry.get("shape")) for name, entry in tensors.items()}) != digest:
+        raise _damaged(path, "its header does not match its checksum")
     try:
-        table = reading.parse_json(text)
-        if not isinstance(table, dict):
+        stored = reading.parse_json(text)
+        if not isinstance(stored, dict):
             raise ValueError
-        return CheckpointMeta.from_json(table), table
+        meta = CheckpointMeta.from_json(stored)
     except (ValueError, TypeError):
         raise _damaged(path, "its metadata cannot be read") from None
+    if stored.get("format") != FORMAT:
+        raise DataError(f"{path} has the format {reading.shown(stored.get('format'))}; this version reads {FORMAT!r}.")
+    hashes = stored.get("sha256")
+    if not isinstance(hashes, dict) or hashes.keys() != tensors.keys():
+        raise _damaged(path, "it does not have a checksum for each tensor")
+    return _Header(tensors, hashes, meta, digest)
 
 
 def _no_checkpoint(path: Path, head: bytes) -> DataError:
-    hint = "Give a run folder, or a checkpoint in one. See what there is: vidcvae runs list"
+    hint = "Give a run folder or a checkpoint in one. List the runs: vidcvae runs list"
     if head.startswith((b"PK\3\4", b"\x80")):  # a ZIP archive or a pickle
-        hint = f"Is it of the course's trainer? Import it: {typed('checkpoint', 'import', path, '-o', 'X.safetensors')}"
-    return DataError(f"{path} is no checkpoint of vidcvae: it is not in the safetensors format.", hint)
+        hint = (
+            f"If the course's trainer saved it, import it: {typed('checkpoint', 'import', path, '-o', 'X.safetensors')}"
+        )
+    return DataError(f"{path} is not a vidcvae checkpoint: it is not in the safetensors format.", hint)
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(
-        f"the checkpoint {path} is damaged: {what}.",
-        f"Look for an older one beside it: ls {path.parent}",
-    )
+    return DataError(f"the checkpoint {path} is damaged: {what}.", f"Look for an older one beside it: ls {path.parent}")
 
 
 def _raw(tensor: Tensor) -> bytes:

@@ -1,10 +1,10 @@
 """Checkpoints of the course's own trainer: ``torch.save`` of state_dict, optimizer, lr, tfr, last_epoch.
 
-They are read with ``weights_only=True``: tensors and plain containers, never code. What they call "optimizer"
-is the model's weights again, so training cannot be resumed from them, only continued with a fresh optimizer.
+They are read with ``weights_only=True``: tensors and plain containers, never code. Their "optimizer" is a copy of the
+model's weights, so training cannot be resumed from them, only continued with a fresh optimizer.
 
-``weights_only`` keeps code out, but not bombs: ``bytearray(2**40)`` or a storage deflated a thousandfold are nothing
-to it. So the file is looked through first, and what is no part of any trainer's checkpoint is refused.
+``weights_only`` keeps out code, but not bombs such as ``bytearray(2**40)`` or a storage deflated a thousandfold. The
+file is therefore scanned first, and refused if it holds anything that no trainer saves.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ _BLOCKS = {
 }
 
 
-_SAFE_TORCH = (2, 6)  # before, weights_only let code through (CVE-2025-32434)
+_SAFE_TORCH = (2, 6)  # earlier versions let code through (CVE-2025-32434)
 _SAFE_GLOBALS = re.compile(
     r"collections OrderedDict|torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
     r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter|torch Size"
 )
 _CODE = (
-    "holds more than weights (it would run code when loaded), so it is refused; nothing of it was run.",
+    "holds more than weights (loading it would run code), so it is refused; nothing of it was run.",
     "Save it again from the course's code: torch.save({'state_dict': model.state_dict()}, PATH)",
 )
 _EXPECTED = "Give a file that the course's trainer saved."
 
 
 class _Refused(Exception):
-    """What a file is that was looked through and is not to be loaded."""
+    """Why a scanned file must not be loaded; the text completes the sentence "PATH ..."."""
 
 
 @dataclass(frozen=True)
 class CourseCheckpoint:
-    """Weights under our names, the dimensions read off them, and how many epochs they were trained."""
+    """Weights under our names, the model's dimensions read from them, and the number of epochs trained."""
 
     weights: dict[str, Tensor]
     model: PoseCvaeConfig
@@ -100,7 +100,7 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
         raise DataError(f"{path} {_CODE[0]}", _CODE[1]) from None
     except _Refused as error:
         raise DataError(f"{path} {error}.", _EXPECTED) from None
-    except Exception:  # torch.load raises whatever its parsers meet in a damaged file, in words for programmers
+    except Exception:  # for a damaged file, torch.load raises many kinds of errors
         raise DataError(
             f"{path} cannot be read as a checkpoint: it is damaged or cut off.", "Is the file complete?"
         ) from None
@@ -131,7 +131,7 @@ def read_course_checkpoint(path: Path) -> CourseCheckpoint:
 
 
 def _is_plain(tensor: object) -> bool:
-    """Whether it is an ordinary tensor with memory of its own behind each of its numbers."""
+    """Whether it is an ordinary dense CPU tensor whose storage is large enough for all of its elements."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return False
     assert isinstance(tensor, Tensor)
@@ -140,9 +140,9 @@ def _is_plain(tensor: object) -> bool:
 
 
 def _refuse_bombs(file: BinaryIO) -> None:
-    """Raise ``UnpicklingError`` if loading could call anything but what weights need.
+    """Raise ``UnpicklingError`` if loading could call anything that weights do not need.
 
-    And ``_Refused`` if it inflates, or has none of the two forms of torch.save: a ZIP archive, or pickles.
+    Raise ``_Refused`` if the file inflates when read, or is neither a ZIP archive nor a series of pickles.
     """
     head = file.read(4)
     if head == b"PK\3\4":
@@ -157,7 +157,7 @@ def _refuse_bombs(file: BinaryIO) -> None:
         for data in pickles:
             _check_globals(io.BytesIO(data))
     elif head[:1] != pickle.PROTO:
-        raise _Refused("is no PyTorch checkpoint")
+        raise _Refused("is not a PyTorch checkpoint")
     else:  # before PyTorch 1.6: a magic number, a version, the system, the data, and a list of storages; all pickles
         file.seek(0)
         for _ in range(5):

@@ -1,8 +1,8 @@
 """The one writer of files that must survive a crash.
 
-Every write goes to a temporary file in the target's folder, is fsynced, renamed over the target, and the
-folder is fsynced: a reader sees the old file or the new one, and once a call has returned, the new one. Logs
-grow in place, and a crash can cost them no more than their last piece. tests/reliability tries every way to fail.
+A write goes to a temporary file in the target's folder, which is fsynced and renamed over the target; then the
+folder is fsynced. A reader sees the old file or the new one, and after the call has returned, the new one. Logs
+grow in place, and a crash can lose no more than the last piece. tests/reliability tries every way to fail.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 
 from vidcvae.errors import DataError, UsageError
 
-# The file operations stand here by name, so that the crash tests can put a failing layer under them.
+# Named here so that the crash tests can replace them with operations that fail
 _open, _write, _fsync, _close = os.open, os.write, os.fsync, os.close
 _replace, _unlink, _link, _ftruncate, _mkdir = os.replace, os.unlink, os.link, os.ftruncate, os.mkdir
 
-# Windows: without it every line end that is written becomes two bytes, and Ctrl-Z the end of a file that is read
+# On Windows, without O_BINARY, a written newline becomes two bytes, and Ctrl-Z ends a file that is read
 _BINARY = getattr(os, "O_BINARY", 0)
-_PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()  # seconds, before a file is replaced again
+_PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if sys.platform == "win32" else ()  # seconds between attempts to replace a file
 _PROC = Path("/proc")
-_ALIVE = 1  # of a process that exists, but does not tell since when
+_ALIVE = 1  # stands for the start time of a process that exists but whose start time is unknown
 
-_WRITERS = 8  # threads that wait for the disk together
+_WRITERS = 8  # threads, which spend their time waiting for the disk
 _TEMPORARY = re.compile(r"^\.(?P<target>.+)\.vidcvae-(?P<pid>\d+)-(?P<started>\d+)\.tmp$")
 
 
@@ -44,7 +44,7 @@ class Writer:
         self._position = 0
 
     def _create(self) -> int:
-        # Never O_TRUNC: what lies there, left by a failed ``link``, may be another name of a good file.
+        # Never O_TRUNC: a leftover of a failed ``link`` may be another name of an intact file.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
         try:
             return _open(self._temporary, flags, 0o644)
@@ -63,13 +63,13 @@ class Writer:
 
     def commit(self) -> None:
         _fsync(self._fd)
-        fd, self._fd = self._fd, -1  # it is closed even where closing reports an error
+        fd, self._fd = self._fd, -1  # it is closed even if closing reports an error
         _close(fd)
         _put_in_place(self._temporary, self.target)
         _fsync_folder(self.target.parent)
 
     def abandon(self) -> None:
-        """Drop what was written; the target stays as it was."""
+        """Discard what was written; the target stays as it was."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):
@@ -80,9 +80,9 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[Writer]:
-    """Write ``target`` piece by piece; it appears when the block ends, and not at all if it raises.
+    """Write ``target`` piece by piece; it appears when the block ends, or not at all if the block raises.
 
-    Raises ``DataError`` naming the file when the system refuses (disk full, no permission).
+    Raises ``DataError``, which names the file, if the system refuses (disk full, no permission).
     """
     writer: Writer | None = None
     try:
@@ -114,9 +114,9 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def write_many(files: Iterable[tuple[Path, Callable[[], bytes]]]) -> Iterator[Path]:
-    """Write many small files, several at once; yields each path, in order, once it lasts.
+    """Write many small files, several at a time; yields each path, in order, once the file is durable.
 
-    One after the other they would take ten times as long: each waits twice for the disk.
+    Each file waits twice for the disk, so writing them one by one would take ten times as long.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -131,10 +131,10 @@ def write_many(files: Iterable[tuple[Path, Callable[[], bytes]]]) -> Iterator[Pa
 
 
 class Log:
-    """A file that only grows, by pieces; each lasts once ``append`` has returned."""
+    """A file that grows piece by piece; a piece is durable once ``append`` has returned."""
 
     def __init__(self, path: Path, size: int) -> None:
-        """Open or make ``path``, and cut it back to its first ``size`` bytes."""
+        """Open or create ``path`` and cut it back to its first ``size`` bytes."""
         self.path, self.size = path, size
         self._torn = False
         try:
@@ -150,9 +150,9 @@ class Log:
             raise _refused("write", path, error) from error
 
     def append(self, data: bytes) -> None:
-        """Add ``data`` at the end; raises ``DataError``, and adds nothing, when the system refuses."""
+        """Append ``data``; if the system refuses, append nothing and raise ``DataError``."""
         try:
-            if self._torn:  # an append failed, and so did cutting off what it had written
+            if self._torn:  # an append failed, and so did cutting off what it wrote
                 self._cut()
             self._torn = True
             _write_all(self._fd, data)
@@ -165,7 +165,7 @@ class Log:
         self.size += len(data)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # every piece has been made to last already
+        with contextlib.suppress(OSError):  # every piece is durable already
             _close(self._fd)
 
     def _cut(self) -> None:
@@ -175,7 +175,7 @@ class Log:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make ``target`` another name of ``source`` (a copy where the file system has no links), atomically."""
+    """Make ``target`` another name of ``source``, atomically; a copy if the file system has no links."""
     temporary = _temporary(target)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -187,7 +187,7 @@ def link(source: Path, target: Path) -> None:
         try:
             _put_in_place(temporary, target)
         finally:
-            # POSIX: renaming a name onto another name of the same file does nothing, and leaves both
+            # POSIX: renaming one name of a file to another name of it does nothing and leaves both
             with contextlib.suppress(FileNotFoundError):
                 _unlink(temporary)
         _fsync_folder(target.parent)
@@ -196,7 +196,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file for good; that it is not there is no error."""
+    """Remove a file durably; a missing file is no error."""
     try:
         _unlink(path)
         _fsync_folder(path.parent)
@@ -207,26 +207,26 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path, *, new: bool = False) -> None:
-    """Make a folder, and those above it, to last; with ``new`` it raises ``FileExistsError`` if it is there."""
+    """Create a folder and its parents durably; with ``new``, raise ``FileExistsError`` if it exists."""
     try:
         _make_folder(path, new)
     except OSError as error:
         if new and isinstance(error, FileExistsError):
             raise
-        raise _refused("make the folder", path, error) from error
+        raise _refused("create the folder", path, error) from error
 
 
 def must_be_new(folder: Path, ours: Callable[[str], bool] = lambda name: False, otherwise: str = "") -> None:
     """Raise ``UsageError`` unless ``folder`` is missing, or is a folder that holds nothing but files that are ``ours``.
 
-    ours: goes by the name that a file has once it is finished. otherwise: what the folder could have held, in words.
+    ours: takes the final name of a file. otherwise: words for the message that say what the folder may hold instead.
     """
     if folder.exists() and not (folder.is_dir() and all(ours(target_name(path)) for path in folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder{otherwise}.", "Choose a folder that is new or empty.")
 
 
 def check_writable(path: Path) -> None:
-    """Raise ``DataError``, before any work, if no file or folder can be made at ``path``; nothing is made."""
+    """Raise ``DataError`` if no file or folder can be created at ``path``. Nothing is created."""
     folder = path if path.is_dir() else path.parent
     while not os.path.lexists(folder):
         folder = folder.parent
@@ -240,19 +240,19 @@ def check_writable(path: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files whose writer is dead; not those of a living process."""
+    """Temporary files whose writer has died."""
     matches = ((path, _TEMPORARY.match(path.name)) for path in folder.glob(".*.tmp"))
     known = ((path, int(match["pid"]), int(match["started"])) for path, match in matches if match)
     return [path for path, pid, started in known if _started(pid) not in (started, _ALIVE)]
 
 
 def target_name(temporary: Path) -> str:
-    """The name that a temporary file is going to have; other names stay."""
+    """The final name of a temporary file; other names are returned as they are."""
     return _TEMPORARY.sub(r"\g<target>", temporary.name)
 
 
 def clean_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files whose writer is dead; those of a living process stay."""
+    """Remove the ``leftovers``, and return them."""
     removed = leftovers(folder)
     for path in removed:
         remove(path)
@@ -260,12 +260,12 @@ def clean_leftovers(folder: Path) -> list[Path]:
 
 
 def _temporary(target: Path) -> Path:
-    """Where ``target`` is written first; the name tells whose it is."""
+    """Where ``target`` is written first; the name identifies the process."""
     return target.with_name(f".{target.name}.vidcvae-{os.getpid()}-{_started(os.getpid())}.tmp")
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename. Windows refuses it while somebody has the target open, a reader or a virus scanner, who soon is done."""
+    """Rename. Windows refuses while a reader or virus scanner has the target open, which does not take long."""
     for pause in _PAUSES:
         try:
             return _replace(temporary, target)
@@ -290,7 +290,7 @@ def _make_folder(folder: Path, new: bool = False) -> None:
         _make_folder(folder.parent)
     try:
         _mkdir(folder)
-    except FileExistsError:  # perhaps another process made it this instant
+    except FileExistsError:  # another process may just have created it
         if not new and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "") from None
         if new:
@@ -319,9 +319,9 @@ def _refused(what: str, target: Path, error: OSError) -> DataError:
 
 
 def _started(pid: int) -> int:
-    """When a process began, so that a reused process number is told apart; 0 for a process that does not exist.
+    """When a process started, which distinguishes it from a later one with the same number; 0 if there is none.
 
-    On Linux in the kernel's own ticks, which do not move when the clock is set.
+    On Linux it is counted in the kernel's ticks, which do not change when the clock is set.
     """
     try:
         return int((_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
@@ -342,13 +342,13 @@ def _started(pid: int) -> int:
 
 
 def _fsync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # it has no handle for a folder; its rename is made durable by the journal
+    if sys.platform == "win32":  # it has no handles for folders; its journal makes renames durable
         return
     fd = _open(folder, os.O_RDONLY, 0)
     try:
         _fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # of file systems that know no such thing (CIFS, FUSE)
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # some file systems (CIFS, FUSE) do not support it
             raise
     finally:
         _close(fd)

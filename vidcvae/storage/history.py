@@ -1,7 +1,7 @@
-"""The history of a run: one JSON line for each log step, epoch and validation, only ever appended.
+"""The history of a run: a file to which each log step, epoch and validation appends one line of JSON.
 
-A crash can leave rubbish where the last line was being written, even with a newline in it: sectors arrive in any
-order. So lines at the end that are no records are passed over, and written over by whoever goes on.
+Because disks write sectors in any order, a crash can leave garbage at the end, even with newlines in it. Readers
+therefore skip lines at the end that are not records, and the next writer overwrites them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vidcvae.storage import durable
 
 
 class History:
-    """An open history. On resume it is rewound to where the checkpoint was taken, so no line is there twice."""
+    """A history open for appending. A resumed run cuts it back to its checkpoint, so that no line occurs twice."""
 
     def __init__(self, path: Path, size: int | None = None) -> None:
-        """Open ``path`` for appending after its last whole line, or the last within its first ``size`` bytes."""
+        """Open ``path`` and cut it after its last record, or after the last one in its first ``size`` bytes."""
         lines = _records(path, size)[1] if path.exists() else []
         self._log = durable.Log(path, sum(len(line) + 1 for line in lines))
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line and make it last; NaN and infinity are refused, JSON has none."""
+        """Append one line durably; raises ``ValueError`` for NaN and infinity, which JSON does not have."""
         self._log.append((json.dumps(record, allow_nan=False) + "\n").encode())
 
     @property
@@ -36,9 +36,9 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """All records; a torn end, which a crash can leave, is passed over.
+    """All records, without what a crash left at the end.
 
-    Raises ``DataError`` with the line number where the file is damaged elsewhere.
+    Raises ``DataError`` with the line number if the file is damaged elsewhere.
     """
     if not path.exists():
         raise DataError(f"there is no history {path}.", "Train first: vidcvae train")
@@ -46,9 +46,9 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def epoch_of(record: dict[str, Any]) -> str:
-    """The epoch that a record was taken in, counted from 1, in words: the end of a run may be in the middle of one."""
+    """The epoch of a record in words, counted from 1; a run may stop in the middle of an epoch."""
     number = record["epoch"] + 1
-    whole = record.get("epochs_done", number) == number  # older histories do not say
+    whole = record.get("epochs_done", number) == number  # older histories lack epochs_done
     return f"epoch {number}" if whole else f"epoch {number}, unfinished (step {record['step']:,})"
 
 
@@ -58,12 +58,12 @@ def _records(path: Path, size: int | None) -> tuple[list[dict[str, Any]], list[b
         *lines, _torn = reading.read_bytes(path)[:size].split(b"\n")
     except OSError as error:
         raise DataError(f"cannot read the history {path}: {error.strerror}.") from None
-    found = [_record(line) for line in lines]
-    while found and found[-1] is None:
-        found.pop()
-    records = [record for record in found if record is not None]
-    if len(records) < len(found):
-        raise DataError(f"{path}, line {found.index(None) + 1} is not JSON.", "Remove that line.")
+    parsed = [_record(line) for line in lines]
+    while parsed and parsed[-1] is None:
+        parsed.pop()
+    records = [record for record in parsed if record is not None]
+    if len(records) < len(parsed):
+        raise DataError(f"{path}, line {parsed.index(None) + 1} is not JSON.", "Remove that line.")
     return records, lines[: len(records)]
 
 

@@ -1,9 +1,9 @@
-"""One writer in a run folder at a time.
+"""A lock that allows one writer in a run folder at a time.
 
-The kernel holds the lock (flock; on Windows, of a byte far behind the text) and drops it when its process ends,
-however it ends; so no process number has to be checked, and none can be mistaken for another's. The file's text only
-tells people who holds it. Over NFS, Linux takes flock to the server, so that other hosts are refused as well; where a
-file system has no locks, nobody is.
+The kernel holds the lock (flock; on Windows, the lock of a byte far behind the text) and releases it however the
+process ends, so there is no process number to check or to confuse with another. The text of the file only tells
+people who holds it. Over NFS, Linux passes flock to the server, which refuses other hosts too. On a file system
+without locks, nothing is refused.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ else:
     import fcntl
 
 FILE = ".lock"
-_FAR = 1 << 30  # the byte that is locked on Windows, where nobody else may read what is locked
+_FAR = 1 << 30  # offset of the byte locked on Windows, where others cannot read locked bytes
 
 
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[str]:
-    """Hold ``folder`` for a block; yields who died holding it before, or the empty string.
+    """Hold the lock of ``folder`` for a block; yields who died holding it, or the empty string.
 
-    Raises ``UsageError`` that tells who holds it, if somebody does.
+    Raises ``UsageError``, which names the holder, if another process holds it.
     """
     path = folder / FILE
     fd = _take(path)
     try:
-        died = _who(path)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its text
+        dead_holder = _who(path)
+        with contextlib.suppress(OSError):  # on a full disk, the lock works without its text
             os.ftruncate(fd, 0)
             os.write(fd, json.dumps(_me()).encode())
-        yield died
+        yield dead_holder
     finally:
-        if sys.platform == "win32":  # no file can be removed that is open, so nobody waits for one that is
+        if sys.platform == "win32":  # an open file cannot be removed, so no process waits for a removed one
             os.close(fd)
         with contextlib.suppress(OSError):
-            path.unlink()  # while it is held: whoever waits for this file finds that it is no longer the one there
+            path.unlink()  # while it is held, so that a waiting process notices that its file is gone
         if sys.platform != "win32":
             os.close(fd)
 
 
 def holder(folder: Path) -> str:
-    """Who holds ``folder``, in words, or the empty string."""
+    """Who holds the lock of ``folder``, in words, or the empty string."""
     path = folder / FILE
     try:
         fd = os.open(path, os.O_RDONLY)
@@ -78,14 +78,14 @@ def _take(path: Path) -> int:
             return fd
         os.close(fd)
         if attempt:
-            time.sleep(0.01)  # perhaps it is only being let go, or looked at by ``holder``
+            time.sleep(0.01)  # it may be about to be released, or ``holder`` may be looking at it
     raise in_use(path.parent, _who(path))
 
 
 def in_use(folder: Path, who: str = "") -> UsageError:
-    """The error of a ``folder`` that another process, ``who``, writes into."""
+    """The error for a ``folder`` that another process, ``who``, writes to."""
     return UsageError(
-        f"{folder} is in use by {who or 'another process'}; two writers would spoil it.",
+        f"{folder} is in use by {who or 'another process'}; two writers would corrupt it.",
         f"Wait until it ends, or stop it with everything saved: {_how_to_stop(folder / FILE)}",
     )
 
@@ -93,14 +93,14 @@ def in_use(folder: Path, who: str = "") -> UsageError:
 def _how_to_stop(path: Path) -> str:
     if sys.platform == "win32":
         return "Ctrl-C in its window."
-    text = _told(path)
+    text = _read(path)
     if text.get("host") == socket.gethostname() and type(text.get("pid")) is int:
         return f"kill -TERM {text['pid']}"
-    return "kill -TERM and its process number, on its host."
+    return "kill -TERM PID, on its host."
 
 
 def _lock(fd: int, shared: bool = False) -> bool:
-    """Whether nobody else holds it; if so, this process does from now on."""
+    """Take the lock; returns whether this process now holds it."""
     try:
         if sys.platform == "win32":
             os.lseek(fd, _FAR, os.SEEK_SET)
@@ -114,7 +114,7 @@ def _lock(fd: int, shared: bool = False) -> bool:
 
 
 def _is_there(fd: int, path: Path) -> bool:
-    """Whether ``fd`` is still the file at ``path``, not one that its holder removed when it let go."""
+    """Whether ``fd`` is still the file at ``path``, not one that its holder has removed."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
@@ -130,8 +130,8 @@ def _me() -> dict[str, object]:
     }
 
 
-def _told(path: Path) -> dict[str, object]:
-    """What a lock's text tells; nothing where it cannot be read."""
+def _read(path: Path) -> dict[str, object]:
+    """The text of a lock file; empty if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         text = reading.parse_json(reading.read_bytes(path, 1 << 16))
         return text if isinstance(text, dict) else {}
@@ -140,7 +140,7 @@ def _told(path: Path) -> dict[str, object]:
 
 def _who(path: Path) -> str:
     try:
-        text = _told(path)
+        text = _read(path)
         return f"process {text['pid']} on {text['host']}, since {text['since']} ({text['command']})"
     except KeyError:
         return ""

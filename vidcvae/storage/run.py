@@ -1,6 +1,6 @@
-"""Run folders: ``runs/NAME-001`` and what lies in them. A run is created once and never overwritten.
+"""Run folders such as ``runs/NAME-001``. A run is created once and never overwritten.
 
-run.json         that vidcvae made it, and how it was started: command, versions, dataset, initial weights
+run.json         marks a folder that vidcvae made, and says how the run was started: command, versions, dataset, weights
 config.toml      the resolved configuration; written after run.json, it makes the folder a run
 history.jsonl    losses and scores
 checkpoints/     last, best, and the newest steps
@@ -29,7 +29,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name; where that is just "run", as in ``demo/run``, the name of the folder around it."""
+        """The folder's name, or its parent's name if it is only "run", as in ``demo/run``."""
         return self.path.name if self.path.name != "run" else self.path.absolute().parent.name
 
     @property
@@ -50,18 +50,18 @@ class RunFolder:
 
     @property
     def cache(self) -> Path:
-        """Where folders of images are kept in packed form, shared by the runs beside this one."""
+        """The packed copies of image folders, which all runs in the same folder share."""
         return self.path.parent / ".cache"
 
 
 def create_run(name: str, path: Path | None = None) -> RunFolder:
-    """A new folder: ``path`` where it is given, else ``runs/NAME-N`` with the next free number."""
+    """Create a run folder: ``path``, or if it is None, ``runs/NAME-N`` with the next free number."""
     if path is not None:
         check_free(path)
         durable.make_folder(path)
         return _marked(RunFolder(path))
     durable.make_folder(ROOT)
-    name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"  # a folder's name on any system
+    name = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"  # a valid folder name on any system
     endings = [p.name.rpartition("-")[2] for p in ROOT.glob(f"{name}-*")]
     taken = [int(ending) for ending in endings if ending.isascii() and ending.isdecimal()]
     number = max(taken, default=0) + 1
@@ -69,101 +69,103 @@ def create_run(name: str, path: Path | None = None) -> RunFolder:
         try:
             durable.make_folder(ROOT / f"{name}-{number:03d}", new=True)
             return _marked(RunFolder(ROOT / f"{name}-{number:03d}"))
-        except FileExistsError:  # another process took it this instant
+        except FileExistsError:  # another process has just taken it
             number += 1
 
 
 def check_free(path: Path) -> None:
-    """Raise ``VidcvaeError`` where ``path`` cannot become a run: it is one, is in use, or cannot be written."""
+    """Raise ``VidcvaeError`` if ``path`` cannot become a run: it is not empty, is in use, or cannot be written."""
     if path.exists() and not (path.is_dir() and _is_free(path)):
         if who := lock.holder(path):
             raise lock.in_use(path, who)
-        go_on = f", or go on with it: {typed('resume', path)}" if is_run(path) else "."
-        raise UsageError(f"{path} already holds something; a run is never overwritten.", f"Choose another --run{go_on}")
+        resume = f", or resume it: {typed('resume', path)}" if is_run(path) else "."
+        raise UsageError(
+            f"{path} already holds something; a run is never overwritten.", f"Choose another --run{resume}"
+        )
     durable.check_writable(path)
 
 
 def _marked(run: RunFolder) -> RunFolder:
-    """Let its run.json say that vidcvae made it; that of a training that died here says so already."""
+    """Mark the folder as made by vidcvae in run.json, unless a training that died here has done so."""
     if not run.info.exists():
         durable.write_json(run.info, {"vidcvae": __version__})
     return run
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether it holds nothing, or only what a training leaves that died before it wrote its config."""
+    """Whether it is empty, or holds only the files of a training that died before it wrote its config."""
     rests = {folder / lock.FILE, *durable.leftovers(folder)} | ({RunFolder(folder).info} if was_made(folder) else set())
     return all(path in rests for path in folder.iterdir())
 
 
 def was_made(folder: Path) -> bool:
-    """Whether ``create_run`` made it: its run.json says so."""
+    """Whether ``create_run`` made the folder, according to its run.json."""
     return isinstance(known_info(RunFolder(folder)).get("vidcvae"), str)
 
 
 def read_info(run: RunFolder) -> dict[str, Any]:
-    """What run.json tells; raises ``OSError``, or ``ValueError`` if it is no table."""
+    """The content of run.json; raises ``OSError``, or ``ValueError`` if it is not a JSON object."""
     info = reading.parse_json(reading.read_bytes(run.info, MAX_INFO_BYTES))
     if not isinstance(info, dict):
-        raise ValueError("it is no table of names and values")
+        raise ValueError("it is not a JSON object")
     return info
 
 
 def known_info(run: RunFolder) -> dict[str, Any]:
-    """What run.json tells, as far as it can be read: a missing or damaged one is a gap, not a failure."""
+    """The content of run.json; empty if the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
         return read_info(run)
     return {}
 
 
 def command_of(info: dict[str, Any]) -> str:
-    """The command in a run.json as it can be typed, however Python was started; empty where there is none."""
+    """The command in a run.json as a user would type it, or the empty string."""
     words = info.get("command")
     return typed(*words[1:]) if isinstance(words, list) and words else ""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether it can be looked at as a run: a training began in it, or it has a config and checkpoints all the same, as
-    what older versions of the library made. Only what ``was_made`` says yes to may be removed."""
+    """Whether the folder is a run: it has a config, and either ``was_made`` or has a checkpoint, as runs of older
+    versions of the library do. Only a folder that ``was_made`` may be removed."""
     run = RunFolder(folder)
     return run.config.is_file() and (was_made(folder) or has_checkpoint(run))
 
 
 def runs_in(folder: Path, started: bool = True) -> list[Path]:
-    """The runs in a folder of runs, and in the studies there; unless ``started``, what never had its config, too."""
+    """The runs in a folder of runs and in its studies; with ``started=False``, also those without a config yet."""
     names = ("config.toml",) if started else ("config.toml", "run.json")
     places = {path.parent for name in names for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{name}")}
     return sorted(path for path in places if is_run(path) or (not started and was_made(path)))
 
 
-def find_run(given: Path | None) -> RunFolder:
-    """The run folder that ``given`` names, or the newest under ``runs`` that has a checkpoint, if one has."""
-    if given is None:
+def find_run(path: Path | None) -> RunFolder:
+    """The run at ``path`` or ``runs/path``; if ``path`` is None, the newest run, if possible one with a checkpoint."""
+    if path is None:
         runs = [RunFolder(p.parent) for p in ROOT.glob("*/config.toml") if is_run(p.parent)]
         if not runs:
             raise DataError("there is no run yet under runs.", "Train one: vidcvae train")
         trained = [run for run in runs if has_checkpoint(run)]
         return max(trained or runs, key=lambda run: run.config.stat().st_mtime_ns)
-    for path in (given, ROOT / given):
-        if (path / "config.toml").is_file():
-            return RunFolder(path)
+    for folder in (path, ROOT / path):
+        if (folder / "config.toml").is_file():
+            return RunFolder(folder)
     names = [p.parent.name for p in ROOT.glob("*/config.toml")]
     raise DataError(
-        f"{given} is not a run folder: it has no config.toml.{did_you_mean(given.name, names)}",
+        f"{path} is not a run folder: it has no config.toml.{did_you_mean(path.name, names)}",
         f"Runs here: {', '.join(sorted(names)) or 'none yet; train one with vidcvae train'}",
     )
 
 
 def has_checkpoint(run: RunFolder) -> bool:
-    """Whether there is anything to load or to go on from; a start that failed has nothing."""
+    """Whether the run has a checkpoint to load or resume from."""
     return any(run.checkpoints.glob("*.safetensors"))
 
 
 def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
-    """Where the dataset is that ``what``, a run or a checkpoint, was trained on.
+    """The path of the dataset that ``what``, a run or a checkpoint, was trained on.
 
-    Its path is in the run's config. Where a project was moved as a whole, it lies where it was typed to be: below the
-    current folder, or below the one that the run's root is in. Raises ``DataError`` if it is nowhere.
+    The run's config has it. If the whole project was moved, the path that was typed is looked up below the current
+    folder and below the parent of the folder of runs. Raises ``DataError`` if the dataset is in neither.
     """
     places = [trained_on]
     if run:
@@ -176,32 +178,35 @@ def find_data(what: Path, run: RunFolder | None, trained_on: str) -> str:
         with contextlib.suppress(OSError):
             if place.startswith("synthetic:") or Path(place).exists():
                 return place
-    tell = f"Tell the run where it is: {typed('resume', run.path, '--data', 'DATASET')}   or for once" if run else ""
+    hint = (
+        f"Tell the run where it is: {typed('resume', run.path, '--data', 'DATASET')}   or for this command only"
+        if run
+        else "Say where it is"
+    )
     raise DataError(
         f"there is no dataset {places[0]}, which {what} was trained on.",
-        f"{tell or 'Name where it is'}: --data DATASET",
+        f"{hint}: --data DATASET",
     )
 
 
-def find_checkpoint(given: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:
-    """The checkpoint that RUN means: a file itself, or of a run folder its best (else last) one."""
-    if given is not None and given.suffix.lower() in PICTURES:
+def find_checkpoint(source: Path | None, which: str = "best") -> tuple[Path, RunFolder | None]:
+    """The checkpoint that RUN means: the file itself, or the best (else the last) of a run folder; and its run."""
+    if source is not None and source.suffix.lower() in PICTURES:
         raise UsageError(
-            f"{given} is a picture or a video, but a run is meant here: a run folder or a checkpoint file.",
-            f"See what runs there are: vidcvae runs list. A first frame goes to generate --first-frame {given}",
+            f"{source} is a picture or a video; RUN must be a run folder or a checkpoint file.",
+            f"List the runs: vidcvae runs list. To start from this frame: generate --first-frame {source}",
         )
-    if given is not None and given.is_file():
-        folder = given.parent.parent
-        return given, RunFolder(folder) if (folder / "config.toml").is_file() else None
-    if given is not None and given.suffix == ".safetensors":
-        names = [path.name for path in given.parent.glob("*.safetensors")]
+    if source is not None and source.is_file():
+        folder = source.parent.parent
+        return source, RunFolder(folder) if (folder / "config.toml").is_file() else None
+    if source is not None and source.suffix == ".safetensors":
+        names = [path.name for path in source.parent.glob("*.safetensors")]
         raise DataError(
-            f"there is no checkpoint {given}.{did_you_mean(given.name, names)}",
-            f"There: {', '.join(sorted(names))}" if names else "See what runs there are: vidcvae runs list",
+            f"there is no checkpoint {source}.{did_you_mean(source.name, names)}",
+            f"Checkpoints there: {', '.join(sorted(names))}" if names else "List the runs: vidcvae runs list",
         )
-    run = find_run(given)
-    wanted = [checkpoint.BEST, checkpoint.LAST] if which == "best" else [checkpoint.LAST]
-    for name in wanted:
+    run = find_run(source)
+    for name in [checkpoint.BEST, checkpoint.LAST] if which == "best" else [checkpoint.LAST]:
         if (run.checkpoints / name).is_file():
             return run.checkpoints / name, run
     raise DataError(

@@ -1,6 +1,6 @@
-"""What may be removed of a run: files that vidcvae wrote, known by their names and never reached through a link.
+"""Find and remove the files of a run that vidcvae wrote. It knows them by name and never follows a link.
 
-Whatever else lies in a run's folder belongs to a person, and stays.
+All other files in a run's folder belong to a person and stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vidcvae.storage import checkpoint, durable, lock
 from vidcvae.storage.history import read_history
 from vidcvae.storage.run import RunFolder, has_checkpoint, was_made
 
-JUST_STARTED_SECONDS = 60  # between making its folder and locking it, a training has no more than this to do
+JUST_STARTED_SECONDS = 60  # a training needs less time than this between creating its folder and locking it
 _OWN = {
     ".": re.compile(r"config\.toml|run\.json|history\.jsonl|non-finite\.json"),
     "checkpoints": re.compile(r"(last|best|step-\d{8,})\.safetensors", re.ASCII),
@@ -26,7 +26,7 @@ _SCORES = "scores"
 
 
 def useless_files(run: RunFolder) -> list[tuple[Path, str]]:
-    """Numbered checkpoints that are neither last nor best, and what dead writers left; all stay if ``last`` is gone."""
+    """Numbered checkpoints that are neither last nor best, and leftovers; no checkpoint if ``last`` is missing."""
     found: list[tuple[Path, str]] = []
     if not run.checkpoints.is_symlink():
         kept = [path for name in (checkpoint.LAST, checkpoint.BEST) if (path := run.checkpoints / name).exists()]
@@ -43,31 +43,31 @@ def own_files(run: RunFolder) -> list[Path]:
 
 
 def foreign(run: RunFolder) -> list[Path]:
-    """What else lies in a run's folder: files, links and folders that vidcvae did not make."""
+    """Files, links and folders in a run's folder that vidcvae did not make."""
     own = {*own_files(run), run.path / lock.FILE}
     return [path for path in sorted(run.path.rglob("*")) if path not in own and not _is_own_folder(run, path)]
 
 
 def is_failed_start(run: RunFolder) -> bool:
-    """Whether vidcvae made the folder, and its training ended before there was anything to use or to look at.
+    """Whether vidcvae made the folder, but its training ended before it produced anything of use.
 
-    So it has no checkpoint, no score and no finished epoch in its history, which may be all that is kept of a run.
+    Such a run has no checkpoint, no score, and no finished epoch in its history.
     """
     if run.path.is_symlink() or not was_made(run.path) or has_checkpoint(run) or foreign(run):
         return False
     if _files(run.path / _SCORES) or _finished_an_epoch(run):
         return False
-    # without a config it was not locked yet, so perhaps its training begins this very moment
+    # without a config it has not been locked yet, so its training may just be starting
     return run.config.exists() or time.time() - run.info.stat().st_mtime > JUST_STARTED_SECONDS
 
 
 def remove_run(run: RunFolder) -> list[Path]:
-    """Remove what vidcvae wrote into a run's folder, and the folder if nothing else is in it; returns what is.
+    """Remove what vidcvae wrote into a run's folder, then the folder if it is empty; returns what remains in it.
 
     Raises ``UsageError`` if a process uses the run, and ``DataError`` if the system refuses.
     """
     with lock.holding(run.path):
-        # run.json goes last: a removal that is cut short leaves a folder that is still known to be ours
+        # run.json goes last, so that an interrupted removal leaves a folder that is still known to be ours
         for path in sorted(own_files(run), key=lambda path: path == run.info):
             durable.remove(path)
         for place in (*_OWN, _SCORES):
@@ -85,7 +85,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _leftovers(run: RunFolder) -> list[Path]:
-    """What dead writers left of files that vidcvae writes into a run."""
+    """Temporary files of dead writers whose targets are files that vidcvae writes into a run."""
     found = []
     for place, names in _OWN.items():
         folder = run.path / place
@@ -101,7 +101,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _is_score(path: Path) -> bool:
-    """Whether it is a score record, or a measurement of the run beside them."""
+    """Whether it is a score record or another measurement of the run."""
     if path.suffix != ".json":
         return False
     try:
@@ -115,7 +115,7 @@ def _finished_an_epoch(run: RunFolder) -> bool:
     try:
         return run.history.exists() and any(record["kind"] != "step" for record in read_history(run.history))
     except (DataError, KeyError):
-        return True  # nobody can tell
+        return True  # unknown, so assume it did
 
 
 def _is_own_folder(run: RunFolder, path: Path) -> bool:
@@ -123,5 +123,5 @@ def _is_own_folder(run: RunFolder, path: Path) -> bool:
 
 
 def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
+    with contextlib.suppress(OSError):  # it is missing, or holds files that are not ours
         folder.rmdir()

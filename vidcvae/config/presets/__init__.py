@@ -1,4 +1,4 @@
-"""The built-in presets: the TOML files in this folder. One that ``extends`` another says only what is different."""
+"""The built-in presets, as TOML files in this folder. A preset that ``extends`` another holds only the differences."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def read_preset(name: str) -> dict[str, Any]:
     table = tomllib.loads(_preset_text(name))
     if base := table.pop("extends", None):
         settings = read_preset(base)
-        for section, values in table.items():
-            settings[section] = settings.get(section, {}) | values
-        return settings
+        return settings | {section: settings.get(section, {}) | values for section, values in table.items()}
     return table
 
 
