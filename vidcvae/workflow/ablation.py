@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +137,9 @@ def _age_test(trial: Trial, voice: Voice) -> dict[str, Any] | None:
     from vidcvae.workflow import opening, scores
 
     loaded, data = opening.load_with_data(trial.path, "last", voice=voice)
-
-    def test() -> dict[str, Any]:
-        with voice.progress(f"age test of {trial.path.name}") as advance:
-            return drift.age_test(loaded, data, device=loaded.device, progress=advance).to_json()
-
+    test = partial(drift.age_test, loaded, data, device=loaded.device)
     try:
-        return scores.measured(loaded, data, "val-age-last", test)
+        return scores.measured(loaded, data, "val-age-last", f"age test of {trial.path.name}", test, voice)
     except DataError as error:
         voice.warn(error.message)
         return None

@@ -89,7 +89,7 @@ class Files:
             )
         if given & {*_OF_CLIPS} and not given_poses.is_clip(self):
             raise UsageError(
-                f"{', '.join(_OF_CLIPS)} need a clip, and {self.poses or '--poses'} is none.",
+                f"{self.poses or '--poses'} is not a clip, which {', '.join(_OF_CLIPS)} need.",
                 "Leave them out, or name a video: --poses CLIP.mp4",
             )
         if kind == "pose":

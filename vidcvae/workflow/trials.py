@@ -108,21 +108,20 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
     """A trial for every variant and seed. Raises ``UsageError`` that lists the problems of all of them."""
     trials: list[Trial] = []
     problems: dict[str, None] = {}
-    for variant in _with_unique_names(variants):
-        for number in range(seeds):
-            own = variant.settings
-            try:
+    for variant, number in itertools.product(_with_unique_names(variants), range(seeds)):
+        name, own = variant.name, variant.settings
+        try:
+            config = common.resolve(own)
+            if seeds > 1:
+                own = (*own, f"training.seed={config.training.seed + number}")
                 config = common.resolve(own)
-                if seeds > 1:
-                    own = (*own, f"training.seed={config.training.seed + number}")
-                    config = common.resolve(own)
-            except UsageError as error:
-                lines = error.message.splitlines()[1:]
-                if not lines:
-                    raise
-                problems |= dict.fromkeys(lines)
-                break
-            name = f"{variant.name}_seed-{config.training.seed}" if seeds > 1 else variant.name
+                name += f"_seed-{config.training.seed}"
+        except UsageError as error:
+            lines = error.message.splitlines()[1:]
+            if not lines:
+                raise
+            problems |= dict.fromkeys(lines)
+        else:
             trials.append(Trial(folder / name, variant, common.arguments(own), config))
     if problems:
         what = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
