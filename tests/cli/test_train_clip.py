@@ -54,7 +54,7 @@ def test_the_same_clip_with_the_same_options_is_imported_once(cli: Cli, clip: cl
     assert other.code == 0 and "runs/me-too-data-2: made from" in other.err
     clips.write_coco(Path("k.json"), clip.joints + 3)  # the joints were found anew
     other = cli("train", "me too.mp4", *SMALL, "--size", "16x32")
-    assert other.code == 0 and "runs/me-too-data-3: made of" in other.err
+    assert other.code == 0 and "runs/me-too-data-3: made from" in other.err
     assert sorted(path.name for path in Path("runs").glob("course-*")) == [f"course-00{n}" for n in (1, 2, 3, 4)]
 
 

@@ -98,7 +98,7 @@ def budget(base: Config, minutes: float | None, steps: int | None, voice: Voice 
 def _parts(steps: int, most: int) -> tuple[int, int]:
     """``steps`` as equal epochs: the number of epochs and the steps of each.
 
-    There are ``most`` epochs, or down to half as many if their product is then closer to ``steps``.
+    There are ``most`` epochs, or down to half as many if their total is then closer to ``steps``.
     """
     most = min(most, steps)
     epochs = min(range(most, (most - 1) // 2, -1), key=lambda n: abs(round(steps / n) * n - steps))
