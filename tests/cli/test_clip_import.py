@@ -159,8 +159,8 @@ def test_another_persons_clip_moves_the_figure(cli: Cli, tiny_dance: Path, phone
     for poses, options, words in (
         (phone, (), "the joints in each frame are missing"),
         ("nowhere.mp4", ("--keypoints", "coco.json"), "there is no video nowhere.mp4"),
-        (tiny_dance, ("--estimate",), "is no clip"),
-        (tiny_dance / "test/test_label/0", ("--keypoints", "coco.json"), "is no clip"),
+        (tiny_dance, ("--estimate",), "is not a clip"),
+        (tiny_dance / "test/test_label/0", ("--keypoints", "coco.json"), "is not a clip"),
     ):
         done = cli(*given, poses, *options, "-o", "wrong.gif")
         assert done.code in (2, 4) and words in done.err and "Traceback" not in done.err, (poses, done.err)
@@ -183,7 +183,7 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "too many frames": (("clip.mp4", "--keypoints", "long.json"), 4, "at least 69 frames, but the clip has 64"),
     "size": (("clip.mp4", "--keypoints", "coco.json", "--size", "30x64"), 2, "multiples of 8"),
     "fps": (("clip.mp4", "--keypoints", "coco.json", "--fps", "0"), 2, "0 frames a second"),
-    "kept keypoints": (("clip.mp4", "--keypoints", "coco.json", "--save-keypoints", "k.json"), 2, "is for --estimate"),
+    "kept keypoints": (("clip.mp4", "--keypoints", "coco.json", "--save-keypoints", "k.json"), 2, "needs --estimate"),
     "crop": (("clip.mp4", "--keypoints", "coco.json", "--crop", "persona"), 2, "Did you mean 'person'"),
     "fit": (("clip.mp4", "--keypoints", "coco.json", "--fit", "padd"), 2, "Did you mean 'pad'"),
     "style": (("clip.mp4", "--keypoints", "coco.json", "--style", "cource"), 2, "Did you mean 'course'"),

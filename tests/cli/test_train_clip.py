@@ -31,7 +31,7 @@ def clip(workplace: Path) -> clips.Clip:
 def test_a_clip_is_trained_on_and_known_to_the_other_commands(cli: Cli, clip: clips.Clip) -> None:
     done = cli("train", "me too.mp4", *SMALL, "--size", "16x32", "--run", "here/run")
     assert done.code == 0, done.err
-    assert "here/me-too-data: made of me too.mp4; train 31 frames, val 16 frames, test 1 frame" in done.err
+    assert "here/me-too-data: made from me too.mp4; train 31 frames, val 16 frames, test 1 frame" in done.err
     with Image.open("here/me-too-data-preview.png") as preview:
         assert preview.size == (960, 480)
     config = settings.resolve(settings.read_toml(Path("here/run/config.toml")))
@@ -51,10 +51,10 @@ def test_the_same_clip_with_the_same_options_is_imported_once(cli: Cli, clip: cl
     assert again.code == 0 and f"{folder}: used again" in again.err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == made
     other = cli("train", "me too.mp4", *SMALL, "--size", "16x32", "--crop", "person")
-    assert other.code == 0 and "runs/me-too-data-2: made of" in other.err
+    assert other.code == 0 and "runs/me-too-data-2: made from" in other.err
     clips.write_coco(Path("k.json"), clip.joints + 3)  # the joints were found anew
     other = cli("train", "me too.mp4", *SMALL, "--size", "16x32")
-    assert other.code == 0 and "runs/me-too-data-3: made of" in other.err
+    assert other.code == 0 and "runs/me-too-data-3: made from" in other.err
     assert sorted(path.name for path in Path("runs").glob("course-*")) == [f"course-00{n}" for n in (1, 2, 3, 4)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def budget(base: Config, minutes: float | None, steps: int | None, voice: Voice 
 def _parts(steps: int, most: int) -> tuple[int, int]:
     """``steps`` as equal epochs: the number of epochs and the steps of each.
 
-    There are ``most`` epochs, or down to half as many if their product is then closer to ``steps``.
+    There are ``most`` epochs, or down to half as many if their total is then closer to ``steps``.
     """
     most = min(most, steps)
     epochs = min(range(most, (most - 1) // 2, -1), key=lambda n: abs(round(steps / n) * n - steps))
@@ -136,13 +137,9 @@ def _age_test(trial: Trial, voice: Voice) -> dict[str, Any] | None:
     from vidcvae.workflow import opening, scores
 
     loaded, data = opening.load_with_data(trial.path, "last", voice=voice)
-
-    def test() -> dict[str, Any]:
-        with voice.progress(f"age test of {trial.path.name}") as advance:
-            return drift.age_test(loaded, data, device=loaded.device, progress=advance).to_json()
-
+    test = partial(drift.age_test, loaded, data, device=loaded.device)
     try:
-        return scores.measured(loaded, data, "val-age-last", test)
+        return scores.measured(loaded, data, "val-age-last", f"age test of {trial.path.name}", test, voice)
     except DataError as error:
         voice.warn(error.message)
         return None

@@ -21,10 +21,7 @@ from vidcvae.device import LIMITS, cores, processor
 from vidcvae.errors import VidcvaeError, counted, typed
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib", "imageio", "av")
-EXTRAS = {
-    "mediapipe": ("pose", "dataset import --estimate"),
-    "tensorboard": ("tensorboard", "train --tensorboard"),
-}
+EXTRAS = {"mediapipe": ("pose", "dataset import --estimate"), "tensorboard": ("tensorboard", "train --tensorboard")}
 GIB = 2**30
 MOST_PRECISIONS = 5  # of the measurements of --precision auto, the number that is listed
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4 * GIB, 5 * GIB, GIB // 5

@@ -69,10 +69,8 @@ class Files:
             self._check(loaded)
         except UsageError as error:
             dance = loaded.config.model.condition == "pose"
-            of_other_kind = (
-                (self.pushing or self.actions or self.positions) if dance else self.first_frame or self.poses
-            )
-            if other := newest and of_other_kind and _newest_run(dance=not dance):
+            for_dance, for_pushing = self.first_frame or self.poses, self.pushing or self.actions or self.positions
+            if other := newest and (for_pushing if dance else for_dance) and _newest_run(dance=not dance):
                 raise UsageError(
                     f"{error.message.rstrip('.')}: it is the newest run.",
                     f"Name the run: {typed('generate', other)} ...",
@@ -89,7 +87,7 @@ class Files:
             )
         if given & {*_OF_CLIPS} and not given_poses.is_clip(self):
             raise UsageError(
-                f"{', '.join(_OF_CLIPS)} need a clip, and {self.poses or '--poses'} is none.",
+                f"{self.poses or '--poses'} is not a clip, which {', '.join(_OF_CLIPS)} need.",
                 "Leave them out, or name a video: --poses CLIP.mp4",
             )
         if kind == "pose":

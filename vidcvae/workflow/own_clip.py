@@ -148,8 +148,7 @@ def _origin(clip: Clip) -> dict[str, Any]:
 
 def _identity(path: Path) -> list[Any]:
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        stats = [file.stat() for file in files]
+        stats = [file.stat() for file in (path.iterdir() if path.is_dir() else [path])]
     except OSError:  # reported by whoever reads the files
         return [path.name]
     return [path.name, len(stats), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 
 from vidcvae import __version__
 from vidcvae.config.schema import Device
-from vidcvae.data import clips
-from vidcvae.data.clips import VideoData
+from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.device import processor
 from vidcvae.errors import VidcvaeError
 from vidcvae.evaluation import drift
@@ -33,14 +32,14 @@ class Clip:
     """A generated video beside the sequence it was made from."""
 
     data: VideoData
-    sequence: clips.Sequence
+    sequence: Sequence
     past: int
     frames: np.ndarray
     psnr: list[float]
 
 
 def gather(
-    folders: Sequence[RunFolder],
+    folders: Iterable[RunFolder],
     command: str,
     *,
     data: str | None = None,
@@ -55,41 +54,28 @@ def gather(
     data, device: None means those of each run's training. command: the command that the page names as its origin.
     Raises ``VidcvaeError`` if a run cannot be scored on named ``data``; without ``data``, the page reports it.
     """
-    gathered = [_gather(folder, data, split, with_drift, videos, device, voice) for folder in folders]
-    entries = tuple(entry for entry, _ in gathered)
+    entries: list[Entry] = []
+    clips: list[Clip | None] = []
+    for folder in folders:
+        run, info, name = plots.read_run(folder, trained=False), known_info(folder), folder.path.name
+        try:
+            loaded, dataset = opening.load_with_data(folder.path, data=data, device=device, voice=voice)
+            record = scores.record_of(loaded, dataset, f"scoring {name}", split, voice)
+        except VidcvaeError as error:
+            if data:
+                raise
+            voice.warn(f"{name}: {error.message}")
+            entries.append(Entry(run, info, notes=(error.message,)))
+            clips.append(None)
+            continue
+        measure = partial(drift.drift, loaded, dataset, split, device=loaded.device) if with_drift else None
+        measured = scores.measured(loaded, dataset, f"{split}-drift", f"drift of {name}", measure, voice)
+        drifted = drift.Drift.from_json(measured) if measured else None
+        entries.append(Entry(run, info, record, drifted, scores.kept_latents(loaded, dataset, split)))
+        clips.append(_clip(loaded, dataset, split, record, voice) if videos else None)
     labels = plots.labels([entry.run for entry in entries])
-    scenes = _scenes([(label, clip) for label, (_, clip) in zip(labels, gathered, strict=True) if clip])
-    return Report(entries, tuple(scenes), _environment(), command, date.today().isoformat())
-
-
-def _gather(
-    folder: RunFolder,
-    given: str | None,
-    split: str,
-    with_drift: bool,
-    videos: bool,
-    where: Device | None,
-    voice: Voice,
-) -> tuple[Entry, Clip | None]:
-    """A run's part of the page; a problem becomes a note in it, unless the user has named the data."""
-    run, info, name = plots.read_run(folder, trained=False), known_info(folder), folder.path.name
-    try:
-        loaded, data = opening.load_with_data(folder.path, data=given, device=where, voice=voice)
-        record = scores.record_of(loaded, data, f"scoring {name}", split, voice)
-    except VidcvaeError as error:
-        if given:
-            raise
-        voice.warn(f"{name}: {error.message}")
-        return Entry(run, info, notes=(error.message,)), None
-    latents = scores.kept_latents(loaded, data, split)
-
-    def measure() -> dict[str, Any]:
-        with voice.progress(f"drift of {name}") as advance:
-            return drift.drift(loaded, data, split, device=loaded.device, progress=advance).to_json()
-
-    aged = scores.measured(loaded, data, f"{split}-drift", measure if with_drift else None)
-    clip = _clip(loaded, data, split, record, voice) if videos else None
-    return Entry(run, info, record, drift.Drift.from_json(aged) if aged else None, latents), clip
+    scenes = _scenes([(label, clip) for label, clip in zip(labels, clips, strict=True) if clip])
+    return Report(tuple(entries), tuple(scenes), _environment(), command, date.today().isoformat())
 
 
 def _clip(loaded: Loaded, data: VideoData, split: str, record: Record, voice: Voice) -> Clip:
@@ -105,7 +91,7 @@ def _clip(loaded: Loaded, data: VideoData, split: str, record: Record, voice: Vo
     return Clip(data, sequence, loaded.config.training.past, frames[:known], own["psnr_per_frame"])
 
 
-def _scenes(made: Sequence[tuple[str, Clip]]) -> list[Scene]:
+def _scenes(made: Iterable[tuple[str, Clip]]) -> list[Scene]:
     """Videos of the same sequence in one scene, after its truth and poses."""
     groups: dict[object, list[tuple[str, Clip]]] = {}
     for label, clip in made:

@@ -151,11 +151,12 @@ def kept_latents(loaded: Loaded, data: VideoData, split: str = "val") -> Record 
 
 
 def measured(
-    loaded: Loaded, data: VideoData, name: str, measure: Callable[[], dict[str, Any]] | None
+    loaded: Loaded, data: VideoData, name: str, title: str, measure: Callable[..., Any] | None, voice: Voice
 ) -> dict[str, Any] | None:
     """The content of RUN/scores/NAME.json if it is of this checkpoint and data, else the result of ``measure``.
 
-    The result is kept in that file. Returns None if there is neither.
+    Returns None if there is neither. The result is kept in that file. title: that of the progress.
+    measure: takes ``progress``, and returns an object with ``to_json``.
     """
     origin = {"checkpoint": loaded.digest, "weights": loaded.weights, "data": str(data.source)}
     path = records.path_in(loaded.run, name) if loaded.run else None
@@ -166,7 +167,8 @@ def measured(
                 return existing
     if measure is None:
         return None
-    result = origin | measure()
+    with voice.progress(title) as advance:
+        result: dict[str, Any] = origin | measure(progress=advance).to_json()
     if path:
         durable.write_json(path, result)
     return result

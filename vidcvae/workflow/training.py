@@ -88,14 +88,22 @@ def prepare(
             audience.note(resized)
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     audience.detail(f"device: {device} (training.device: {config.training.device}), {torch.get_num_threads()} threads")
-    length = batches.run_length(config, data)
-    if device == "cpu":
-        host_memory.must_suffice(config, ranks.world, batches.clips_of_epoch(config, data))
+    length, doubts = length_and_doubts(config, data, device, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
     if initial:
         loading.check_fit(config, initial.model.state_dict(), initial.path)
-    doubts = (*schedules.warnings(config, length), *batches.warnings(config, data))
     return Prepared(config, data, device, initial, length, doubts, tensorboard, ranks)
+
+
+def length_and_doubts(config: Config, data: VideoData, device: str, world: int = 1) -> tuple[Length, tuple[str, ...]]:
+    """The length of a training, and warnings about probable mistakes.
+
+    Raises ``DataError`` as ``batches.run_length`` does, and ``VidcvaeError`` if a CPU training needs too much memory.
+    """
+    length = batches.run_length(config, data)
+    if device == "cpu":
+        host_memory.must_suffice(config, world, batches.clips_of_epoch(config, data))
+    return length, (*schedules.warnings(config, length), *batches.warnings(config, data))
 
 
 def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | None = None) -> RunFolder:
@@ -262,7 +270,7 @@ def _check_length(folder: RunFolder, config: Config, epochs: int, only_epochs_ad
         raise UsageError(
             f"{folder.path} has already finished {counted(epochs, 'epoch')}, more than the total of "
             f"{config.training.epochs} that is set.",
-            f"Add 10: {typed('resume', folder.path, '--more-epochs', 10)}",
+            f"Train for 10 more: {typed('resume', folder.path, '--more-epochs', 10)}",
         )
     if only_epochs_added:
         raise UsageError(

@@ -108,21 +108,20 @@ def plan(folder: Path, common: Common, variants: Sequence[Variant], seeds: int) 
     """A trial for every variant and seed. Raises ``UsageError`` that lists the problems of all of them."""
     trials: list[Trial] = []
     problems: dict[str, None] = {}
-    for variant in _with_unique_names(variants):
-        for number in range(seeds):
-            own = variant.settings
-            try:
+    for variant, number in itertools.product(_with_unique_names(variants), range(seeds)):
+        name, own = variant.name, variant.settings
+        try:
+            config = common.resolve(own)
+            if seeds > 1:
+                own = (*own, f"training.seed={config.training.seed + number}")
                 config = common.resolve(own)
-                if seeds > 1:
-                    own = (*own, f"training.seed={config.training.seed + number}")
-                    config = common.resolve(own)
-            except UsageError as error:
-                lines = error.message.splitlines()[1:]
-                if not lines:
-                    raise
-                problems |= dict.fromkeys(lines)
-                break
-            name = f"{variant.name}_seed-{config.training.seed}" if seeds > 1 else variant.name
+                name += f"_seed-{config.training.seed}"
+        except UsageError as error:
+            lines = error.message.splitlines()[1:]
+            if not lines:
+                raise
+            problems |= dict.fromkeys(lines)
+        else:
             trials.append(Trial(folder / name, variant, common.arguments(own), config))
     if problems:
         what = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
@@ -166,16 +165,16 @@ def prepare(
     limit) of each trial. Raises ``UsageError`` if the folder holds another study or other files.
     """
     from vidcvae.data.dataset import told_size
-    from vidcvae.models import loading
-    from vidcvae.training import batches, host_memory, schedules
+    from vidcvae.models.loading import pick_device
     from vidcvae.workflow.datasets import check_kind, open_dataset
+    from vidcvae.workflow.training import length_and_doubts
 
     _check_plan(folder, trials)
     opened: dict[Any, VideoData] = {}
     planned: list[dict[str, Any]] = []
     for trial in trials:
         config = trial.config
-        device = loading.pick_device(config.training.device)
+        device = pick_device(config.training.device)
         check_kind(config.data.path, config.model.condition)
         key = (config.data.path, config.data.frame_size)
         if key not in opened:  # its cache lies beside the runs, so that all of them use it
@@ -183,12 +182,10 @@ def prepare(
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
             if resized := told_size(opened[key], "--set data.size="):
                 voice.note(resized)
-        length = batches.run_length(config, opened[key])
-        if device == "cpu":
-            host_memory.must_suffice(config, 1, batches.clips_of_epoch(config, opened[key]))
+        length, doubts = length_and_doubts(config, opened[key], device)
         minutes = config.training.max_minutes or None
         planned.append({"run": str(trial.path), "epochs": length.epochs, "steps": length.steps, "minutes": minutes})
-        for text in (*schedules.warnings(config, length), *batches.warnings(config, opened[key])):
+        for text in doubts:
             voice.warn(f"{trial.path.name}: {text}")
     if not dry_run and not (folder / PLAN).exists():
         runs = {trial.path.name: settings.to_table(trial.config) for trial in trials}
