@@ -60,11 +60,11 @@ def test_ways_that_can_be_run_as_draws_share_a_batch() -> None:
     svg = {"model": {"name": "svg-lp"}, "data": {"size": [64, 64]}}
     assert list(free_run._run_together(ways, fixed)) == [(draws, 32), ([ways[3]], 4)]
     for learned in (settings.resolve({"model": anchored}), settings.resolve(svg)):
-        assert free_run.learned_prior(learned)
+        assert learned.model.learned_prior
         assert list(free_run._run_together(ways, learned)) == [([ways[0]], 32), (draws[1:], 32), ([ways[3]], 4)]
-    assert not free_run.learned_prior(fixed)
-    assert not free_run.learned_prior(settings.resolve({"model": anchored | {"prior": "fixed"}}))
-    assert not free_run.learned_prior(settings.resolve(svg, {"model": {"name": "svg-fp"}}))
+    assert not fixed.model.learned_prior
+    assert not settings.resolve({"model": anchored | {"prior": "fixed"}}).model.learned_prior
+    assert not settings.resolve(svg, {"model": {"name": "svg-fp"}}).model.learned_prior
     many = [RunVariant("prior", k) for k in range(70)]
     assert [len(group) for group, _ in free_run._run_together(many, fixed)] == [32, 32, 6]
 
@@ -269,14 +269,14 @@ def test_noise_lies_where_it_is_needed() -> None:
 def test_a_single_array_is_neither_copied_nor_repeated() -> None:
     """A dance of 10,000 frames may lie on the disk, and is rolled out in several ways."""
     one, two = np.arange(6.0).reshape(2, 3), np.zeros((2, 3))
-    stacked = free_run._stack([one, None])
+    stacked = free_run.stacked([one, None])
     assert stacked is not None and stacked.shape == (1, 2, 3) and stacked.data_ptr() == one.ctypes.data
-    both = free_run._stack([one, two])
+    both = free_run.stacked([one, two])
     assert both is not None and torch.equal(both, torch.tensor(np.stack([one, two])))
     one.flags.writeable = False
-    kept = free_run._stack([one])
+    kept = free_run.stacked([one])
     assert kept is not None and kept.shape == (1, 2, 3) and kept.data_ptr() != one.ctypes.data, "which torch may write"
-    assert free_run._stack([None]) is None
+    assert free_run.stacked([None]) is None
     copies = free_run._repeat(stacked, 3)
     assert copies.shape == (3, 2, 3) and copies.data_ptr() == stacked.data_ptr()
     assert copies.untyped_storage().nbytes() == one.nbytes

@@ -106,7 +106,7 @@ def test_blocks_and_what_is_kept_change_nothing(monkeypatch: pytest.MonkeyPatch)
     sequences = [Sequence("a", known, {"pose": known})]
     expected = slow_distances(asked, known).argmin(axis=1).tolist()
     for block, at_once, kept in ((128, 512, 1 << 20), (3, 2, 1 << 20), (3, 2, 0), (11, 7, 0)):
-        for name, value in {"BLOCK": block, "ASKED": at_once, "KEPT": kept}.items():
+        for name, value in {"BLOCK": block, "QUERIES": at_once, "KEPT": kept}.items():
             monkeypatch.setattr(nearest_pose, name, value)
         search = NearestPose(sequences)
         assert search.find(asked) == search.find(asked) == expected

@@ -121,7 +121,7 @@ def test_wrong_files_are_refused_with_what_is_wanted(tmp_path: Path) -> None:
     one = _script(One(), tmp_path / "one.pt")
     with pytest.raises(DataError, match=r"one.pt fails on two batches"):
         measure_perceptual(model, [sequence], CONFIG, [40], lpips=one)
-    with pytest.raises(DataError, match=r"one.pt gives \[\] for one clip, not features"):
+    with pytest.raises(DataError, match=r"one.pt returns \[\] for one clip, not features"):
         measure_perceptual(model, [sequence], CONFIG, [40], fvd=one)
     with pytest.raises(UsageError, match="two clips of 16 predicted frames"):
         measure_perceptual(model, [sequence], CONFIG, [30], fvd=one)

@@ -224,7 +224,7 @@ def test_what_cannot_be_scored_is_refused_with_the_way_out(data: VideoData) -> N
         score_split(free, data, "validate", shuffle_actions=True)
     with pytest.raises(UsageError, match="cannot score 12 frames of sequence traj_0_to_2/0: it has 6") as error:
         score_split(free, data, "validate", frames=12)
-    assert "--future between 1 and 4" in error.value.hint
+    assert "--future from 1 to 4" in error.value.hint
     with pytest.raises(UsageError, match="3 samples are draws from the prior, but z is zero"):
         score_split(free, data, "validate", samples=3)
     bare = replace(data, splits={"test": (replace(data.split("test")[0], tracks={}),)})

@@ -31,7 +31,7 @@ def test_the_frames_to_score_are_from_one_to_all_that_follow_the_given() -> None
     chosen = replace(DATA, splits={"val": (CLIPS[0], clip("short", 0, 0, (0.1,) * 3, 4))})
     with pytest.raises(UsageError, match="of sequence short: it has 4, of which 2 are given") as caught:
         score_split(loaded(), chosen, frames=5)
-    assert "Choose --future between 1 and 2 (--frames" in caught.value.hint
+    assert "Choose --future from 1 to 2 (--frames" in caught.value.hint
 
 
 def test_hints_name_what_there_is() -> None:
@@ -55,7 +55,7 @@ def test_the_number_that_is_not_finite_is_named_with_the_command_that_checks(
     monkeypatch.setattr(score, "_summary", lambda *given: summary(*given) | {"ssim_mean": number})
     with pytest.raises(DataError, match=rf"weights of x\.safetensors make a ssim_mean of {number}\.") as caught:
         score_split(loaded(), DATA)
-    assert caught.value.hint == "Check them: vidcvae checkpoint verify x.safetensors"
+    assert caught.value.hint == "Check the file: vidcvae checkpoint verify x.safetensors"
 
 
 def test_another_past_is_another_model_with_the_same_weights_and_the_record_has_the_trained_config() -> None:

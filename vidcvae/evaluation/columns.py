@@ -1,6 +1,6 @@
-"""The columns of score tables: the title of a number, its digits, and where it stands in a score record.
+"""The columns of score tables: title, number of digits, and place in a score record.
 
-Nothing is imported here, as ``vidcvae compare --help`` lists them.
+This module imports nothing heavy, because ``vidcvae compare --help`` lists the columns.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Column:
     place: tuple[str, ...]
 
     def value(self, record: Mapping[str, Any]) -> float | None:
-        """The number in a score record; None if it is not there."""
-        found: Any = record
+        """The number in a score record; None if the record does not have it."""
+        value: Any = record
         for key in self.place:
-            found = found.get(key) if isinstance(found, dict) else None
-        number: float | None = found
+            value = value.get(key) if isinstance(value, dict) else None
+        number: float | None = value
         return number
 
     def cell(self, value: float | None, spread: float | None = None) -> str:
-        """The number as a table shows it, with its spread over several runs."""
+        """Format the number for a table, with its spread over several runs."""
         if value is None:
             return "-"
         return f"{value:.{self.digits}f}" + (f" ± {spread:.{self.digits}f}" if spread else "")
@@ -44,7 +44,7 @@ COLUMNS = {
 LESS_IS_BETTER = ("parameters", "minutes")
 STEPS = Column("steps", 0, ("protocol", "step"))
 
-# The means over frames of one record, each on a line of its own
+# The means over the frames of one record, shown one per line
 MEANS = {
     "psnr_mean": "PSNR per frame (dB)",
     "psnr_first_50": "  of the first 50",

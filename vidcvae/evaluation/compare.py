@@ -1,4 +1,4 @@
-"""Several score records in one table: what sets the runs apart, means and spread over seeds, and significance."""
+"""Several score records in one table: the settings that differ, means and spread over seeds, and significance."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vidcvae.evaluation import records
 from vidcvae.evaluation.columns import COLUMNS, LESS_IS_BETTER
 from vidcvae.evaluation.records import Record
 
-# Settings that do not make another experiment: the seed is what groups are made of, and the rest is no part of a model
+# Settings that do not make another experiment: runs are grouped over seeds, and the others do not affect the model
 NO_DIFFERENCE = ("training.seed", "training.device", "training.log_every", "data.path")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ by their seed only.
+    """Runs that differ only in their seed.
 
-    differing: the settings in which the rows of the table differ, with this row's values.
+    differing: the settings that differ between the rows of the table, with this row's values.
     values, spread: mean over the runs and sample standard deviation (None for one run) of each of ``COLUMNS``.
     p_value: Welch's t-test of the PSNRs against those of the best row; None for that row, and for single runs.
-    selection: how their checkpoints were chosen (``records.selection_text``).
+    selection: how the checkpoints were chosen (``records.selection_text``).
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Row:
 def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool = False) -> list[Row]:
     """A row for each group of runs, best first by the column ``sort``.
 
-    Raises ``UsageError`` that names every difference if the records' protocols do not match, unless ``anyway``.
+    Raises a ``UsageError`` that names every difference if the records' protocols do not match, unless ``anyway``.
     """
     if sort not in COLUMNS:
         raise UsageError(f"there is no column {sort!r}.{did_you_mean(sort, COLUMNS)}", f"Sort by {', '.join(COLUMNS)}.")
@@ -52,8 +52,8 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
     keys = dict.fromkeys(key for table in settings for key in table)
     differing = [key for key in keys if len({_text(table.get(key)) for table in settings}) > 1]
     groups: dict[str, list[int]] = {}
-    for index, found in enumerate(settings):
-        groups.setdefault(_text([found.get(key) for key in differing]), []).append(index)
+    for index, table in enumerate(settings):
+        groups.setdefault(_text([table.get(key) for key in differing]), []).append(index)
     scored = {group: [named[i][1]["psnr_mean"] for i in picks] for group, picks in groups.items()}
     best = max(scored, key=lambda group: fmean(scored[group]))
     rows = []
@@ -63,8 +63,8 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
             Row(
                 names=tuple(named[i][0] for i in picks),
                 differing={key: settings[picks[0]].get(key) for key in differing},
-                values={name: _over_seeds(found, fmean, 1) for name, found in columns.items()},
-                spread={name: _over_seeds(found, stdev, 2) for name, found in columns.items()},
+                values={name: _over_seeds(numbers, fmean, 1) for name, numbers in columns.items()},
+                spread={name: _over_seeds(numbers, stdev, 2) for name, numbers in columns.items()},
                 p_value=None if group == best else welch(scored[best], scored[group]),
                 selection="; ".join(dict.fromkeys(records.selection_text(named[i][1]) for i in picks)),
             )
@@ -74,23 +74,23 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
 
 
 def check(named: Sequence[tuple[str, Record]]) -> None:
-    """Raise ``UsageError``, with every difference and the commands that remove it, unless all protocols match."""
+    """Raise a ``UsageError`` with every difference and the commands that remove it, unless all protocols match."""
     reference, first = named[0]
-    found, commands = [], []
+    mismatches, commands = [], []
     for name, record in named[1:]:
-        for key, (left, right) in records.differences(first, record).items():
-            found.append(f"{key} is {_short(left)} in {reference} and {_short(right)} in {name}")
-        if records.differences(first, record):
+        if differences := records.differences(first, record):
             commands.append(records.command(name, record, first))
-    if found:
+        for key, (left, right) in differences.items():
+            mismatches.append(f"{key} is {_short(left)} in {reference} and {_short(right)} in {name}")
+    if mismatches:
         raise UsageError(
-            f"these scores were not taken by the same protocol: {'; '.join(found)}.",
-            "Score alike, and compare again: " + "; ".join(commands) + ". Or compare unlike scores: --anyway",
+            f"these scores were not taken by the same protocol: {'; '.join(mismatches)}.",
+            f"Score by the same protocol: {'; '.join(commands)}. Or compare different protocols: --anyway",
         )
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Two-sided p-value of Welch's t-test (Welch 1947) that two groups have the same mean; None for under 2 each."""
+    """Two-sided p-value of Welch's t-test (Welch 1947) for equal means; None if a group has fewer than 2 values."""
     if min(len(a), len(b)) < 2:
         return None
     left, right = variance(a) / len(a), variance(b) / len(b)
@@ -106,7 +106,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22, Lentz's method)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the other tail's fraction converges fast
+    if x > (a + 1) / (a + b + 2):  # here the fraction of the other tail converges fast
         return 1 - incomplete_beta(b, a, 1 - x)
     front = math.exp(
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x) - math.log(a)
@@ -129,14 +129,14 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
 
 def _settings(record: Record) -> dict[str, Any]:
-    """``{"kl.type": "cyclical", ...}`` of what makes a model."""
+    """The settings that affect the model, flat: ``{"kl.type": "cyclical", ...}``."""
     flat = {f"{part}.{key}": value for part, table in record["config"].items() for key, value in table.items()}
     return {key: value for key, value in flat.items() if key not in NO_DIFFERENCE}
 
 
-def _over_seeds(found: Sequence[float | None], reduce: Any, least: int) -> float | None:
-    known = [value for value in found if value is not None]
-    return float(reduce(known)) if len(known) == len(found) >= least else None
+def _over_seeds(numbers: Sequence[float | None], reduce: Any, least: int) -> float | None:
+    known = [value for value in numbers if value is not None]
+    return float(reduce(known)) if len(known) == len(numbers) >= least else None
 
 
 def _text(value: Any) -> str:
@@ -144,5 +144,5 @@ def _text(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "not told" if value is None else _text(value)
+    text = "not recorded" if value is None else _text(value)
     return text if len(text) <= 60 else text[:57] + "..."

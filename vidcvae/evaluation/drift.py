@@ -1,14 +1,14 @@
-"""Does quality fall with the age of a run? Free runs against fresh restarts, and runs far beyond the truth's length.
+"""Does quality fall with the age of a run? Compare free runs with fresh restarts, and run far beyond the truth.
 
-A restart at frame s is a run of the sequence as if it began there: it is given the true frames from s on, and a model
-that keeps an anchor takes frame s for it.
+A restart at frame s treats the sequence as if it began there: the run is given the true frames from s on, and a model
+with an anchor uses frame s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,16 +17,15 @@ from torch import Tensor
 from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError, an, typed
+from vidcvae.errors import DataError, UsageError, an
 from vidcvae.evaluation import metrics
-from vidcvae.evaluation.free_run import RunVariant, measure, run_length, sequence_noise
+from vidcvae.evaluation.free_run import Progress, RunVariant, diverged, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
 
 # The age test of a whole dance: frames 580-629 of 630, from a run started at 0 against one started at 480
 AGE_LENGTH, AGE_RESTART, AGE_TAIL = 630, 480, 50
 
-Progress = Callable[[int, int], None]
 Index = TypeVar("Index", int, np.ndarray)
 
 
@@ -34,8 +33,8 @@ Index = TypeVar("Index", int, np.ndarray)
 class AgeTest:
     """PSNR in dB of the frames ``tail`` (first, last), from a run started at frame 0 and from one at ``restart``.
 
-    Sequences of other lengths than 630 have both in proportion; of several the means are told, and the numbers of the
-    longest.
+    For sequences of other lengths than 630, both are scaled in proportion. Of several sequences, the PSNRs are means,
+    and ``tail`` and ``restart`` are those of the longest.
     """
 
     tail: tuple[int, int]
@@ -45,14 +44,14 @@ class AgeTest:
 
     @property
     def lost(self) -> float:
-        """What the older run has lost to its age, in dB."""
+        """By how many dB the older run is worse."""
         return self.from_restart - self.from_start
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "lost": self.lost}
 
     def told(self) -> list[str]:
-        """The test in a line of words."""
+        """The result in one line of text."""
         return [
             f"age test, frames {self.tail[0]}-{self.tail[1]}: {self.from_start:.2f} dB from frame 0, "
             f"{self.from_restart:.2f} dB from frame {self.restart}: {self.lost:.2f} dB lost"
@@ -61,8 +60,12 @@ class AgeTest:
 
 @dataclass(frozen=True)
 class Drift:
-    """PSNR in dB of each of ``frames``: in the run from frame 0 (``free``), and in the newest of the restarts every
-    ``every`` frames (``restarted``; None before the first one). Means over the sequences that have the frame."""
+    """PSNR in dB of each of ``frames``, averaged over the sequences that have the frame.
+
+    free: in the run from frame 0.
+    restarted: in the most recent restart; None before the first one.
+    every: frames from one restart to the next.
+    """
 
     frames: list[int]
     free: list[float]
@@ -72,17 +75,17 @@ class Drift:
 
     @property
     def gap(self) -> list[float | None]:
-        """How much better the fresh run is, in dB: what age alone costs at each frame."""
+        """By how many dB the fresh run is better at each frame: the cost of age alone."""
         return [None if new is None else new - old for old, new in zip(self.free, self.restarted, strict=True)]
 
     @property
     def slope_per_100(self) -> float:
-        """Least-squares slope of the free run's PSNR, in dB per 100 frames; the content's own changes are in it."""
+        """Least-squares slope of the free run's PSNR, in dB per 100 frames. It includes changes of the content."""
         return _slope(self.frames, self.free)
 
     @property
     def gap_slope_per_100(self) -> float:
-        """Least-squares slope of the gap, in dB per 100 frames of age; the content falls out of it."""
+        """Least-squares slope of the gap, in dB per 100 frames of age. Changes of the content cancel."""
         known = [(t, g) for t, g in zip(self.frames, self.gap, strict=True) if g is not None]
         return _slope([t for t, _ in known], [g for _, g in known])
 
@@ -96,7 +99,7 @@ class Drift:
         }
 
     def told(self) -> list[str]:
-        """The numbers in words, a line each."""
+        """The results as lines of text."""
         slope, behind = (round(x, 2) + 0.0 for x in (self.slope_per_100, self.gap_slope_per_100))  # -0.0 is 0.0
         slopes = (
             f"the free run changes by {slope:+.2f} dB per 100 frames; against fresh restarts it "
@@ -105,18 +108,18 @@ class Drift:
         return [slopes, *self.age_test.told()]
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Drift:
-        """What ``to_json`` told, as it was before."""
-        own = {key: found[key] for key in ("frames", "free", "restarted", "every")}
-        age = {key: found["age_test"][key] for key in ("tail", "restart", "from_start", "from_restart")}
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """Read what ``to_json`` returned."""
+        own = {key: saved[key] for key in ("frames", "free", "restarted", "every")}
+        age = {key: saved["age_test"][key] for key in ("tail", "restart", "from_start", "from_restart")}
         return cls(**own, age_test=AgeTest(**age))
 
 
 @dataclass(frozen=True)
 class LongRun:
-    """A run of many times the sequence's length, its conditions played forward and back.
+    """A run of many times the length of the sequence, with the poses played forward and backward.
 
-    passes: mean PSNR in dB of each complete pass, every frame against the truth at its own pose.
+    passes: mean PSNR in dB of each complete pass. Each frame is compared with the truth at its own pose.
     """
 
     sequence: str
@@ -125,7 +128,7 @@ class LongRun:
 
     @property
     def lost(self) -> float:
-        """By how many dB the last complete pass is worse than the first."""
+        """By how many dB the last complete pass is worse than the first one."""
         return self.passes[0] - self.passes[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +146,9 @@ def drift(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Drift:
-    """The free run of a split beside restarts ``every`` so many frames (0: 30, or a tenth of a shorter sequence).
+    """Compare the free run of a split with restarts.
+
+    every: frames from one restart to the next; 0 means 30, or a tenth of the sequence if it is shorter than 300 frames.
 
     All restarts of one length run in one batch. Raises ``DataError`` for sequences too short to restart in.
     """
@@ -177,14 +182,14 @@ def age_test(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> AgeTest:
-    """The age test alone, at the cost of one free run and a quarter."""
+    """The age test alone, which costs a quarter more than one free run."""
     lengths, points, old, young = _old_and_young(data.split(split), loaded.config.training.past)
     curves = _psnr_curves(loaded, [*old, *young], latent, seed, device, progress)
     return _age_test(lengths, points, curves[: len(old)], curves[len(old) :])
 
 
 def age_points(length: int, past: int, name: str) -> tuple[int, int]:
-    """Where the younger run starts, and how many frames at the end are looked at."""
+    """The frame at which the younger run starts, and the number of frames at the end that are compared."""
     restart, tail = round(length * AGE_RESTART / AGE_LENGTH), max(1, round(length * AGE_TAIL / AGE_LENGTH))
     if restart + past > length - tail:
         raise DataError(
@@ -195,7 +200,7 @@ def age_points(length: int, past: int, name: str) -> tuple[int, int]:
 
 
 def long_run_of(loaded: Loaded, data: VideoData, split: str, frames: int, latent: Latent) -> tuple[clips.Sequence, int]:
-    """The sequence that a long run of so many frames takes, and the frame at which it turns back.
+    """The sequence for a long run of ``frames`` frames, and the frame at which the run turns back.
 
     Raises ``UsageError`` for a model that is not conditioned on poses, for z from the posterior, and for fewer frames
     than two passes.
@@ -206,7 +211,7 @@ def long_run_of(loaded: Loaded, data: VideoData, split: str, frames: int, latent
             f"{loaded.path} is {an(config.model.name)}: actions cannot be played backward.", "Leave out --long."
         )
     if latent == "posterior":
-        raise UsageError("--latent posterior is shown the truth, and --long runs beyond it.", "Use --latent zero.")
+        raise UsageError("--latent posterior needs the truth, and --long runs beyond it.", "Use --latent zero.")
     sequence = data.split(split)[0]
     turn = run_length(sequence, config.training.past) - 1
     if frames < 1 + 2 * turn:
@@ -230,16 +235,15 @@ def long_run(
 ) -> LongRun:
     """Run the first sequence of a split for ``frames`` frames: its poses forward, backward, forward ...
 
-    Memory does not grow with ``frames``. Raises ``UsageError`` as ``long_run_of`` does.
+    Memory use does not grow with ``frames``. Raises ``UsageError`` as ``long_run_of`` does.
     """
     sequence, turn = long_run_of(loaded, data, split, frames, latent)
-    poses = sequence.tracks["pose"]
-    noise = sequence_noise(loaded.model.latent_shape(*sequence.frames.shape[-2:]), seed, [0], device)
     run = rollout(
         loaded.model,
         torch.from_numpy(np.array(sequence.frames[None, :1])),
-        cast(Tensor, _ThereAndBack(poses, turn, frames)),  # a tensor of all of them would grow with the run
-        noise,
+        # a tensor of all poses would grow with the run
+        cast(Tensor, _ThereAndBack(sequence.tracks["pose"], turn, frames)),
+        sequence_noise(loaded.model.latent_shape(*sequence.frames.shape[-2:]), seed, [0], device),
         latent=latent,
         dtype=loaded.dtype,
     )
@@ -250,35 +254,33 @@ def long_run(
         if progress:
             progress(t, frames - 1)
     passes = [float(np.mean(scores[k : k + turn])) for k in range(0, len(scores) - turn + 1, turn)]
-    if not np.isfinite(passes).all():
-        raise DataError(
-            f"the run of {loaded.path} became infinite in pass {int(np.isfinite(passes).argmin()) + 1}.",
-            f"Check its weights: {typed('checkpoint', 'verify', loaded.path)}",
-        )
+    finite = np.isfinite(passes)
+    if not finite.all():
+        raise diverged(loaded.path, f"frames that are not finite numbers in pass {finite.argmin() + 1}")
     return LongRun(sequence.name, frames, passes)
 
 
 def there_and_back(t: Index, turn: int) -> Index:
-    """Frame t, or frames t, of 0, 1, ... turn, turn-1, ... 1, 0, 1, ..."""
+    """Entry t (or entries t) of 0, 1, ... turn, turn-1, ... 1, 0, 1, ..."""
     return turn - abs(turn - t % (2 * turn))
 
 
 class _ThereAndBack:
-    """Poses (1, frames, 3, H, W) as ``rollout`` reads a tensor of them: a few at a time."""
+    """Stands in for a tensor of poses (1, frames, 3, H, W), of which ``rollout`` reads a few at a time."""
 
     def __init__(self, poses: np.ndarray, turn: int, frames: int) -> None:
         self.poses, self.turn = poses, turn
         self.shape = (1, frames, *poses.shape[1:])
 
     def __getitem__(self, index: tuple[slice, int | slice]) -> Tensor:
-        wanted = np.arange(self.shape[1])[index[1]]
-        return torch.from_numpy(np.array(self.poses[there_and_back(wanted, self.turn)]))[None]
+        steps = np.arange(self.shape[1])[index[1]]
+        return torch.from_numpy(np.array(self.poses[there_and_back(steps, self.turn)]))[None]
 
 
 def _old_and_young(
     sequences: Sequence[clips.Sequence], past: int
 ) -> tuple[list[int], list[tuple[int, int]], list[clips.Sequence], list[clips.Sequence]]:
-    """Of each sequence its length, its ``age_points``, all of it, and its part from the restart on."""
+    """For each sequence: its length, its ``age_points``, the whole of it, and its part from the restart on."""
     lengths = [run_length(s, past) for s in sequences]
     points = [age_points(n, past, s.name) for s, n in zip(sequences, lengths, strict=True)]
     old = [_part(s, 0, n) for s, n in zip(sequences, lengths, strict=True)]
@@ -287,7 +289,7 @@ def _old_and_young(
 
 
 def _part(sequence: clips.Sequence, start: int, length: int) -> clips.Sequence:
-    """The sequence that begins at frame ``start``; row ``start`` of the actions goes with its frame 0."""
+    """The part of a sequence that begins at frame ``start``; row ``start`` of the actions becomes its row 0."""
     tracks = {name: track[start : start + length] for name, track in sequence.tracks.items()}
     return clips.Sequence(f"{sequence.name} from {start}", sequence.frames[start : start + length], tracks)
 
@@ -300,21 +302,18 @@ def _psnr_curves(
     device: str | torch.device,
     progress: Progress | None,
 ) -> list[np.ndarray]:
-    ways = [RunVariant(latent)]
+    variant = RunVariant(latent)
     tables = measure(
-        loaded.model, parts, loaded.config, ways, seed=seed, device=device, progress=progress, dtype=loaded.dtype
+        loaded.model, parts, loaded.config, [variant], seed=seed, device=device, progress=progress, dtype=loaded.dtype
     )
-    curves = [table[:, 0].numpy() for table in tables[RunVariant(latent)]]
+    curves = [table[:, 0].numpy() for table in tables[variant]]
     if not all(np.isfinite(curve).all() for curve in curves):
-        raise DataError(
-            f"the weights of {loaded.path} make frames that are not finite numbers.",
-            f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
-        )
+        raise diverged(loaded.path)
     return curves
 
 
-def _by_frame(length: int, curves: Any) -> np.ndarray:
-    """The mean over curves (first frame, values) at each frame; NaN where there is none."""
+def _by_frame(length: int, curves: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The mean at each frame over curves (first frame, values); NaN for a frame that no curve has."""
     total, count = np.zeros(length), np.zeros(length)
     for first, values in curves:
         total[first : first + len(values)] += values
@@ -336,5 +335,5 @@ def _age_test(
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Least squares, per 100; 0 for a single point."""
+    """Least-squares slope per 100 of ``x``; 0 for a single point."""
     return 100 * float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else 0.0

@@ -1,12 +1,13 @@
-"""Free runs measured against the truth, frame by frame: many sequences, and many ways to run them, side by side.
+"""Measure free runs against the truth, frame by frame. Many sequences and run variants share a batch.
 
-W ways to run, S sequences rolled out together, T frames of a sequence, P given ones; C H W a frame.
+W run variants, S sequences rolled out together, T frames in a sequence, P given frames; C H W a frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,24 +18,24 @@ from vidcvae.config import Config
 from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
-from vidcvae.errors import DataError, UsageError
+from vidcvae.errors import DataError, UsageError, typed
 from vidcvae.evaluation import metrics
 from vidcvae.evaluation.yardsticks import Yardstick
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 
-ROWS = 32  # sequences x ways in one batch: what fits a small machine at full resolution
-POSTERIOR_ROWS = 4  # fewer where all frames of a sequence are encoded at once
+ROWS = 32  # sequences x variants in one batch, which fit a small machine at full resolution
+POSTERIOR_ROWS = 4  # fewer, because the posterior encodes all frames of a sequence at once
 
 Progress = Callable[[int, int], None]
 
-# What is measured of each predicted frame; the baselines need no model and see the same frames
+# Measured for each predicted frame. The baselines need no model and are scored on the same frames
 MEASURES = ("psnr", "psnr_per_channel", "ssim", "mse", "temporal_difference_error")
 BASELINES = ("copy_first", "copy_last_past", "copy_previous_truth")
 KINDS = ("psnr", "psnr_per_channel")
 COLUMNS = (*MEASURES, *(f"baseline_{name}_{kind}" for name in BASELINES for kind in KINDS))
 
-# What a score record has more; the validations of a training do without. NaN where there is nothing to measure
+# Only score records have these; validations during training do not. NaN if there is nothing to measure
 NEAREST_POSE = "baseline_nearest_pose"
 COMPARED = ("", *(f"baseline_{name}_" for name in BASELINES), f"{NEAREST_POSE}_")
 MORE_COLUMNS = (
@@ -46,7 +47,7 @@ MORE_COLUMNS = (
 
 @dataclass(frozen=True)
 class RunVariant:
-    """How z is chosen, which of several samples this is, and whether the conditions are those of another clip."""
+    """How z is chosen, the number of the sample, and whether the conditions come from another clip."""
 
     latent: Latent
     sample: int = 0
@@ -61,7 +62,7 @@ def measure(
     model: VideoModel,
     sequences: Sequence[clips.Sequence],
     config: Config,
-    ways: Sequence[RunVariant],
+    variants: Sequence[RunVariant],
     *,
     seed: int = 0,
     frames: int = 0,
@@ -71,31 +72,33 @@ def measure(
     dtype: torch.dtype = torch.float32,
     yardsticks: Sequence[Yardstick] = (),
 ) -> dict[RunVariant, list[Tensor]]:
-    """Roll out every sequence in each way, as few runs side by side as that takes.
+    """Roll out every sequence in each variant, in as few batches as possible.
 
-    ``model`` must be in eval mode and on ``device``. Of the sequences only those numbered ``only`` are run, as they
-    would be among the others. Sequences shorter than ``frames`` (0: any) are run whole. Returns
-    for each way and sequence a table (T-P, COLUMNS) in float64, with MORE_COLUMNS behind them where there are
-    ``yardsticks``, one a sequence; all of them know the nearest poses, or none does. Memory does not grow with the
-    length of the sequences, but for these numbers. Raises ``DataError`` for a sequence with nothing to predict, and
-    ``UsageError`` where a clip has no other of its length and a way asks for one.
+    ``model`` must be in eval mode and on ``device``. ``only`` selects sequences by number; their results do not depend
+    on the selection. Sequences shorter than ``frames`` (0: no limit) are run whole. ``yardsticks`` has one entry per
+    sequence; either all of them have nearest poses, or none.
+
+    Returns for each variant and sequence a float64 table (T-P, COLUMNS), followed by MORE_COLUMNS if there are
+    ``yardsticks``. Apart from these tables, memory use does not grow with the length of the sequences.
+    Raises ``DataError`` for a sequence with nothing to predict, and ``UsageError`` if a variant needs the conditions of
+    another clip and no other clip has the same length.
     """
     past = config.training.past
     lengths = [run_length(s, past, frames) for s in sequences]
     partners = list(range(len(sequences)))
-    if any(way.others for way in ways):
+    if any(variant.others for variant in variants):
         partners = other_clips(lengths, seed, [s.name for s in sequences])
     numbers = range(len(sequences)) if only is None else only
     jobs = [
         ([numbers[i] for i in picks], group)
-        for group, rows in _run_together(ways, config)
+        for group, rows in _run_together(variants, config)
         for picks in batches([lengths[i] for i in numbers], rows // len(group))
     ]
     total = sum(lengths[picks[0]] - past for picks, _ in jobs)
     done = 0
-    measured: dict[RunVariant, dict[int, Tensor]] = {way: {} for way in ways}
+    measured: dict[RunVariant, dict[int, Tensor]] = {variant: {} for variant in variants}
     for picks, group in jobs:
-        table = []  # of (W, S, COLUMNS) for each predicted frame; read back at the end, so that nothing waits
+        table = []  # (W, S, COLUMNS) for each predicted frame; read at the end, so that no step waits for the GPU
         for scores in _measure_batch(
             model,
             sequences,
@@ -114,13 +117,13 @@ def measure(
             if progress:
                 progress(done, total)
         values = torch.stack(table).double().cpu()  # (T-P, W, S, COLUMNS)
-        for row, way in enumerate(group):
-            measured[way] |= {i: values[:, row, column] for column, i in enumerate(picks)}
-    return {way: [found[i] for i in numbers] for way, found in measured.items()}
+        for row, variant in enumerate(group):
+            measured[variant] |= {i: values[:, row, column] for column, i in enumerate(picks)}
+    return {variant: [tables[i] for i in numbers] for variant, tables in measured.items()}
 
 
 def run_length(sequence: clips.Sequence, past: int, frames: int = 0) -> int:
-    """The frames of a run: those whose truth and conditions are known, ``frames`` at most (0: all)."""
+    """The number of frames in a run: those with truth and conditions, at most ``frames`` (0: no limit)."""
     known = min(len(sequence), sequence.condition_length)
     if known <= past:
         raise DataError(
@@ -131,8 +134,13 @@ def run_length(sequence: clips.Sequence, past: int, frames: int = 0) -> int:
     return min(known, frames or known)
 
 
+def diverged(path: Path, made: str = "frames that are not finite numbers") -> DataError:
+    """The error for a checkpoint whose weights give numbers that are not finite."""
+    return DataError(f"the weights of {path} make {made}.", f"Check the file: {typed('checkpoint', 'verify', path)}")
+
+
 def batches(lengths: Sequence[int], width: int = ROWS) -> Iterator[list[int]]:
-    """Which sequences are rolled out together: those of one length, ``width`` of them at most."""
+    """Group the numbers of sequences of equal length, at most ``width`` in a group."""
     for length in dict.fromkeys(lengths):
         alike = [i for i, other in enumerate(lengths) if other == length]
         for begin in range(0, len(alike), width):
@@ -140,17 +148,17 @@ def batches(lengths: Sequence[int], width: int = ROWS) -> Iterator[list[int]]:
 
 
 def other_clips(lengths: Sequence[int], seed: int, names: Sequence[str] = ()) -> list[int]:
-    """For each clip the number of another of its length, no two the same: a derangement, fixed by ``seed``.
+    """Assign to each clip another clip of the same length, each used once: a derangement, fixed by ``seed``.
 
-    The clips of a length stand in a circle of random order, and each looks at the next.
+    The clips of one length are put in a circle in random order, and each is assigned the next one.
     """
     partners = [0] * len(lengths)
     for picks in batches(lengths, len(lengths)):
         if len(picks) == 1:
             name = names[picks[0]] if names else picks[0]
             raise UsageError(
-                f"no other clip has the {lengths[picks[0]]} frames of {name}, so that there are no actions to give it.",
-                "Score so many frames as all clips have (--future N), or another split.",
+                f"no other clip has the {lengths[picks[0]]} frames of {name}, so there are no actions to give it.",
+                "Score a number of frames that all clips have (--future N), or another split.",
             )
         circle = [picks[i] for i in rng.permutation(len(picks), seed, "other-clips", lengths[picks[0]])]
         for position, clip in enumerate(circle):
@@ -159,9 +167,9 @@ def other_clips(lengths: Sequence[int], seed: int, names: Sequence[str] = ()) ->
 
 
 def sequence_noise(shape: Sequence[int], seed: int, rows: Iterable[int], device: str | torch.device = "cpu") -> Noise:
-    """Noise for a rollout of sequences (or samples) ``rows``: eps_t of each is a function of (seed, row, t) alone.
+    """Noise for a rollout of the sequences (or samples) ``rows``: eps_t depends on (seed, row, t) alone.
 
-    So a sequence meets the same noise in whatever company, and on whatever device, it is rolled out.
+    So a sequence gets the same noise in any batch and on any device.
     """
     rows = list(rows)
 
@@ -172,7 +180,7 @@ def sequence_noise(shape: Sequence[int], seed: int, rows: Iterable[int], device:
 
 
 def sample_seed(seed: int, sample: int) -> int:
-    """The seed of one of several samples; the first one's is ``seed``, so that a single draw is sample 0."""
+    """The seed of sample number ``sample``. Sample 0 uses ``seed`` itself, so a single draw equals sample 0."""
     return rng.seed_of(seed, "sample", sample) if sample else seed
 
 
@@ -182,7 +190,7 @@ def _measure_batch(
     picks: Sequence[int],
     partners: Sequence[int],
     config: Config,
-    ways: Sequence[RunVariant],
+    variants: Sequence[RunVariant],
     *,
     length: int,
     seed: int,
@@ -190,9 +198,9 @@ def _measure_batch(
     dtype: torch.dtype,
     yardsticks: Sequence[Yardstick],
 ) -> Iterator[Tensor]:
-    """Yield (W, S, COLUMNS or more) for each predicted frame; the sequences' numbers ``picks`` choose their noise."""
+    """Yield (W, S, columns) for each predicted frame. The sequence numbers ``picks`` also select the noise."""
     chosen = [sequences[i] for i in picks]
-    past, copies = config.training.past, len(ways)
+    past, copies = config.training.past, len(variants)
 
     def on_device(images: Sequence[np.ndarray]) -> Tensor:
         return to_unit(rng.to_device(torch.from_numpy(np.stack(images)), device))  # (S, ...)
@@ -202,25 +210,26 @@ def _measure_batch(
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
         kind, pairing = config.model.condition, config.data.condition
-        return _stack([clips.condition_rows(sequences[i], 0, length, kind, pairing) for i in numbers])
+        return stacked([clips.condition_rows(sequences[i], 0, length, kind, pairing) for i in numbers])
 
     given = torch.from_numpy(np.stack([s.frames[:past] for s in chosen]))
     condition = conditions(picks)
     if condition is not None:
-        others = conditions([partners[i] for i in picks]) if any(way.others for way in ways) else None
+        others = conditions([partners[i] for i in picks]) if any(variant.others for variant in variants) else None
         condition = (
             _repeat(condition, copies)
             if others is None
-            else torch.cat([others if way.others else condition for way in ways])
+            else torch.cat([others if variant.others else condition for variant in variants])
         )
-    truth = _stack([s.frames[:length] for s in chosen]) if any(way.latent == "posterior" for way in ways) else None
+    needs_truth = any(variant.latent == "posterior" for variant in variants)
+    truth = stacked([s.frames[:length] for s in chosen]) if needs_truth else None
     predictions = rollout(
         model,
         _repeat(given, copies),
         condition,
-        _noise_for(ways, model.latent_shape(*given.shape[-2:]), seed, picks, device),
-        # eps = 0 makes the other latents of a draw from the prior
-        latent=ways[0].latent if len({way.latent for way in ways}) == 1 else "prior",
+        _noise_for(variants, model.latent_shape(*given.shape[-2:]), seed, picks, device),
+        # a draw from the prior with eps = 0 equals the other latents of a group (``_run_together``)
+        latent=variants[0].latent if len({variant.latent for variant in variants}) == 1 else "prior",
         length=length,
         truth=None if truth is None else _repeat(truth, copies),
         dtype=dtype,
@@ -251,43 +260,42 @@ def _measure_batch(
         before, guess_before = target, guess
 
 
-def learned_prior(config: Config) -> bool:
-    """Whether the prior depends on the frames before; else it is N(0, I), whose mean is z = 0."""
-    return config.model.learned_prior
+def _run_together(variants: Sequence[RunVariant], config: Config) -> Iterator[tuple[list[RunVariant], int]]:
+    """Group the variants that one batch can roll out, and yield each group with the most rows of its batches.
 
-
-def _run_together(ways: Sequence[RunVariant], config: Config) -> Iterator[tuple[list[RunVariant], int]]:
-    """Group what one batch can roll out as draws from the prior (its mean is eps = 0, which is z = 0 unless learned);
-    with each group the rows that its batches may have."""
-    as_draws = {"prior", "prior-mean"} | (set() if learned_prior(config) else {"zero"})
-    found: dict[str, list[RunVariant]] = {}
-    for way in ways:
-        found.setdefault("prior" if way.latent in as_draws else way.latent, []).append(way)
-    for latent, group in found.items():
+    The prior's mean is a draw from the prior with eps = 0, and is z = 0 unless the prior is learned.
+    """
+    as_draws = {"prior", "prior-mean"} | (set() if config.model.learned_prior else {"zero"})
+    groups: dict[str, list[RunVariant]] = {}
+    for variant in variants:
+        groups.setdefault("prior" if variant.latent in as_draws else variant.latent, []).append(variant)
+    for latent, group in groups.items():
         rows = POSTERIOR_ROWS if latent == "posterior" else ROWS
         yield from ((group[begin : begin + rows], rows) for begin in range(0, len(group), rows))
 
 
 def _noise_for(
-    ways: Sequence[RunVariant], shape: Sequence[int], seed: int, picks: Sequence[int], device: str | torch.device
+    variants: Sequence[RunVariant], shape: Sequence[int], seed: int, picks: Sequence[int], device: str | torch.device
 ) -> Noise:
-    """Rows way by way: eps of the sequences where z is drawn, 0 where it is a mean."""
+    """Noise (W * S, S*), variant by variant: eps of each sequence if z is drawn, 0 if z is a mean."""
     draw = {
-        way.sample: sequence_noise(shape, sample_seed(seed, way.sample), picks, device) for way in ways if way.draws
+        variant.sample: sequence_noise(shape, sample_seed(seed, variant.sample), picks, device)
+        for variant in variants
+        if variant.draws
     }
     if not draw:
         return zero_noise
     zeros = torch.zeros(len(picks), *shape, device=device)
 
     def noise(t: int) -> Tensor:
-        eps = {sample: drawn(t) for sample, drawn in draw.items()}  # once for all ways that share it
-        return torch.cat([eps[way.sample] if way.draws else zeros for way in ways])
+        eps = {sample: drawn(t) for sample, drawn in draw.items()}  # drawn once for all variants that share it
+        return torch.cat([eps[variant.sample] if variant.draws else zeros for variant in variants])
 
     return noise
 
 
-def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    """(B, T, ...); a single memory-mapped array stays on the disk."""
+def stacked(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+    """B arrays (T, ...) -> (B, T, ...); None if there are none. A single memory-mapped array is not read from disk."""
     known = [array for array in arrays if array is not None]
     if not known:
         return None
@@ -297,7 +305,7 @@ def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
 
 
 def _repeat(batch: Tensor, copies: int) -> Tensor:
-    """(S, ...) -> (W * S, ...), without a copy where S is 1."""
+    """(S, ...) -> (W * S, ...), without a copy if S is 1."""
     if len(batch) == 1:
         return batch.expand(copies, *batch.shape[1:])
     return batch.repeat(copies, *[1] * (batch.dim() - 1))

@@ -8,7 +8,7 @@ B sequences, T frames, K samples of z, S* the latent's shape; C H W a frame, D =
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +20,15 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
-from vidcvae.evaluation.free_run import POSTERIOR_ROWS, batches, learned_prior
+from vidcvae.evaluation.free_run import POSTERIOR_ROWS, Progress, batches, stacked
+from vidcvae.models.graphs import map_tensors
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, Gaussian, State, VideoModel, at, full, reparameterize
 from vidcvae.models.objectives import kl_elements
 
 ACTIVE = 0.01  # variance of the posterior's mean over the data (Burda et al. 2016, section 4.2)
-CHUNK = 32  # frames encoded at once where the posterior looks at one frame at a time
-MOST_RANKS = 1000  # of more dimensions so many are told, evenly spread from the largest KL to the least
-
-Progress = Callable[[int, int], None]
+CHUNK = 32  # frames encoded at once if the posterior sees one frame at a time
+MOST_RANKS = 1000  # dimensions listed, evenly spaced from the largest KL to the smallest
 
 LIKELIHOOD = (
     "Gaussian of one variance, the maximum-likelihood value on these frames, on 8-bit frames with uniform "
@@ -39,8 +38,12 @@ LIKELIHOOD = (
 
 @dataclass(frozen=True)
 class Latents:
-    """kl_per_dimension: mean over frames of KL(q || p) of each element of z, in nats, S*; variance: of the posterior's
-    mean over all frames, S*; frames: how many there were."""
+    """How much each element of z carries.
+
+    kl_per_dimension: KL(q || p) in nats, mean over frames, S*.
+    variance: variance of the posterior's mean over all frames, S*.
+    frames: number of frames.
+    """
 
     kl_per_dimension: np.ndarray
     variance: np.ndarray
@@ -61,7 +64,7 @@ class Latents:
         return int((self.variance > ACTIVE).sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Dimensions in order of falling KL, and sums over each channel of z, which has H x W of them."""
+        """Dimensions in order of decreasing KL, and sums over the H x W dimensions of each channel of z."""
         order = np.argsort(-self.kl_per_dimension, axis=None, kind="stable")
         ranks = np.unique(np.linspace(0, len(order) - 1, min(len(order), MOST_RANKS)).round().astype(int))
         kl, variance = self.kl_per_dimension.reshape(-1)[order], self.variance.reshape(-1)[order]
@@ -83,11 +86,12 @@ class Latents:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Lower bounds on the log-likelihood of 8-bit frames, told as upper bounds on bits per dimension.
+    """Lower bounds on the log-likelihood of 8-bit frames, given as upper bounds in bits per dimension.
 
-    elbo: from single samples; importance_weighted: from ``samples`` of them (Burda et al. 2016, eq. 8), never worse;
-    sigma: the likelihood's standard deviation, in parts of the range 0..1; per: "frame", or "sequence" where the state
-    of the model remembers z, so that the weights of a whole sequence multiply.
+    elbo: from single samples.
+    importance_weighted: from ``samples`` samples (Burda et al. 2016, eq. 8); never worse than ``elbo``.
+    sigma: standard deviation of the likelihood, for values in 0..1.
+    per: "frame", or "sequence" if the model's state depends on z, so that the weights of a sequence multiply.
     """
 
     elbo: float
@@ -118,22 +122,21 @@ def measure_latents(
     *,
     device: str | torch.device = "cpu",
 ) -> Latents:
-    """KL and activity of every dimension over the frames 1.. of ``sequences``, the first ``lengths`` of each.
+    """KL and activity of every dimension, over frames 1 to ``lengths`` - 1 of each sequence.
 
-    Costs an encoding of every frame and no decoding. Memory does not grow with the length.
+    Every frame is encoded and none decoded. Memory use does not grow with the length.
     """
     model = prepare(model, torch.float32)
-    learned = learned_prior(config)
     kl = mean = spread = torch.zeros((), dtype=torch.float64)
     count, state = 0, None
     for chunk in _chunks(model, sequences, config, lengths, device):
         p = None
-        if learned:
+        if config.model.learned_prior:
             state = chunk.start(model) if chunk.begin == 1 else state
             p, state = _priors(model, state, chunk)
         mu = full(chunk.q[0]).flatten(0, 1).double().cpu()  # (B T, S*)
         elements = kl_elements(chunk.q, p).flatten(0, 1).double().cpu()
-        # Chan et al. 1983: means and squared deviations of two parts make those of both
+        # Chan et al. 1983: combine the means and squared deviations of two parts
         shift, new = mu.mean(0) - mean, len(mu)
         spread = spread + (mu - mu.mean(0)).square().sum(0) + shift.square() * (count * new / (count + new))
         mean = mean + shift * (new / (count + new))
@@ -153,44 +156,44 @@ def measure_bounds(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Bounds:
-    """ELBO and importance-weighted bound on log p(x_t | x_0 .. x_{t-1}, condition), over the frames 1.. of the data.
+    """ELBO and importance-weighted bound on log p(x_t | x_0 .. x_{t-1}, condition), over all frames from 1 on.
 
     K chains run side by side: z_t ~ q(z_t | x_t, ...), then one ``step`` from the true frame t-1. See ``bounds``.
     """
     model = prepare(model, torch.float32)
     total = sum(lengths[picks[0]] - 1 for picks in batches(lengths, POSTERIOR_ROWS))
-    found: list[tuple[list[Tensor], list[Tensor]]] = []  # for each batch the (B, K) of every step
+    weighed: list[tuple[list[Tensor], list[Tensor]]] = []  # for each batch, the errors and ratios (B, K) of every step
     for chunk in _chunks(model, sequences, config, lengths, device):
         if chunk.begin == 1:
             state = chunk.start(model, samples)
-            found.append(([], []))
+            weighed.append(([], []))
         for i in range(chunk.steps):
             t = chunk.begin + i
             eps = torch.stack([rng.normal((samples, *chunk.q[0].shape[2:]), seed, "bounds", n, t) for n in chunk.picks])
             error, ratio, state = _weigh(model, state, chunk, i, eps.to(device))
-            found[-1][0].append(error)
-            found[-1][1].append(ratio)
+            weighed[-1][0].append(error)
+            weighed[-1][1].append(ratio)
             if progress:
-                progress(sum(len(errors) for errors, _ in found), total)
+                progress(sum(len(errors) for errors, _ in weighed), total)
     errors, ratios = (
-        [each for batch in found for each in torch.stack(batch[part], dim=1).cpu().numpy()]  # of (T-1, K)
-        for part in (0, 1)
+        [each for steps in batch for each in torch.stack(steps, dim=1).cpu().numpy()]  # (T-1, K) for each sequence
+        for batch in zip(*weighed, strict=True)
     )
     dimensions = int(np.prod(sequences[0].frames.shape[1:]))
     return bounds(errors, ratios, dimensions, remembers=config.model.recurrent)
 
 
 def bounds(errors: Sequence[np.ndarray], ratios: Sequence[np.ndarray], dimensions: int, remembers: bool) -> Bounds:
-    """Bounds from what K samples z_k ~ q made of each frame.
+    """Bounds from the predictions x_k that K samples z_k ~ q give for each frame.
 
-    errors: of each sequence (T, K), |x - x_k|^2 summed over the ``dimensions`` D numbers of a frame, in 0..1.
-    ratios: log p(z_k) - log q(z_k), the same shape.
-    remembers: whether z_t has a say in later steps, so that a chain is one sample of the whole sequence.
+    errors: for each sequence (T, K): |x - x_k|^2 summed over the D = ``dimensions`` values of a frame, in 0..1.
+    ratios: log p(z_k) - log q(z_k), of the same shape.
+    remembers: whether z_t affects later steps, so that a chain is one sample of the whole sequence.
 
     With u uniform over a step of 8 bits, log P(x) >= E_u log p(x + u) (Theis et al. 2016, eq. 2), and the Gaussian's
     E_u log p(x + u | z) = -D/2 log(2 pi sigma^2) - (|x - x_k|^2 + D / (12 * 255^2)) / (2 sigma^2) exactly. sigma^2 is
-    the value that makes the ELBO largest. The weighted bound takes this mean over u inside its logarithm, which by
-    Jensen's inequality only loosens it. The ELBO is the mean of the same log-weights, so it is never the better one.
+    the value that maximises the ELBO. The weighted bound takes this mean over u inside its logarithm, which by Jensen's
+    inequality only loosens it. The ELBO is the mean of the same log-weights, so it is never the tighter bound.
     """
     step = 1 / (12 * 255**2)  # variance of u
     count = sum(len(e) for e in errors)
@@ -220,8 +223,11 @@ def _log_mean_exp(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Steps ``begin``, begin + 1, ... of the sequences ``picks``: q of their z (B, t, S*), their true frames
-    (B, t, 3, H, W), codes of the frames before and of the conditions; and frame 0 with its condition."""
+    """Steps ``begin``, begin + 1, ... of the sequences ``picks``.
+
+    q: posterior of z (B, t, S*). frames: true frames (B, t, 3, H, W). previous, condition: codes of the frames before
+    and of the conditions. first: frame 0 and its condition.
+    """
 
     picks: list[int]
     begin: int
@@ -236,10 +242,7 @@ class _Chunk:
         return self.frames.shape[1]
 
     def start(self, model: VideoModel, copies: int = 1) -> State:
-        frame, condition = self.first
-        return model.initial_state(
-            frame.repeat_interleave(copies, 0), None if condition is None else condition.repeat_interleave(copies, 0)
-        )
+        return model.initial_state(*_repeat(self.first, copies))
 
 
 @torch.inference_mode()
@@ -269,18 +272,18 @@ def _chunks(
 
 @torch.inference_mode()
 def _priors(model: VideoModel, state: State, chunk: _Chunk) -> tuple[Gaussian, State]:
-    """The priors of a chunk's z (B, t, S*). They depend on the frames before, which are the true ones, and not on z."""
-    found = []
+    """The priors of a chunk's z (B, t, S*). They depend on the true frames before, and not on z."""
+    priors = []
     for i in range(chunk.steps):
         p, state = model.prior(state, at(chunk.previous, i), at(chunk.condition, i))
-        found.append(p)
-    mu, logvar = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
+        priors.append(p)
+    mu, logvar = (torch.stack(parts, dim=1) for parts in zip(*priors, strict=True))
     return (mu, logvar), state
 
 
 @torch.inference_mode()
 def _weigh(model: VideoModel, state: State, chunk: _Chunk, i: int, eps: Tensor) -> tuple[Tensor, Tensor, State]:
-    """Squared error and log p(z) - log q(z) of K samples of step i, (B, K) each, from noise (B, K, S*)."""
+    """Squared error and log p(z) - log q(z) of K samples in step i, (B, K) each, from noise (B, K, S*)."""
     samples = eps.shape[1]
     previous, condition = (_repeat(at(code, i), samples) for code in (chunk.previous, chunk.condition))
     mu, logvar = (full(x[:, i]).repeat_interleave(samples, 0) for x in chunk.q)  # (B K, S*)
@@ -294,18 +297,16 @@ def _weigh(model: VideoModel, state: State, chunk: _Chunk, i: int, eps: Tensor) 
 
 
 def _log_density(z: Tensor, gaussian: Gaussian) -> Tensor:
-    """(B, S*) -> (B): of a diagonal Gaussian, but for the constant that two of them share."""
+    """Log-density of a diagonal Gaussian, without the constant that is equal for all: (B, S*) -> (B)."""
     mu, logvar = (full(x).double() for x in gaussian)
     return (-0.5 * ((z.double() - mu).square() / logvar.exp() + logvar)).flatten(1).sum(1)
 
 
 def _repeat(code: Code, copies: int) -> Code:
-    """Rows (B, ...) -> (B copies, ...), each row beside its copies."""
-    if isinstance(code, Tensor):
-        return code.repeat_interleave(copies, 0)
-    return tuple(_repeat(part, copies) for part in code)
+    """(B, ...) -> (B * copies, ...), each row followed by its copies."""
+    return map_tensors(code, lambda x: x.repeat_interleave(copies, 0))
 
 
 def _unit(arrays: Sequence[np.ndarray | None], device: str | torch.device) -> Tensor | None:
-    known = [a for a in arrays if a is not None]
-    return to_unit(torch.from_numpy(np.stack(known)).to(device)) if known else None
+    batch = stacked(arrays)
+    return None if batch is None else to_unit(batch.to(device))

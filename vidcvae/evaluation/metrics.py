@@ -1,8 +1,8 @@
-"""How near one frame is to another.
+"""Measures of the similarity of two frames.
 
-Frames are float in 0..1 with their last three axes C, H, W; every function gives one number a frame, and
-broadcasts over the axes before. An average of scores is the mean of these numbers, never the score of a mean:
-by Jensen's inequality the PSNR of a mean MSE is lower.
+Frames are float in 0..1 and end in the axes C, H, W. Every function returns one number per frame and broadcasts
+over the axes before. Average these numbers, and never take the score of an average: by Jensen's inequality the PSNR
+of a mean MSE is lower than the mean PSNR.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Frames that agree to the last bit would score infinity; 100 dB is beyond what 8 bits a channel can show
+# Identical frames would score infinity; 100 dB is more than 8 bits per channel can show
 SMALLEST_MSE = 1e-10
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004, section III.B
@@ -37,7 +37,7 @@ def psnrs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def psnrs_apart(a: Tensor, b: Tensor, still: Tensor) -> tuple[Tensor, Tensor]:
     """``psnr`` over the pixels that stand still, and over those that move: (..., C, H, W) -> (...), in dB.
 
-    still: 1 where a pixel stands still and 0 where it moves, (..., H, W). NaN where there is no such pixel.
+    still: (..., H, W), 1 for a pixel that stands still and 0 for one that moves. NaN if there is no such pixel.
     """
     error = (a - b).square().mean(dim=-3)  # (..., H, W)
     at_rest, moving = ((error * part).sum(dim=(-2, -1)) / part.sum(dim=(-2, -1)) for part in (still, 1 - still))
@@ -49,9 +49,9 @@ def _decibels(error: Tensor) -> Tensor:
 
 
 def temporal_difference_error(a: Tensor, a_before: Tensor, b: Tensor, b_before: Tensor) -> Tensor:
-    """Mean over C, H, W of |(a - a_before) - (b - b_before)|: (..., C, H, W) -> (...), in parts of the range.
+    """Mean over C, H, W of |(a - a_before) - (b - b_before)|: (..., C, H, W) -> (...), for values in 0..1.
 
-    Sees flicker and freezing, and no error that stays the same from frame to frame.
+    Detects flicker and freezing, but no error that stays the same from frame to frame.
     """
     return ((a - a_before) - (b - b_before)).abs().mean(dim=(-3, -2, -1))
 
@@ -59,8 +59,8 @@ def temporal_difference_error(a: Tensor, a_before: Tensor, b: Tensor, b_before: 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), mean over pixels and channels: (..., C, H, W) -> (...), at most 1.
 
-    Window 11x11 Gaussian of sigma 1.5, K1 = 0.01, K2 = 0.03, population covariances, over the pixels whose window
-    lies within the frame. A side under 11 pixels takes the largest odd window that fits.
+    11x11 Gaussian window with sigma 1.5, K1 = 0.01, K2 = 0.03, population covariances, over the pixels whose window
+    lies within the frame. If a side has fewer than 11 pixels, the window is the largest odd one that fits.
     """
     a, b = torch.broadcast_tensors(a, b)
     # Variances are differences of near-equal numbers: float64 keeps flat areas exact
@@ -75,7 +75,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Gaussian means of every full window: (M, H, W) -> (M, H - 10, W - 10)."""
+    """Gaussian mean of every full window: (M, H, W) -> (M, H - 10, W - 10)."""
     across, down = (_gaussian(side, images.device) for side in images.shape[:-3:-1])
     rows = F.conv2d(images[:, None], across.view(1, 1, 1, -1))
     return F.conv2d(rows, down.view(1, 1, -1, 1))[:, 0]

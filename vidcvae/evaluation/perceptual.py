@@ -1,7 +1,7 @@
-"""LPIPS and FVD of a free run, by networks that the user supplies as TorchScript files.
+"""LPIPS and FVD of a free run, computed by networks that the user supplies as TorchScript files.
 
-The networks are other people's work with licences of their own, so none is part of this package. A TorchScript file
-is a program: load one only from where you trust.
+The networks have authors and licences of their own, so none is part of this package. A TorchScript file is a program:
+load one only from a source you trust.
 
 S sequences, T frames; C H W a frame, F features.
 """
@@ -9,7 +9,8 @@ S sequences, T frames; C H W a frame, F features.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,26 @@ from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.free_run import sequence_noise
+from vidcvae.evaluation.free_run import Progress, sequence_noise, stacked
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
 
-WINDOW = 16  # frames of a clip for FVD, as Unterthiner et al. 2019 have it
-
-Progress = Callable[[int, int], None]
+WINDOW = 16  # frames in a clip for FVD, as in Unterthiner et al. 2019
 
 
 def load_network(path: Path, device: str | torch.device = "cpu") -> nn.Module:
-    """A TorchScript file; raises ``DataError`` if it is missing or something else."""
+    """Load a TorchScript file; raises ``DataError`` if it is missing or is another kind of file."""
     if not path.is_file():
         raise DataError(f"there is no file {path}.", "Give the TorchScript file of the network (torch.jit.save).")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is on its way out, and there is no other such format yet
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, and no other format replaces it yet
             network: nn.Module = torch.jit.load(str(path), map_location=str(device))
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(
             f"{path} is not a TorchScript file: {str(error).strip().splitlines()[0]}",
-            "Make one of the network: torch.jit.save(torch.jit.trace(network, examples), FILE). "
-            "Files of weights alone (state dicts) do not say what the network is.",
+            "Make one from the network: torch.jit.save(torch.jit.trace(network, examples), FILE). "
+            "A file of weights alone (a state dict) does not describe the network.",
         ) from None
     return network.eval()
 
@@ -62,30 +61,30 @@ def measure_perceptual(
     progress: Progress | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
-    """``{"lpips_mean", "fvd", "fvd_clips"}`` of one free run of each sequence, to ``lengths``.
+    """``{"lpips_mean", "fvd", "fvd_clips"}`` of one free run of each sequence, ``lengths`` frames long.
 
-    lpips: takes two batches of frames (B, 3, H, W) in -1..1 and gives B distances (Zhang et al. 2018).
-    fvd: takes clips (B, 3, 16, H, W) in -1..1 and gives features (B, F). Truth and predictions are cut into
-        consecutive clips of 16 predicted frames; what is left over at the end is not used.
-    Raises ``DataError`` for a network that takes or gives something else, ``UsageError`` for fewer than two clips.
+    lpips: a network that takes two batches of frames (B, 3, H, W) in -1..1 and returns B distances (Zhang et al. 2018).
+    fvd: a network that takes clips (B, 3, 16, H, W) in -1..1 and returns features (B, F). Truth and predictions are cut
+        into consecutive clips of 16 predicted frames; remaining frames at the end are not used.
+    Raises ``DataError`` for a network with other inputs or outputs, ``UsageError`` for fewer than two clips.
     """
-    judge = load_network(lpips, device) if lpips else None
-    extract = load_network(fvd, device) if fvd else None
+    judge = partial(_distances, load_network(lpips, device), lpips) if lpips else None
+    extract = partial(_features, load_network(fvd, device), fvd) if fvd else None
     past = config.training.past
     if fvd and sum((n - past) // WINDOW for n in lengths) < 2:
         raise UsageError(
-            f"FVD takes two clips of {WINDOW} predicted frames or more, and here are fewer.", "Leave out --fvd-weights."
+            f"FVD needs at least two clips of {WINDOW} predicted frames; here are fewer.", "Leave out --fvd-weights."
         )
     distances: list[Tensor] = []
     features: tuple[list[Tensor], list[Tensor]] = ([], [])
     total, done = sum(n - past for n in lengths), 0
     for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
         for made, truth in _windows(model, sequence, config, row, length, latent, seed, device, dtype):
-            if judge is not None and lpips is not None:
-                distances.append(_distances(judge, lpips, made, truth))
-            if extract is not None and fvd is not None and len(made) == WINDOW:
+            if judge:
+                distances.append(judge(made, truth))
+            if extract and len(made) == WINDOW:
                 for kept, clip in zip(features, (truth, made), strict=True):
-                    kept.append(_features(extract, fvd, clip))
+                    kept.append(extract(clip))
             done += len(made)
             if progress:
                 progress(done, total)
@@ -99,10 +98,10 @@ def measure_perceptual(
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Between Gaussians fitted to features (N, F) and (M, F): |mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)).
+    """Distance of Gaussians fitted to features (N, F) and (M, F): |mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)).
 
-    Dowson & Landau 1982, with sample covariances. (A B)^(1/2) has the trace of (A^(1/2) B A^(1/2))^(1/2), whose matrix
-    is symmetric: its eigenvalues are real, and rounding below 0 is cut off.
+    Dowson & Landau 1982, with sample covariances. (A B)^(1/2) has the same trace as (A^(1/2) B A^(1/2))^(1/2). The
+    latter matrix is symmetric, so its eigenvalues are real; those that rounding makes negative are set to 0.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
@@ -123,13 +122,13 @@ def _windows(
     device: str | torch.device,
     dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Predictions and truth of a free run, (T, 3, H, W) in -1..1 each, 16 frames at once; the last may be fewer."""
+    """Predictions and truth of a free run, each (T, 3, H, W) in -1..1, 16 frames at a time; the last may be fewer."""
     past = config.training.past
     condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
     predictions = rollout(
         model,
         torch.from_numpy(np.array(sequence.frames[None, :past])),
-        None if condition is None else torch.from_numpy(np.array(condition))[None],
+        stacked([condition]),
         sequence_noise(model.latent_shape(*sequence.frames.shape[-2:]), seed, [row], device),
         latent=latent,
         length=length,
@@ -147,32 +146,32 @@ def _windows(
 
 @torch.inference_mode()
 def _distances(judge: nn.Module, path: Path, made: Tensor, truth: Tensor) -> Tensor:
-    found = _call(judge, path, "two batches of frames (B, 3, H, W)", made, truth)
-    if found.numel() != len(made):
+    distances = _call(judge, path, "two batches of frames (B, 3, H, W)", made, truth)
+    if distances.numel() != len(made):
         raise DataError(
-            f"{path} gives {list(found.shape)} for {len(made)} pairs of frames, not a distance for each.",
-            "--lpips-weights wants a network of two batches of frames in -1..1.",
+            f"{path} returns {list(distances.shape)} for {len(made)} pairs of frames, not one distance per pair.",
+            "--lpips-weights needs a network that takes two batches of frames in -1..1.",
         )
-    return found.reshape(-1).cpu()
+    return distances.reshape(-1).cpu()
 
 
 @torch.inference_mode()
 def _features(extract: nn.Module, path: Path, clip: Tensor) -> Tensor:
-    found = _call(extract, path, f"clips (B, 3, {WINDOW}, H, W)", clip.transpose(0, 1)[None])
-    if found.dim() != 2 or len(found) != 1:
+    features = _call(extract, path, f"clips (B, 3, {WINDOW}, H, W)", clip.transpose(0, 1)[None])
+    if features.dim() != 2 or len(features) != 1:
         raise DataError(
-            f"{path} gives {list(found.shape)} for one clip, not features (1, F).",
-            f"--fvd-weights wants a network of clips (B, 3, {WINDOW}, H, W) in -1..1.",
+            f"{path} returns {list(features.shape)} for one clip, not features (1, F).",
+            f"--fvd-weights needs a network that takes clips (B, 3, {WINDOW}, H, W) in -1..1.",
         )
-    return found[0].cpu()
+    return features[0].cpu()
 
 
 def _call(network: nn.Module, path: Path, what: str, *inputs: Tensor) -> Tensor:
     try:
-        found = network(*inputs)
+        output = network(*inputs)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise DataError(f"the network in {path} fails on {what} of {tuple(inputs[0].shape)}: {reason}") from None
-    if not isinstance(found, Tensor):
-        raise DataError(f"the network in {path} gives a {type(found).__name__}, not a tensor.")
-    return found
+    if not isinstance(output, Tensor):
+        raise DataError(f"the network in {path} returns a {type(output).__name__}, not a tensor.")
+    return output

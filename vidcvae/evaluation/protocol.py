@@ -1,4 +1,4 @@
-"""How a score came about: what makes two of them comparable, or not."""
+"""How a score was taken, which decides whether two scores can be compared."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from vidcvae.config.schema import Latent
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score came about. Two scores may be compared only if these agree (but for the checkpoint and version).
+    """How a score was taken. Two scores are comparable only if these fields agree; ``records.FREE`` lists exceptions.
 
-    past, future: frames given to the model and frames predicted, of each sequence in turn if they differ.
-    condition: "pose", "none", or the actions with the row that goes with the step into frame t
-        ("source": t-1, which causes it; "target": t).
-    actions: whether each clip has its "own" conditions, or those "of other clips", exchanged by the seed.
-    weights: "raw" or "ema", of those in ``weights_available``.
-    batch_norm: "running" statistics, those of the "batch" as in the course's code, or "none" in the model.
-    data_digest: of the content of the sequences' frames and conditions, whatever file they came from.
-    precision: arithmetic of the networks; scores are in float64.
+    past, future: numbers of frames given to the model and predicted; ``future`` has one per sequence if they differ.
+    condition: "pose", "none", or the actions with the row used for the step into frame t
+        ("source": t-1, which causes the frame; "target": t).
+    actions: whether each clip has its "own" actions, or those "of other clips", exchanged at random by the seed.
+    weights: "raw" or "ema", one of ``weights_available``.
+    batch_norm: "running" statistics, those of the "batch" as in the course's code, or "none" if the model has no
+        BatchNorm.
+    data_digest: digest of the sequences' frames and conditions, whatever file they came from.
+    precision: arithmetic of the networks; scores are computed in float64.
     """
 
     dataset: str

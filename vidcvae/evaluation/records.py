@@ -1,7 +1,7 @@
-"""Score records: kept with the run, read back, and compared only where their protocols agree.
+"""Score records: kept with the run, read back, and compared only if their protocols agree.
 
-A record is one JSON document (``score.score_split`` makes it): the scores, the protocol they were taken by, and the
-model's config, so that a table of several needs nothing beside their files.
+A record is one JSON document (made by ``score.score_split``): the scores, the protocol, and the model's config. A
+table of several records needs no other files.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-# What says which model was scored, not how; and what only decides whether another key counts
+# Fields that say which model was scored, not how, or that only decide whether another field counts
 FREE = ("checkpoint", "step", "version", "weights_available", "dataset", "sequences")
-EXTRAS = ("bounds", "long", "perceptual")  # what costs a run of its own
+EXTRAS = ("bounds", "long", "perceptual")  # each takes a run of its own
 BLOCK = 64  # frames hashed at once
-PART = re.compile(r"-\d+to\d+(-|$)")  # in the name of a record of fewer frames than there are
+PART = re.compile(r"-\d+to\d+(-|$)")  # in the name of a record that does not cover all frames
 
 
 def path_in(run: RunFolder, name: str = "val-zero") -> Path:
-    """Where the record ``name`` of a run lies: RUN/scores/NAME.json."""
+    """The path of the record ``name`` of a run: RUN/scores/NAME.json."""
     return run.path / "scores" / f"{name}.json"
 
 
 def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
-    """SPLIT-LATENT, followed by all in which an evaluation is not the ordinary one of its run.
+    """SPLIT-LATENT, followed by everything in which the evaluation differs from the ordinary one of its run.
 
-    So a repeated evaluation replaces its own record, and one of 50 frames, of another checkpoint or of other data never
-    replaces the ordinary one. Data are told apart by their digest, whatever folder they lie in. ``whole``: every
-    sequence was scored to its end.
+    So a repeated evaluation replaces its own record. One of 50 frames, of another checkpoint or of other data never
+    replaces the ordinary one. Data are identified by their digest, not by their folder.
+    whole: every sequence was scored to its end.
     """
     protocol = record["protocol"]
     whole = whole and record.get("whole", True)
@@ -78,8 +78,10 @@ def name_of(loaded: Loaded, record: Record, whole: bool = True) -> str:
 
 
 def _is_of_the_training(record: Record, meta: CheckpointMeta, trained_on: str) -> bool:
-    """Whether a record is of the data that the model was trained on: by the digest that the training kept of its
-    validation split, else by where the data lie."""
+    """Whether a record was taken on the data that the model was trained on.
+
+    Compares the digest of the validation split that training stored, or else the paths of the data.
+    """
     validated, protocol = _validated(meta), record["protocol"]
     if validated and same_split(validated["split"], protocol["split"]):
         return bool(validated["data_digest"] == protocol["data_digest"])
@@ -87,18 +89,20 @@ def _is_of_the_training(record: Record, meta: CheckpointMeta, trained_on: str) -
 
 
 def trained_on(loaded: Loaded, data: VideoData) -> bool:
-    """Whether a model was trained on ``data``, or does not tell on what: by the digest that the training kept of its
-    validation split, else by where they lie."""
+    """Whether a model was trained on ``data``, or does not record its data.
+
+    Compares the digest of the validation split that training stored, or else the paths of the data.
+    """
     validated = _validated(loaded.meta)
     if validated and data.has_split(validated["split"]):
         sequences = data.split(validated["split"])
         return bool(digest_of(sequences, [s.known for s in sequences]) == validated["data_digest"])
-    told = loaded.config.data.path
-    return not told or data.source.resolve() == Path(told).resolve()
+    path = loaded.config.data.path
+    return not path or data.source.resolve() == Path(path).resolve()
 
 
 def same_split(a: str, b: str) -> bool:
-    """Whether two names mean the same split: "val" and "validate" stand for each other."""
+    """Whether two names mean the same split; "val" and "validate" do."""
     return a == b or {a, b} == {"val", "validate"}
 
 
@@ -110,19 +114,18 @@ def write(path: Path, record: Record) -> None:
 
 
 def ordinary(run: RunFolder, wanted: Mapping[str, Any]) -> list[Record]:
-    """The records in a run's folder that are THE score of a checkpoint: those of the whole protocol ``wanted``, which
-    ``score.protocol_of`` tells of the checkpoint and the data.
+    """The records in a run's folder with the protocol ``wanted``, made by ``score.protocol_of``.
 
-    The first one is the ordinary score; others may have more beside it, such as other ways to choose z.
+    The first one is the ordinary score; the others may have more in them, such as other choices of z.
     """
     return [record for _, record in _matching(run, wanted)]
 
 
 def ordinary_without_data(run: RunFolder, meta: CheckpointMeta, digest: str, split: str = "val") -> Record | None:
-    """The ordinary score of a checkpoint, known by its metadata and digest, where the data are not at hand.
+    """The ordinary score of a checkpoint, found by its metadata and digest, without opening the data.
 
-    It is that on the data of the training: by the digest that the training kept of them. Where it kept none, or they
-    have changed, it is that on what lies in their place, or what was named as the ordinary score.
+    Prefers a record on the training's own data, by the digest that training stored. If it stored none, or no record has
+    it, accepts a record on the data at the same path, or one with the name of the ordinary score.
     """
     wanted = ordinary_protocol(meta, digest, split)
     known, trained_on = wanted.pop("data_digest", None), settings.resolve(meta.config).data.path
@@ -133,7 +136,7 @@ def ordinary_without_data(run: RunFolder, meta: CheckpointMeta, digest: str, spl
 
 
 def _matching(run: RunFolder, wanted: Mapping[str, Any]) -> list[tuple[Path, Record]]:
-    """The records of a protocol, the shortest name first, which says nothing that is out of the ordinary."""
+    """The records of a protocol, shortest name first, because names list what is out of the ordinary."""
     found = []
     for path in sorted((run.path / "scores").glob("*.json"), key=lambda path: (len(path.stem), path)):
         with contextlib.suppress(DataError):
@@ -148,8 +151,10 @@ def _same_place(record: Record, trained_on: str) -> bool:
 
 
 def ordinary_protocol(meta: CheckpointMeta, digest: str, split: str = "val") -> dict[str, Any]:
-    """The protocol of a checkpoint's ordinary score, as far as its file tells: z = 0, the whole split that it was
-    validated on, as many given frames as in training, and nothing else out of the ordinary."""
+    """The protocol of a checkpoint's ordinary score, as far as its file records it.
+
+    That is z = 0, the whole split, as many given frames as in training, and defaults for the rest.
+    """
     fields = dataclasses.fields(Protocol)
     usual = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name not in FREE}
     training, validated = settings.resolve(meta.config).training, _validated(meta)
@@ -160,34 +165,37 @@ def ordinary_protocol(meta: CheckpointMeta, digest: str, split: str = "val") -> 
 
 
 def unlike(record: Record, wanted: Mapping[str, Any]) -> list[str]:
-    """The parts of the protocol ``wanted`` that a record does not have; of an ordinary score there are none."""
-    protocol, told = (json.loads(json.dumps(dict(table))) for table in (record["protocol"], wanted))
-    found = [
+    """The fields in which a record's protocol differs from ``wanted``."""
+    protocol, expected = (json.loads(json.dumps(dict(table))) for table in (record["protocol"], wanted))
+    differing = [
         key
-        for key, value in told.items()
+        for key, value in expected.items()
         if key not in {*FREE, "seed", "split"} - {"checkpoint"} and protocol.get(key) != value  # z = 0 draws nothing
     ]
-    found += ["split"] if not same_split(str(protocol.get("split")), told["split"]) else []
-    found += ["batch_norm"] if protocol.get("batch_norm") == "batch" != told.get("batch_norm") else []
-    return found + (["actions"] if protocol.get("actions") == "of other clips" != told.get("actions") else [])
+    if not same_split(str(protocol.get("split")), expected["split"]):
+        differing.append("split")
+    for key, unusual in (("batch_norm", "batch"), ("actions", "of other clips")):  # ``wanted`` may lack these fields
+        if protocol.get(key) == unusual != expected.get(key):
+            differing.append(key)
+    return differing
 
 
 # --- how the checkpoint was chosen ------------------------------------------------------------------
 
 
 def selection_of(path: Path, run: RunFolder | None, meta: CheckpointMeta, protocol: Mapping[str, Any]) -> Record:
-    """How the checkpoint ``path`` was chosen, for a record of ``protocol``: a score of the best of many validations on
-    the very data that it is scored on is higher than that of a checkpoint which nothing was chosen by.
+    """How the checkpoint ``path`` was chosen, for a record of ``protocol``.
 
-    Returns ``{"chosen": "last"}``, ``{"chosen": "best", "of", "metric", "split", "on_scored_data"}`` ("of": number of
-    validations, None where it was not recorded) or ``{"chosen": "unknown"}`` for any other file.
+    The best of many validations on the scored data themselves has a higher score than a checkpoint that was not chosen
+    by its score. Returns ``{"chosen": "last"}``, ``{"chosen": "best", "of", "metric", "split", "on_scored_data"}``
+    ("of": number of validations, None if not recorded), or ``{"chosen": "unknown"}`` for any other file.
     """
     if run is None or path.parent.name != run.checkpoints.name or path.name not in (checkpoint.LAST, checkpoint.BEST):
         return {"chosen": "unknown"}
     if path.name == checkpoint.LAST:
         return {"chosen": "last"}
     validated = _validated(meta)
-    with contextlib.suppress(DataError):  # of the newest checkpoint, which knows of the validations that came later
+    with contextlib.suppress(DataError):  # the newest checkpoint also counts the validations that came later
         validated = _validated(checkpoint.read_header(run.checkpoints / checkpoint.LAST)[0]) or validated
     split = validated.get("split", "val")
     alike = validated.get("data_digest") in (None, protocol.get("data_digest"))
@@ -198,15 +206,14 @@ def selection_of(path: Path, run: RunFolder | None, meta: CheckpointMeta, protoc
 
 
 def _validated(meta: CheckpointMeta) -> dict[str, Any]:
-    """What a checkpoint's training kept of its validations (``validation.counted``); empty in one of an older version,
-    or if it is not what a training keeps."""
+    """The checkpoint's entry about validations (``validation.counted``); empty if it has none or it is malformed."""
     kinds = {"split": str, "data_digest": str, "metric": str, "count": int}
     found = meta.validation or {}
     return dict(found) if all(isinstance(found.get(key), kind) for key, kind in kinds.items()) else {}
 
 
 def selection_text(record: Record) -> str:
-    """How a record's checkpoint was chosen, in words; records of older versions do not tell."""
+    """How a record's checkpoint was chosen, in words; records of older versions do not say."""
     match record.get("selection"):
         case {"chosen": "best", "of": count, "metric": metric, "split": split, **more}:
             among = f" of {counted(count, 'validation')}" if count else ""
@@ -226,7 +233,7 @@ def is_chosen_by_its_score(record: Record) -> bool:
 
 
 def selection_warning(named: Sequence[tuple[str, Record]]) -> str:
-    """What must be said where scores of chosen and of other checkpoints stand side by side; else the empty string."""
+    """The warning for a comparison of checkpoints chosen by their score with others; empty if there is none."""
     chosen = [name for name, record in named if is_chosen_by_its_score(record)]
     others = [name for name, record in named if name not in chosen]
     if not chosen or not others:
@@ -242,14 +249,13 @@ def selection_warning(named: Sequence[tuple[str, Record]]) -> str:
 
 
 def beats_nearest_pose(record: Record) -> float | None:
-    """By how many dB a score is better than that of repeating the training frames of the nearest poses; None where the
-    record does not tell."""
+    """By how many dB a score beats repeating the training frames of the nearest poses; None if not recorded."""
     repeated = record.get("baseline_nearest_pose_psnr")
     return None if repeated is None else float(record["psnr_mean"]) - float(repeated)
 
 
 def nearest_pose_text(record: Record) -> str:
-    """The same in words; empty where the record does not tell."""
+    """The same in words; empty if not recorded."""
     match beats_nearest_pose(record):
         case None:
             return ""
@@ -259,13 +265,13 @@ def nearest_pose_text(record: Record) -> str:
 
 
 def nearest_pose_warning(named: Sequence[tuple[str, Record]]) -> str:
-    """Which of the scores only remember; empty if none does."""
-    found = [name for name, record in named if (ahead := beats_nearest_pose(record)) is not None and ahead <= 0]
-    if not found:
+    """The warning that names the models which only remember; empty if none does."""
+    names = [name for name, record in named if (ahead := beats_nearest_pose(record)) is not None and ahead <= 0]
+    if not names:
         return ""
-    does, it, has = ("does", "it", "has") if len(found) == 1 else ("do", "they", "have")
+    does, it, has = ("does", "it", "has") if len(names) == 1 else ("do", "they", "have")
     return (
-        f"{_names(found)} {does} not beat repeating the training frame of the nearest pose: {it} {has} only remembered."
+        f"{_names(names)} {does} not beat repeating the training frame of the nearest pose: {it} {has} only remembered."
     )
 
 
@@ -277,7 +283,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def read(path: Path) -> Record:
-    """A record; raises ``DataError`` if the file is missing, damaged or something else."""
+    """Read a record; raises ``DataError`` if the file is missing, damaged or another kind of file."""
     try:
         record = reading.parse_json(reading.read_bytes(path))
     except FileNotFoundError:
@@ -288,51 +294,50 @@ def read(path: Path) -> Record:
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}.", "Score the run again: vidcvae evaluate RUN") from None
     if not isinstance(record, dict) or not isinstance(record.get("protocol"), dict) or "psnr_mean" not in record:
-        raise DataError(f"{path} is no score record: it has no protocol and score.", "Make one: vidcvae evaluate RUN")
+        raise DataError(f"{path} is no score record: it has no protocol or no score.", "Make one: vidcvae evaluate RUN")
     return record
 
 
 def differences(a: Record, b: Record) -> dict[str, tuple[Any, Any]]:
-    """``{"latent": (a's, b's)}`` for every part of the protocol that must agree before scores compare, and does not.
+    """``{"latent": (a's, b's)}`` for every field of the protocol that must agree in a comparison, and does not.
 
-    Which checkpoint was scored is free. Data of the same content are the same data under any name; the seed counts
-    where z is drawn, raw or averaged weights where both models have both, and BatchNorm's mode where both have any.
+    The checkpoints may differ. Data of the same content are the same data under any name. The seed counts if z is
+    drawn, raw or averaged weights if both models have both, and BatchNorm's mode if both models have BatchNorm.
     """
     left, right = (json.loads(json.dumps(r["protocol"])) for r in (a, b))  # tuples become lists, as in files
-    found = {
+    differing = {
         key: (left.get(key), right.get(key))
         for key in left | right
         if key not in FREE and left.get(key) != right.get(key)
     }
-    if (
-        not {"prior", "posterior"} & {left.get("latent"), right.get("latent")}
-        and left.get("actions") != "of other clips"
-    ):
-        found.pop("seed", None)
+    drawn = {"prior", "posterior"} & {left.get("latent"), right.get("latent")}
+    if not drawn and left.get("actions") != "of other clips":
+        differing.pop("seed", None)
     if not all("ema" in p.get("weights_available", "") for p in (left, right)):
-        found.pop("weights", None)
+        differing.pop("weights", None)
     if "none" in (left.get("batch_norm"), right.get("batch_norm")):
-        found.pop("batch_norm", None)
-    return found
+        differing.pop("batch_norm", None)
+    return differing
 
 
 def command(run: str, record: Record, like: Record) -> str:
-    """The command that scores ``run``, of which ``record`` is, by the protocol of the record ``like``."""
+    """The command that scores ``run``, which has the score ``record``, by the protocol of the record ``like``."""
     protocol, defaults = like["protocol"], {"split": "val", "latent": "zero", "samples": 1, "seed": 0}
-    if run.endswith(".json"):  # of a record's file, the run that it lies in
+    if run.endswith(".json"):  # a record's file: take the run that holds it
         run = str(Path(run).parent.parent) if Path(run).parent.name == "scores" else "RUN"
     words = [run]
-    unlike = differences(record, like)
-    if unlike.keys() & {"data_digest", "size"} and "data" in like:
+    differing = differences(record, like)
+    if differing.keys() & {"data_digest", "size"} and "data" in like:
         words += ["--data", like["data"]]
     for key, default in defaults.items():
-        if protocol.get(key, default) != default or record["protocol"].get(key, default) != protocol.get(key, default):
-            words += [f"--{key}", str(protocol.get(key, default))]
+        value = protocol.get(key, default)
+        if not value == default == record["protocol"].get(key, default):
+            words += [f"--{key}", str(value)]
     for key in ("past", "future"):
-        wanted = protocol.get(key)
-        if isinstance(wanted, int) and wanted != record["protocol"].get(key):
-            words += [f"--{key}", str(wanted)]
-    if "weights" in unlike:
+        value = protocol.get(key)
+        if isinstance(value, int) and value != record["protocol"].get(key):
+            words += [f"--{key}", str(value)]
+    if "weights" in differing:
         words += ["--weights", str(protocol.get("weights"))]
     if {r["protocol"].get("precision", "float32") for r in (record, like)} != {"float32"}:
         words += ["--precision", "bf16" if protocol.get("precision") == "bfloat16" else "float32"]
@@ -342,7 +347,7 @@ def command(run: str, record: Record, like: Record) -> str:
 
 
 def digest_of(sequences: Sequence[clips.Sequence], lengths: Sequence[int]) -> str:
-    """SHA-256 (its first 16 digits) of the first ``lengths`` frames and conditions, whatever file they came from."""
+    """The first 16 digits of SHA-256 over the first ``lengths`` frames and conditions, whatever file they came from."""
     digest = hashlib.sha256()
     for sequence, length in zip(sequences, lengths, strict=True):
         for name, track in (("frames", sequence.frames), *sorted(sequence.tracks.items())):

@@ -1,4 +1,4 @@
-"""Scores of free runs, each with the protocol that makes it comparable."""
+"""Scores of free runs, each with the protocol that makes it comparable with others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidcvae.config import to_table
 from vidcvae.config.schema import Latent
 from vidcvae.data import clips, sizes
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError, UsageError, an, did_you_mean, typed
+from vidcvae.errors import DataError, UsageError, an, did_you_mean
 from vidcvae.evaluation import nearest_pose, records
 from vidcvae.evaluation.free_run import (
     COLUMNS,
@@ -23,6 +23,7 @@ from vidcvae.evaluation.free_run import (
     NEAREST_POSE,
     Progress,
     RunVariant,
+    diverged,
     measure,
     run_length,
 )
@@ -35,7 +36,7 @@ from vidcvae.models.loading import Loaded
 
 LATENTS: tuple[Latent, ...] = get_args(Latent)
 CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step
-ENDS = 50  # frames at either end that long runs are also scored by
+ENDS = 50  # long runs are also scored over this many frames at either end
 
 Scores = dict[str, Any]
 
@@ -56,27 +57,30 @@ def score_split(
     progress: Progress | None = None,
     trained_on: VideoData | str = "",
 ) -> Scores:
-    """The scores of a model's free run over a split, from the first frames of each sequence, and their protocol.
+    """Score a model's free run over a split, started from the first frames of each sequence.
 
     latent: z_t is "zero", the "prior-mean", drawn from the "prior", or drawn from the "posterior" of the truth.
-    past: given frames; 0 takes as many as in training.
-    frames: length of the run, given frames included; 0 takes the whole sequence.
-    samples: how many draws from the prior each sequence has; the scores are means over them.
-    shuffle_actions: every clip has the actions (and positions) of another one.
-    every_latent: z chosen in each of the other ways too, under ``"by_latent"``.
-    trained_on: where the training frames of the nearest poses are, if not in ``data``; or why they are not at hand.
+    past: number of given frames; 0 means as many as in training.
+    frames: length of the run, including the given frames; 0 means the whole sequence.
+    samples: number of draws from the prior for each sequence; the scores are means over them.
+    shuffle_actions: give every clip the actions (and positions) of another clip.
+    every_latent: also score the other choices of z, under ``"by_latent"``.
+    trained_on: the data to search for the nearest poses, if not ``data``; or the reason why they are not available.
 
-    Returns ``{"psnr_mean", "psnr_per_frame", "psnr_per_channel_mean", "ssim_mean", "mse_mean",
-    "baseline_copy_first_psnr", ..., "protocol"}``; entry i of ``psnr_per_frame`` belongs to frame ``past + i``.
-    Several sequences are listed one by one under ``"sequences"`` too. With ``"kl"`` (nats a frame) and
-    ``"active_units"`` (``latents.Latents``), the model's ``"config"``, size and training time, whether the sequences
-    were scored as a ``"whole"``, and the ``"selection"`` of the checkpoint (``records.selection_of``).
-    ``"psnr_still"`` and ``"psnr_moving"`` are over the ``"still_pixels"`` and the others, None where there are none.
-    Of dance there is ``"baseline_nearest_pose_psnr"`` with what was searched, ``"nearest_pose"``; None, and why, where
-    nothing could be. Beside that, of several samples the ``"best"``;
-    for robot pushing the ``"posterior"`` reconstruction; for a model that is conditioned on actions the score with
-    ``"other_actions"`` (or ``"own_actions"``, where they are shuffled) and ``"listening_gap_psnr"``, in dB. Predictions
-    are compared as floats with the truth / 255, as the course does.
+    Returns a score record. Predictions are compared as floats with the truth / 255, as the course does.
+
+    - ``"psnr_mean"``, ``"psnr_per_channel_mean"``, ``"ssim_mean"``, ``"mse_mean"``, ... ; ``"psnr_per_frame"``, whose
+      entry i belongs to frame ``past + i``; and the same of each sequence under ``"sequences"`` if there are several.
+    - ``"baseline_copy_first_psnr"``, ...: the baselines on the same frames. For dance data,
+      ``"baseline_nearest_pose_psnr"`` and the searched data, ``"nearest_pose"``; None and the reason if there are none.
+    - ``"psnr_still"`` and ``"psnr_moving"``: over the ``"still_pixels"`` and the others; None if there are none.
+    - ``"best"`` of several samples; ``"posterior"``, the reconstruction, unless the model is conditioned on poses.
+    - For a model conditioned on actions, the score with ``"other_actions"`` (or ``"own_actions"`` if they are shuffled)
+      and ``"listening_gap_psnr"``, in dB.
+    - ``"kl"`` (nats per frame) and ``"active_units"`` (``latents.Latents``).
+    - The model's ``"config"``, size and training time; whether the sequences were scored ``"whole"``; the
+      ``"selection"`` of the checkpoint (``records.selection_of``); and the ``"protocol"``.
+
     Raises ``UsageError`` for an unknown latent, ``DataError`` for a split without truth or weights that have diverged.
     """
     if latent not in LATENTS:
@@ -88,79 +92,79 @@ def score_split(
     trained, loaded = loaded.config, with_past(loaded, past or loaded.config.training.past)
     config = loaded.config
     kind, past = config.model.condition, config.training.past
-    listens = kind not in ("pose", "none")
-    if shuffle_actions and not listens:
+    has_actions = config.model.condition_size > 0
+    if shuffle_actions and not has_actions:
         raise UsageError(
-            f"{loaded.path} is {an(config.model.name)} that is not conditioned on actions: there are none to shuffle.",
+            f"{loaded.path} is {an(config.model.name)} that is not conditioned on actions, so none can be shuffled.",
             "Leave out --shuffle-actions.",
         )
     sequences = data.split(split)
-    if data.size != (wanted := config.data.frame_size):
+    if data.size != (size := config.data.frame_size):
         raise DataError(
-            f"the frames of {data.source} are {sizes.text(data.size)}, but this model makes {sizes.text(wanted)}.",
+            f"the frames of {data.source} are {sizes.text(data.size)}, but this model makes {sizes.text(size)}.",
             "Open the dataset at the model's size, or pack it again with that --size.",
         )
     if frames:
         _check_frames(sequences, past, frames)
     lengths = [run_length(s, past, frames) for s in sequences]
     own = [RunVariant(latent, sample) for sample in range(samples)]
-    others = [replace(way, others=True) for way in own]
-    compared = listens and (shuffle_actions or all(lengths.count(length) > 1 for length in lengths))
-    posterior = RunVariant("posterior")
-    beside = [posterior] if kind != "pose" else []
+    others = [replace(variant, others=True) for variant in own]
+    compared = has_actions and (shuffle_actions or all(lengths.count(length) > 1 for length in lengths))
+    posterior = [RunVariant("posterior")] if kind != "pose" else []
     by_latent = {z: RunVariant(z) for z in LATENTS if z != latent} if every_latent else {}
     search = nearest_pose.search(data, split, trained_on or data) if data.kind == "dance" else None
-    found_by = search if isinstance(search, NearestPose) else None
-    ways = dict.fromkeys([*own, *(others if compared else ()), *beside, *by_latent.values()])
+    training_frames = search if isinstance(search, NearestPose) else None
+    variants = dict.fromkeys([*own, *(others if compared else ()), *posterior, *by_latent.values()])
     tables = measure(
         loaded.model,
         sequences,
         config,
-        list(ways),
+        list(variants),
         seed=seed,
         frames=frames,
         device=device,
         progress=progress,
         dtype=loaded.dtype,
-        yardsticks=[yardstick(s, past, length, found_by) for s, length in zip(sequences, lengths, strict=True)],
+        yardsticks=[yardstick(s, past, length, training_frames) for s, length in zip(sequences, lengths, strict=True)],
     )
     names = [s.name for s in sequences]
-    drawn = others if shuffle_actions else own
-    result = _summary(_mean_of(tables, drawn), names)
+    scored, contrast, contrast_name = (
+        (others, own, "own_actions") if shuffle_actions else (own, others, "other_actions")
+    )
+    result = _summary(_mean_of(tables, scored), names)
     if samples > 1:
-        picks, best = _best_of(tables, drawn)
-        result["best"] = {**_beside(best, names), "samples": picks}
-    if posterior in beside:
-        result["posterior"] = _beside(tables[posterior], names)
+        picks, best = _best_of(tables, scored)
+        result["best"] = {**_without_baselines(best, names), "samples": picks}
+    for variant in posterior:
+        result["posterior"] = _without_baselines(tables[variant], names)
     if compared:
-        compared_with = _beside(_mean_of(tables, own if shuffle_actions else others), names)
-        result["own_actions" if shuffle_actions else "other_actions"] = compared_with
-        gap = result["psnr_mean"] - compared_with["psnr_mean"]
+        result[contrast_name] = _without_baselines(_mean_of(tables, contrast), names)
+        gap = result["psnr_mean"] - result[contrast_name]["psnr_mean"]
         result["listening_gap_psnr"] = -gap if shuffle_actions else gap
     if by_latent:
-        result["by_latent"] = {z: _beside(tables[way], names) for z, way in by_latent.items()}
-    found = measure_latents(loaded.model, sequences, config, lengths, device=device)
-    for name, number in _numbers({**result, "kl": found.kl}):
-        if not math.isfinite(number):  # no score, and nothing that JSON could hold
-            made = "frames that are not finite numbers" if name == "psnr_mean" else f"a {name} of {number}"
-            raise DataError(
-                f"the weights of {loaded.path} make {made}.",
-                f"Check them: {typed('checkpoint', 'verify', loaded.path)}",
-            )
+        result["by_latent"] = {z: _without_baselines(tables[variant], names) for z, variant in by_latent.items()}
+    latents = measure_latents(loaded.model, sequences, config, lengths, device=device)
+    for name, number in _numbers({**result, "kl": latents.kl}):
+        if not math.isfinite(number):  # JSON cannot hold it
+            raise diverged(loaded.path, *([] if name == "psnr_mean" else [f"a {name} of {number}"]))
     protocol = asdict(
         protocol_of(
             loaded, data, split, latent, frames=frames, samples=samples, shuffle_actions=shuffle_actions, seed=seed
         )
     )
     if search is not None:
-        result = {f"{NEAREST_POSE}_psnr": None, **result, "nearest_pose": nearest_pose.told(search, trained_on or data)}
+        result = {
+            f"{NEAREST_POSE}_psnr": None,
+            **result,
+            "nearest_pose": nearest_pose.describe(search, trained_on or data),
+        }
     return {
         **result,
         "still_pixels": STILL_PIXELS,
-        "kl": found.kl,
-        "active_units": found.active_units,
-        "latent_dimensions": found.dimensions,
-        **({"latents": found.to_json()} if every_latent else {}),
+        "kl": latents.kl,
+        "active_units": latents.active_units,
+        "latent_dimensions": latents.dimensions,
+        **({"latents": latents.to_json()} if every_latent else {}),
         "model": {
             "name": config.model.name,
             "parameters": sum(p.numel() for p in loaded.model.parameters()),
@@ -185,10 +189,10 @@ def protocol_of(
     shuffle_actions: bool = False,
     seed: int = 0,
 ) -> Protocol:
-    """How ``score_split`` takes the score of a model; by its defaults, the ordinary one."""
+    """The protocol by which ``score_split`` scores a model with these options. The defaults are the ordinary score."""
     config, sequences = loaded.config, data.split(split)
     kind, past = config.model.condition, config.training.past
-    listens = kind not in ("pose", "none")
+    has_actions = config.model.condition_size > 0
     future = [run_length(s, past, frames) - past for s in sequences]
     return Protocol(
         dataset=data.name,
@@ -198,8 +202,8 @@ def protocol_of(
         size=sizes.text(data.size),
         past=past,
         future=future[0] if len(set(future)) == 1 else tuple(future),
-        condition=f"{kind} ({config.data.condition})" if listens else kind,
-        actions=("of other clips" if shuffle_actions else "own") if listens else "none",
+        condition=f"{kind} ({config.data.condition})" if has_actions else kind,
+        actions=("of other clips" if shuffle_actions else "own") if has_actions else "none",
         latent=latent,
         samples=samples,
         seed=seed,
@@ -213,7 +217,7 @@ def protocol_of(
 
 
 def _numbers(scores: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a tree of scores, with the key that it is nearest to."""
+    """Yield every float in a tree of scores, with the innermost key above it."""
     if isinstance(scores, float):
         yield name, scores
     elif isinstance(scores, dict | list):
@@ -222,13 +226,13 @@ def _numbers(scores: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def summaries(tables: dict[RunVariant, list[Tensor]], sequences: Sequence[clips.Sequence]) -> dict[str, Scores]:
-    """The scores for each latent that the tables of all sequences come to."""
+    """The scores of each variant, by its latent, from the tables of all sequences."""
     names = [s.name for s in sequences]
-    return {way.latent: _summary(found, names) for way, found in tables.items()}
+    return {variant.latent: _summary(per_sequence, names) for variant, per_sequence in tables.items()}
 
 
 def with_past(loaded: Loaded, past: int) -> Loaded:
-    """The same weights in a model that is given ``past`` frames; raises ``UsageError`` if it cannot be."""
+    """The same weights in a model that is given ``past`` frames; ``UsageError`` if it cannot use so many."""
     config = loaded.config
     if past == config.training.past:
         return loaded
@@ -240,26 +244,28 @@ def with_past(loaded: Loaded, past: int) -> Loaded:
     return replace(loaded, model=model.eval().to(loaded.device), config=config)
 
 
-def _mean_of(tables: dict[RunVariant, list[Tensor]], ways: Sequence[RunVariant]) -> list[Tensor]:
-    """Of each sequence the mean over samples, (T-P, COLUMNS)."""
-    return [torch.stack(found).mean(dim=0) for found in zip(*(tables[way] for way in ways), strict=True)]
+def _mean_of(tables: dict[RunVariant, list[Tensor]], variants: Sequence[RunVariant]) -> list[Tensor]:
+    """For each sequence the mean over samples, (T-P, COLUMNS)."""
+    return [
+        torch.stack(samples).mean(dim=0) for samples in zip(*(tables[variant] for variant in variants), strict=True)
+    ]
 
 
-def _best_of(tables: dict[RunVariant, list[Tensor]], ways: Sequence[RunVariant]) -> tuple[list[int], list[Tensor]]:
-    """Of each sequence the number of the sample with the highest mean PSNR over its frames, and its table."""
-    found = list(zip(*(tables[way] for way in ways), strict=True))
-    picks = [max(range(len(ways)), key=lambda k: samples[k][:, 0].mean().item()) for samples in found]
-    return picks, [samples[k] for k, samples in zip(picks, found, strict=True)]
+def _best_of(tables: dict[RunVariant, list[Tensor]], variants: Sequence[RunVariant]) -> tuple[list[int], list[Tensor]]:
+    """For each sequence the number of the sample with the highest mean PSNR over its frames, and its table."""
+    per_sequence = list(zip(*(tables[variant] for variant in variants), strict=True))
+    picks = [max(range(len(variants)), key=lambda k: samples[k][:, 0].mean().item()) for samples in per_sequence]
+    return picks, [samples[k] for k, samples in zip(picks, per_sequence, strict=True)]
 
 
-def _beside(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
-    """The scores of another run of the same clips, without the baselines, which are the same."""
-    kept = ("sequences", "baseline", "share_still")
-    return {key: value for key, value in _summary(per_sequence, names).items() if not key.startswith(kept)}
+def _without_baselines(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
+    """The scores of another run of the same clips, without the baselines, which do not change."""
+    unchanged = ("sequences", "baseline", "share_still")
+    return {key: value for key, value in _summary(per_sequence, names).items() if not key.startswith(unchanged)}
 
 
 def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
-    """Scores from (T-P, COLUMNS) of each sequence."""
+    """Scores from the table (T-P, COLUMNS) of each sequence."""
     scores: Scores = _means(torch.cat(list(per_sequence)))
     longest = max(map(len, per_sequence))
     steps = [torch.stack([t[i] for t in per_sequence if i < len(t)]).mean(dim=0) for i in range(longest)]
@@ -277,15 +283,15 @@ def _summary(per_sequence: Sequence[Tensor], names: Sequence[str]) -> Scores:
 
 
 def _means(table: Tensor) -> Scores:
-    """The mean of each column; None where nothing is to be measured; no nearest poses where none were searched."""
+    """The mean of each column: None if nothing could be measured, and no nearest poses if none were searched."""
     count = len(COLUMNS)
     more = MORE_COLUMNS if table.shape[1] > count else ()
     keys = [*(f"{name}_mean" if name in MEASURES else name for name in COLUMNS), *more]
     numbers = torch.cat([table[:, :count].mean(dim=0), table[:, count:].nanmean(dim=0)]).tolist()
     means = dict(zip(keys, numbers, strict=True))
-    found: Scores = {key: None if key in more and math.isnan(mean) else mean for key, mean in means.items()}
-    searched = found.get(f"{NEAREST_POSE}_psnr") is not None
-    return {key: mean for key, mean in found.items() if searched or not key.startswith(NEAREST_POSE)}
+    scores: Scores = {key: None if key in more and math.isnan(mean) else mean for key, mean in means.items()}
+    searched = scores.get(f"{NEAREST_POSE}_psnr") is not None
+    return {key: mean for key, mean in scores.items() if searched or not key.startswith(NEAREST_POSE)}
 
 
 def _batch_norm(loaded: Loaded) -> str:
@@ -302,5 +308,5 @@ def _check_frames(sequences: Sequence[clips.Sequence], past: int, frames: int) -
             raise UsageError(
                 f"cannot score {frames} frames of sequence {sequence.name}: it has {known}, of which {past} "
                 f"{'is' if past == 1 else 'are'} given.",
-                f"Choose --future between 1 and {known - past} (--frames counts the given too), or neither for all.",
+                f"Choose --future from 1 to {known - past} (--frames counts given frames too), or neither for all.",
             )

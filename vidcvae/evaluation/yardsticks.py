@@ -1,4 +1,4 @@
-"""What a score record measures a free run by, beside the frames themselves: worked out once, before the run."""
+"""What a free run is scored against besides the true frames, computed once before the run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BLOCK = 64  # frames summed at once
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a sequence is measured by.
+    """What the run of one sequence is scored against.
 
-    still: the pixels that stand still in the truth, bool (H, W).
-    nearest_pose: uint8 (3, H, W) for the number of a frame: the training frame of the nearest pose.
+    still: the pixels that do not move in the truth, bool (H, W).
+    nearest_pose: frame number -> the training frame with the nearest pose, uint8 (3, H, W).
     """
 
     still: np.ndarray
@@ -31,7 +31,7 @@ class Yardstick:
 
 
 def yardstick(sequence: clips.Sequence, first: int, length: int, search: NearestPose | None) -> Yardstick:
-    """Of the predicted frames ``first .. length - 1``; memory does not grow with their number."""
+    """The yardstick for the predicted frames ``first .. length - 1``. Memory use does not grow with their number."""
     still = still_pixels(sequence.frames[first:length])
     if search is None:
         return Yardstick(still)
@@ -40,9 +40,9 @@ def yardstick(sequence: clips.Sequence, first: int, length: int, search: Nearest
 
 
 def still_pixels(frames: np.ndarray) -> np.ndarray:
-    """Where uint8 (T, 3, H, W) deviate over time by less than ``STILL`` in every channel, bool (H, W).
+    """The pixels of uint8 (T, 3, H, W) whose standard deviation over time is below ``STILL`` in every channel.
 
-    The deviation is that of the population, and exact: sums of integers.
+    Returns bool (H, W). The deviation is that of the population, and is exact: it is computed from sums of integers.
     """
     total, squares = (np.zeros(frames.shape[1:], np.int64) for _ in range(2))
     for begin in range(0, len(frames), BLOCK):

@@ -1,4 +1,4 @@
-"""Models: one file each, one contract (``interface``), picked by one match."""
+"""Models: one file each, one contract (``interface``), selected by one ``match``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vidcvae.models.interface import VideoModel
 
 
 def build_model(config: settings.Config) -> VideoModel:
-    """The model that a config describes, with fresh weights."""
+    """Build the model that a config describes, with new weights."""
     match config.model:
         case settings.PoseCvaeConfig():
             from vidcvae.models.pose_cvae import PoseCvae

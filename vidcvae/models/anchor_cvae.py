@@ -2,13 +2,13 @@
 
 B batch, T frames, H W a frame, P a patch's side, C channels at 1/P of the resolution, N latent channels at 1/4P.
 
-The anchor is the given first frame (in training any frame of the same stretch) with its pose: appearance and
-background are at hand in every step and never have to survive hundreds of generations, so errors do not pile up. A
-small U-Net works at 1/P, 1/2P and 1/4P of the resolution; what is full-size is two thin convolutions at the end.
-The frame's position is an input too, so that a room seen from one camera can be learnt.
+The anchor is the given first frame (in training any frame of the same stretch) with its pose. Every step sees the
+appearance and background in it, so errors do not accumulate over hundreds of steps. A small U-Net works at 1/P, 1/2P
+and 1/4P of the resolution; only two thin convolutions at the end work at full size. Pixel coordinates are an input
+too, so that a room seen from one camera can be learned.
 
-With ``scene`` the anchor is the scene without the dancer, and a share for each pixel mixes it with what is drawn: what
-stands still need not be learnt, and stays sharp.
+With ``scene`` the anchor is the scene without the dancer, and the output mixes it with the drawn frame by a share for
+each pixel. The still background then need not be learned, and stays sharp.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AnchorCvae(VideoModel):
     def __init__(self, config: AnchorCvaeConfig, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         c, n, p = config.channels, config.latent_channels, config.patch
-        given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; where in the frame
+        given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; pixel coordinates
         self.config = config
         self.stem = nn.Conv2d(p * p * given, c, 3, padding=1)
         self.down1 = Block(c, c)
@@ -77,14 +77,14 @@ class AnchorCvae(VideoModel):
         self.refine = nn.Conv2d(16 + given, 24, 3, padding=1)
         self.image = nn.Conv2d(24, 4 if config.scene else 3, 3, padding=1)
         if config.scene:
-            self.scene = torch.zeros(3, *(size or (0, 0)))  # filled by training, loaded, or given
-            assert self.image.bias is not None  # at first more of the scene than of what is drawn, everywhere
+            self.scene = torch.zeros(3, *(size or (0, 0)))  # filled by training or a checkpoint
+            assert self.image.bias is not None  # start with more of the scene than of the drawn frame
             nn.init.zeros_(self.image.weight[3:])
             nn.init.constant_(self.image.bias[3:], -1.0)
         self.posterior_net = gaussian_net(6, n, p)
         head = self.posterior_net[-1]
         assert isinstance(head, nn.Conv2d) and head.bias is not None
-        nn.init.constant_(head.bias[n:], SHARP)  # a z of noise alone would be unlearnt before it could carry anything
+        nn.init.constant_(head.bias[n:], SHARP)  # starting with a noisy z, the decoder would learn to ignore it
         self.prior_net = gaussian_net(7, n, p) if config.prior == "learned" else None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -92,18 +92,18 @@ class AnchorCvae(VideoModel):
         return self.config.latent_channels, -(-height // coarse), -(-width // coarse)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """(., C, H, W) with sides that are multiples of 4P, the edge repeated below and on the right."""
+        """Pad (., C, H, W) to multiples of 4P by repeating the bottom and right edges."""
         down, right = (-side % (4 * self.config.patch) for side in x.shape[-2:])
         return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
     def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> Code:
-        """A frame is its own code, -1..1, with the level of the noise on it as a fourth channel."""
+        """A frame is its own code, in -1..1, with its noise level as a fourth channel."""
         known = frames.new_zeros(frames.shape[:2]) if level is None else level.to(frames)
         plane = known[:, :, None, None, None].expand(-1, -1, 1, *frames.shape[-2:])
         return torch.cat([frames * 2 - 1, plane], dim=2)
 
     def encode_condition(self, condition: Tensor | None, like: Tensor) -> Code:
-        """Pose images (B, T, 3, H, W) in 0..1 -> ink on paper: 0 where the paper is white."""
+        """Pose images (B, T, 3, H, W) in 0..1 -> inverted, so that the white background is 0."""
         assert condition is not None, "anchor-cvae is conditioned on poses"
         return 1 - condition
 
@@ -153,7 +153,7 @@ class AnchorCvae(VideoModel):
         return frame, (fixed, condition)
 
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
-        """Frames depend on each other through their true predecessors only, so time is one more batch axis."""
+        """Each frame depends only on its true predecessor, so time is one more batch axis."""
         fixed, pose_before = state
         steps = z.shape[1]
         poses_before = torch.cat([pose_before[:, None], condition[:, :-1]], dim=1)

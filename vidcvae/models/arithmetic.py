@@ -1,8 +1,7 @@
-"""In which precision, and with how many threads, this machine is fastest: measured, and remembered for the machine.
+"""Measure the precision and the number of threads that are fastest on this machine, and remember them.
 
-That a processor has bfloat16 does not say that it is faster in it, and small convolutions stop gaining after a few
-threads. So "auto" times the model's own step, each way in turns, and compares the best times, which are those that
-other programs disturbed least.
+A processor with bfloat16 may be slower in it, and small convolutions stop gaining after a few threads. So "auto" times
+the model's own step with each choice in turn. It compares the best times, which other programs disturbed least.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from vidcvae.models.rollout import rollout
 from vidcvae.storage import durable
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-MARGIN = 0.95  # what is not faster by more than this share is no reason to leave float32, or PyTorch's threads
-SECONDS, MOST_ROUNDS = 0.3, 12  # for each question: how long, unless one round takes longer, and how many rounds
-THREADS = 8, 4, 2, 1  # that are tried, beside PyTorch's own number
-FRAMES = 16  # of the videos whose steps are timed
+MARGIN = 0.95  # another precision or thread count must take less than this share of the default's time
+SECONDS, MOST_ROUNDS = 0.3, 12  # limits of each measurement; it has at least one round
+THREADS = 8, 4, 2, 1  # tried besides PyTorch's own number
+FRAMES = 16  # length of the videos whose steps are timed
 MOST_REMEMBERED, MOST_BYTES = 500, 1 << 20
 
 Step = Callable[[], object]
@@ -41,7 +40,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the networks compute in. ``seconds``: of a step in each way that was timed, such as "bf16, 2 threads"."""
+    """What the networks compute in. ``seconds``: time of a step for each choice, such as "bf16, 2 threads"."""
 
     precision: str
     threads: int
@@ -53,17 +52,17 @@ class Arithmetic:
         return PRECISIONS[self.precision]
 
     def told(self) -> str:
-        """For --verbose."""
+        """The line for --verbose."""
         times = "; ".join(f"{way}: {seconds * 1000:.3g} ms a step" for way, seconds in self.seconds.items())
         return f"precision: {_way(self.precision, self.threads)}, {self.why}" + (f" ({times})" if times else "")
 
     def saved(self) -> dict[str, Any]:
-        """What a checkpoint keeps: enough to go on exactly."""
+        """The entry of a checkpoint, with which training resumes exactly."""
         return {"precision": self.precision, "threads": self.threads}
 
 
 def restored(saved: Any) -> Arithmetic | None:
-    """The arithmetic that a checkpoint was trained in; None where it does not say."""
+    """The arithmetic that a checkpoint was trained in; None if it is not recorded."""
     if not isinstance(saved, dict) or saved.get("precision") not in list(PRECISIONS):
         return None
     threads = saved.get("threads")
@@ -73,18 +72,18 @@ def restored(saved: Any) -> Arithmetic | None:
 
 
 def by_hardware(device: str) -> Arithmetic:
-    """bfloat16 where the hardware has it: on a GPU, and what "auto" was in checkpoints that do not say."""
+    """bfloat16 if the hardware supports it: "auto" on a GPU, and in checkpoints that do not record it."""
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else has_bf16()
     return Arithmetic("bf16" if native else "float32", torch.get_num_threads(), "what the hardware has")
 
 
 def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable[[torch.dtype], Step]) -> Arithmetic:
-    """What ``wanted`` ("float32", "bf16" or "auto") means on this machine.
+    """Resolve ``wanted`` ("float32", "bf16" or "auto") on this machine.
 
-    ``step_in`` makes a step of a given precision that can be timed; ``about`` is all that its time depends on, so that
-    an answer is remembered under it. Threads are chosen too where the user has not said how many (OMP_NUM_THREADS);
-    beside other programs their number is measured each time.
-    On a GPU auto is bfloat16 where it is native: eager steps do not tell how fast a graph of them is.
+    ``step_in`` returns a step of a given precision to be timed; ``about`` is everything that its duration depends on,
+    and the key under which the result is remembered. The number of threads is chosen too, unless the user has set it
+    (OMP_NUM_THREADS); while other programs run it is measured each time.
+    On a GPU, auto is bfloat16 if it is native: the time of eager steps does not predict that of a CUDA graph.
     """
     most = torch.get_num_threads()
     if wanted != "auto":
@@ -103,7 +102,7 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
     precision, number, seconds = names[0], most, known.seconds if known else {}
     with threads():
         if len(steps) > 1:
-            # Beside other programs two threads tell nothing; the processor's time in one thread still does
+            # While other programs run, only the processor time of one thread is meaningful
             if not quiet:
                 torch.set_num_threads(1)
             for step in steps.values():
@@ -113,19 +112,19 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
             of = "" if quiet else " of processor time"
             seconds = {_way(name, torch.get_num_threads()) + of: value for name, value in best.items()}
         if free_threads and most > 1:
-            found = timed({n: _with_threads(n, steps[precision]) for n in thread_counts(most)})
-            fastest = min(found, key=lambda n: found[n])
-            number = fastest if found[fastest] < MARGIN * found[most] else most
-            seconds = seconds | {_way(precision, n): value for n, value in found.items()}
+            times = timed({n: _with_threads(n, steps[precision]) for n in thread_counts(most)})
+            fastest = min(times, key=lambda n: times[n])
+            number = fastest if times[fastest] < MARGIN * times[most] else most
+            seconds = seconds | {_way(precision, n): value for n, value in times.items()}
     busy = not (quiet and _nothing_else_runs())
     result = Arithmetic(precision, number, "measured beside other programs" if busy else "measured now", seconds)
-    if not busy:  # what is fastest beside another program is so only as long as that runs
+    if not busy:  # otherwise the result holds only while the other program runs
         _remember(key, result)
     return result
 
 
 def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> Arithmetic:
-    """The arithmetic for free runs of ``rows`` videos side by side of a model in eval mode."""
+    """The arithmetic for free runs of ``rows`` videos in one batch; ``model`` is in eval mode."""
     parameter = next(model.parameters())
     rows = min(rows, 8)
 
@@ -142,19 +141,16 @@ def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> A
         steps = itertools.chain.from_iterable(runs)
         return lambda: next(steps)
 
-    about = {"what": "free run", "rows": rows, **_about(config)}
+    size = list(config.data.frame_size)
+    about = {"what": "free run", "rows": rows, "model": asdict(config.model), "size": size}
     return chosen(wanted, parameter.device.type, about, step_in)
-
-
-def _about(config: Config) -> dict[str, Any]:
-    return {"model": asdict(config.model), "size": list(config.data.frame_size)}
 
 
 # --- measuring -------------------------------------------------------------------------------------
 
 
 def timed(ways: Mapping[K, Step], clock: Callable[[], float] = time.perf_counter) -> dict[K, float]:
-    """The best time of each, in turns, so that whatever else the machine does strikes all."""
+    """The best time of each step. The steps take turns, so that other programs disturb all of them alike."""
     best = dict.fromkeys(ways, float("inf"))
     began = time.perf_counter()
     for done in range(MOST_ROUNDS):
@@ -168,7 +164,7 @@ def timed(ways: Mapping[K, Step], clock: Callable[[], float] = time.perf_counter
 
 
 def thread_counts(most: int) -> list[int]:
-    """The numbers of threads that are tried, PyTorch's own first."""
+    """The numbers of threads to try, PyTorch's own first."""
     return [most, *(n for n in THREADS if n < most)]
 
 
@@ -182,7 +178,7 @@ def _with_threads(n: int, step: Step) -> Step:
 
 @contextlib.contextmanager
 def threads(number: int = 0) -> Iterator[None]:
-    """Compute with so many threads (0: as before) in this block; what it sets itself does not outlast it."""
+    """Use ``number`` threads (0: as before) in this block, and restore the previous number after it."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(number or before)
@@ -192,20 +188,20 @@ def threads(number: int = 0) -> Iterator[None]:
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16; a private question: without an answer it does not."""
+    """Whether the processor multiplies bfloat16. The function is private to PyTorch; if it is gone: no."""
     with contextlib.suppress(AttributeError):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 
 def threads_are_set() -> bool:
-    """Whether the user, or torchrun, has said how many threads there are."""
+    """Whether the user, or torchrun, has set the number of threads."""
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
 def _nothing_else_runs() -> bool:
-    """Whether, as far as the system tells, no other program is running at this moment."""
-    time.sleep(0.01)  # until our own threads have done with waiting
+    """Whether no other program is running at this moment; True if the system does not report it."""
+    time.sleep(0.01)  # until our own threads have stopped spinning
     try:
         running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
     except (OSError, IndexError):
@@ -221,7 +217,7 @@ def _way(precision: str, threads: int) -> str:
 
 
 def cache_file() -> Path | None:
-    """Where the measurements of this machine are kept; None where there is no home."""
+    """The file with the measurements of this machine; None if there is no home folder."""
     folder = os.environ.get("XDG_CACHE_HOME", "")
     with contextlib.suppress(RuntimeError):
         return (Path(folder) if Path(folder).is_absolute() else Path.home() / ".cache") / "vidcvae" / "speed.json"
@@ -229,7 +225,7 @@ def cache_file() -> Path | None:
 
 
 def remembered() -> dict[str, Arithmetic]:
-    """All measurements that are kept; what cannot be read is measured again."""
+    """All stored measurements. A file that cannot be read counts as empty."""
     path, found = cache_file(), {}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         for key, value in reading.parse_json(reading.read_bytes(path, MOST_BYTES)).items() if path else ():
@@ -244,12 +240,12 @@ def _remember(key: str, result: Arithmetic) -> None:
     kept = {k: v for k, v in remembered().items() if k != key} | {key: result}
     newest = list(kept.items())[-MOST_REMEMBERED:]
     if path:
-        with contextlib.suppress(DataError):  # a folder that may only be read: it is measured again next time
+        with contextlib.suppress(DataError):  # a read-only folder: the next start measures again
             durable.write_json(path, {k: {**v.saved(), "seconds": v.seconds} for k, v in newest})
 
 
 def _key(about: Mapping[str, Any]) -> str:
-    """A line that a person can read, with a digest of all that the time depends on."""
+    """A readable line, with a digest of everything that the time depends on."""
     everything = {**about, "processor": processor(), "cores": cores(), "torch": torch.__version__}
     digest = hashlib.blake2b(json.dumps(everything, sort_keys=True).encode(), digest_size=8).hexdigest()
     size = "x".join(map(str, about["size"]))

@@ -1,7 +1,7 @@
 """CUDA graphs: a function of tensors recorded once and replayed with one launch instead of thousands.
 
-A small network at a small batch keeps a GPU waiting for Python: each kernel takes less time than its launch. A graph
-holds the launches of a whole step, and is replayed on the same memory (https://pytorch.org/docs/stable/notes/cuda.html).
+With a small network and a small batch, each kernel takes less time than its launch, so the GPU waits for Python. A
+graph holds the launches of a whole step and is replayed on the same memory (https://pytorch.org/docs/stable/notes/cuda.html).
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CAPTURING = "while a CUDA graph was captured"  # a note on what fails there
-EAGER_CALLS = 2  # before a graph is captured: libraries choose their kernels, optimizers make their state
+CAPTURING = "while a CUDA graph was captured"  # the note on exceptions raised there
+EAGER_CALLS = 2  # before capture, so that libraries choose their kernels and optimizers create their state
 
 
 class Graphed:
-    """``function`` on a GPU, captured for each new combination of shapes and of what is not a tensor.
+    """``function`` on a GPU, captured for each new combination of shapes and of values that are not tensors.
 
     Arguments and results are tensors, tuples of them, or hashable values.
-    The function must not wait for the GPU, and may change tensors in place. The first calls are ordinary ones, with
-    the same effects, so that nothing is computed for warm-up alone. A result is overwritten by the next call.
-    Tensors of new shapes put an end to the graphs of earlier ones: clips only grow, and a graph keeps its memory.
+    The function must not wait for the GPU, and may change tensors in place. The first calls run eagerly and count, so
+    nothing is computed for warm-up alone. The next call overwrites a result.
+    Tensors of new shapes discard all earlier graphs: clips only grow longer, and a graph keeps its memory.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.stream = _side_stream(torch.cuda.current_device())
-        self._begin_anew([])
+        self._reset([])
 
-    def _begin_anew(self, shapes: list[torch.Size]) -> None:
+    def _reset(self, shapes: list[torch.Size]) -> None:
         self.shapes = shapes
         self.calls: dict[Hashable, int] = {}
         self.captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
@@ -41,21 +41,21 @@ class Graphed:
         tensors: list[Tensor] = []
         key = _flatten(arguments, tensors)
         if (shapes := [x.shape for x in tensors]) != self.shapes:
-            self._begin_anew(shapes)
+            self._reset(shapes)
         if key not in self.captured:
             self.calls[key] = self.calls.get(key, 0) + 1
             if self.calls[key] <= EAGER_CALLS:
                 return self._eagerly(arguments)
             self.captured[key] = self._capture(arguments)
         graph, inputs, result = self.captured[key]
-        # in order: a result may be an input of the call before (the pose that was new is the old one now)
-        for held, given in zip(inputs, tensors, strict=True):
-            held.copy_(given, non_blocking=True)
+        # in order: a result may be an input of the previous call (its new pose is now the old one)
+        for held, tensor in zip(inputs, tensors, strict=True):
+            held.copy_(tensor, non_blocking=True)
         graph.replay()
         return result
 
     def _eagerly(self, arguments: Any) -> Any:
-        """On a stream of its own, as the capture will be: autograd remembers streams."""
+        """Run on the stream that the capture will use, because autograd remembers streams."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -80,12 +80,12 @@ class Graphed:
 
 @cache
 def _side_stream(device: int) -> torch.cuda.Stream:
-    """One for all graphs of a GPU: each stream has memory and library workspaces of its own."""
+    """One stream for all graphs of a GPU, because each stream has memory and library workspaces of its own."""
     return torch.cuda.Stream(device)
 
 
 def _flatten(value: Any, tensors: list[Tensor]) -> Hashable:
-    """The tensors of a nest of tuples, appended; what is returned tells nests of another make apart."""
+    """Append the tensors of nested tuples to ``tensors``; returns a key that identifies the structure."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return value.shape, value.dtype
@@ -95,7 +95,7 @@ def _flatten(value: Any, tensors: list[Tensor]) -> Hashable:
 
 
 def map_tensors(value: Any, f: Callable[[Tensor], Tensor]) -> Any:
-    """A nest of tuples with ``f`` of every tensor in it."""
+    """Apply ``f`` to every tensor in nested tuples."""
     if isinstance(value, Tensor):
         return f(value)
     return tuple(map_tensors(part, f) for part in value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""A model made ready for the free run: the same function with less work for the machine."""
+"""Prepare a model for the free run: the same function with less computation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class OneDnnConv(nn.Module):
-    """A convolution as oneDNN does it, in ``dtype``, in one pass with what follows: a LeakyReLU (``slope``), or the sum
-    or product with another tensor.
+    """A oneDNN convolution in ``dtype``, fused with what follows: a LeakyReLU (``slope``), or the sum or product with
+    another tensor.
 
-    rows: the output channels to make, None for all. The weights are laid out as oneDNN wants them once, at the first
-    input. With one thread PyTorch would leave small float32 1x1 convolutions to another, slower library.
+    rows: the output channels to compute, None for all. The weights are put into oneDNN's layout once, at the first
+    input. With one thread PyTorch would run small float32 1x1 convolutions in another, slower library.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class OneDnnConv(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """``Residual`` with every LeakyReLU, and the sum, in a convolution."""
+    """``Residual`` with every LeakyReLU and the sum fused into a convolution."""
 
     def __init__(self, block: Residual, dtype: torch.dtype) -> None:
         super().__init__()
@@ -62,8 +62,10 @@ class FusedResidual(nn.Module):
 
 
 class FusedDepthConv(nn.Module):
-    """``DepthConv`` without a pass of its own for any activation, sum or product: the two halves of its expansion are
-    convolutions of their own, the second of which multiplies by the first."""
+    """``DepthConv`` with every activation, sum and product fused into a convolution.
+
+    The two halves of its expansion are separate convolutions, and the second multiplies its result by the first.
+    """
 
     def __init__(self, block: DepthConv, dtype: torch.dtype) -> None:
         super().__init__()
@@ -85,8 +87,10 @@ class FusedDepthConv(nn.Module):
 
 @torch.no_grad()
 def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
-    """A copy of a model in eval mode, to be run under autocast to ``dtype``: BatchNorm folded into the convolution
-    before it, channels_last, and on a CPU oneDNN's fusions. A model that has no convolutions is returned as it is.
+    """Copy a model in eval mode, to be run under autocast to ``dtype``.
+
+    Folds BatchNorm into the convolution before it, uses channels_last, and oneDNN's fusions on a CPU. A model without
+    convolutions is returned as it is.
     """
     if model.training or not any(isinstance(module, Convolution) for module in model.modules()):
         return model
@@ -96,7 +100,7 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
             _fold_batch_norm(block)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameter = next(model.parameters())
-    if parameter.is_cuda and dtype != torch.float32:  # without gradients autocast would convert them in every step
+    if parameter.is_cuda and dtype != torch.float32:  # without gradients, autocast would convert them in every step
         for module in model.modules():
             if isinstance(module, Convolution):
                 module.to(dtype)
@@ -106,7 +110,7 @@ def prepare(model: VideoModel, dtype: torch.dtype) -> VideoModel:
 
 
 def _has_onednn() -> bool:
-    """Whether this PyTorch has oneDNN and its operators of here, which are not part of the public interface."""
+    """Whether this PyTorch has oneDNN and the operators used here, which are not a public interface."""
     needed = "_convolution_pointwise", "_reorder_convolution_weight"
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in needed)
 

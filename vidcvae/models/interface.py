@@ -2,9 +2,9 @@
 
 B batch, T frames, C H W a frame, S* the latent's own shape.
 
-Two functions do the work: ``posterior`` for a whole clip at once, and ``step`` from one frame to the next.
-Both work on *codes*: a frame or condition is encoded once (any number of frames in one pass) however often it
-is used. Noise is an input, recurrent state is passed in and returned, and nothing is kept on the module.
+Two functions do the work: ``posterior`` for a whole clip at once, and ``step`` from one frame to the next. Both work
+on *codes*: each frame or condition is encoded once, any number of them in one pass, however often the code is used.
+Noise is an input, recurrent state is passed in and returned, and nothing is kept on the module.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 Gaussian = tuple[Tensor, Tensor]  # mu, logvar
-State = Any  # a tuple of tensors and numbers that only the model itself reads
+State = Any  # a tuple of tensors and numbers; only the model reads it
 Anchor = tuple[Tensor, Tensor]  # a frame (B, 3, H, W) in 0..1 and its pose (B, 3, H, W)
-Code = Any  # a tensor (B, T, ...) or a tuple of such tensors: everything later steps need of a frame
+Code = Any  # a tensor (B, T, ...) or a tuple of such tensors: all that later steps need to know about a frame
 
 
 class VideoModel(nn.Module, ABC):
     """The contract that training, rollout and scoring are written against."""
 
     uses_anchor = False
-    scene: Tensor | None  # (3, H, W) in 0..1: the picture without anybody in it, where a model wants one
+    scene: Tensor | None  # (3, H, W) in 0..1: the picture without the dancer, if the model uses one
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_condition(self, condition: Tensor | None, like: Tensor) -> Code:
-        """condition (B, T, ...) -> codes, first axes B, T; ``like`` gives B, T and the device where there is none."""
+        """condition (B, T, ...) -> codes, first axes B, T; ``like`` gives B, T and the device if there is none."""
 
     @abstractmethod
     def posterior(self, frames: Code, condition: Code) -> Gaussian:
@@ -51,12 +51,12 @@ class VideoModel(nn.Module, ABC):
     def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
         """The state before the step into frame 1, from frame 0 (B, 3, H, W) and its raw condition.
 
-        A model that keeps an anchor in sight (``uses_anchor``) takes frame 0 for it where none is given.
+        A model with an anchor (``uses_anchor``) uses frame 0 unless ``anchor`` is given.
         """
 
     @abstractmethod
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
-        """The prior of z_t; codes have no T axis here. Call it once before each ``step``."""
+        """The prior of z_t. Codes have no T axis here. Call it once before each ``step``."""
 
     @abstractmethod
     def step(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, State]:
@@ -64,8 +64,8 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
-        """All steps at once where every previous frame is the true one: codes and z (B, T-1, ...) ->
-        frames (B, T-1, 3, H, W) and the priors (B, T-1, S*). Equal to a loop over ``prior`` and ``step``."""
+        """All steps at once, each from the true previous frame: codes and z (B, T-1, ...) -> frames (B, T-1, 3, H, W)
+        and priors (B, T-1, S*). Equals a loop over ``prior`` and ``step``."""
 
 
 def at(code: Code, t: int | slice) -> Code:
@@ -81,5 +81,5 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 
 
 def full(x: Tensor) -> Tensor:
-    """Half-precision numbers as float32; float32 and float64 as they are."""
+    """Convert half precision to float32; leave float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

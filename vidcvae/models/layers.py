@@ -12,19 +12,21 @@ from torch import Tensor, nn
 
 
 def flat(x: Tensor) -> Tensor:
-    """(B, T, ...) -> (T*B, ...): time outermost, so that a time step, or a stretch of them, is one block of memory."""
+    """(B, T, ...) -> (T*B, ...), time outermost, so that consecutive time steps are one block of memory."""
     return x.transpose(0, 1).flatten(0, 1)
 
 
 def unflat(x: Tensor, batch: int) -> Tensor:
-    """(T*B, ...) -> (B, T, ...), a view that keeps the memory format of the frames."""
+    """(T*B, ...) -> (B, T, ...), a view with the memory format of the frames."""
     view: Tensor = x.unflatten(0, (-1, batch)).transpose(0, 1)
     return view
 
 
 def concat_channels(first: Tensor, *others: Tensor) -> Tensor:
-    """Join (N, C, H, W) along C in the type and memory format of the first, which ``cat`` alone forgets where one
-    of them is laid out otherwise."""
+    """Join tensors (N, C, H, W) along C, in the dtype and memory format of the first.
+
+    ``torch.cat`` alone loses the format if the tensors differ in it.
+    """
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     return torch.cat([first, *(x.to(first.dtype).contiguous(memory_format=layout) for x in others)], dim=1)
 
@@ -35,15 +37,15 @@ def over_frames(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def per_frame(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a network frame after frame, so that BatchNorm sees one time step at once, as the plain loop does."""
+    """Apply a network to one frame after another, so that BatchNorm sees one time step at a time."""
     return unflat(torch.cat([network(x[:, t]) for t in range(x.shape[1])]), len(x))
 
 
 def use_image_statistics(model: nn.Module) -> None:
-    """Let every BatchNorm2d normalise each image by its own statistics, whatever was learned in training.
+    """Make every BatchNorm2d normalise each image by its own statistics, instead of those of training.
 
-    This is how the course's published numbers were made: its label encoder is never switched to eval mode and
-    sees one image at a time. BatchNorm over a batch of one is InstanceNorm, which does not mind larger batches.
+    The course's published numbers were made this way: its label encoder is never switched to eval mode, and it sees
+    one image at a time. BatchNorm over a batch of one equals InstanceNorm, which also works for larger batches.
     """
     for module in model.modules():
         for name, child in module.named_children():

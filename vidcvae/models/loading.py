@@ -1,4 +1,4 @@
-"""From a run or a checkpoint file to a model that is ready to use."""
+"""Load a run or a checkpoint file as a model that is ready to use."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from vidcvae.storage.run import RunFolder, find_checkpoint
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in eval mode, the config it was made with, and where it came from.
+    """A model in eval mode, its config, and its origin.
 
-    weights: "raw" or "ema"; batch_stats: images are normalised by their own statistics; run: None for a lone file;
-    dtype: what free runs compute in.
+    weights: "raw" or "ema".
+    batch_stats: images are normalised by their own statistics.
+    run: None for a file outside a run.
+    dtype: arithmetic of free runs.
     """
 
     model: VideoModel
@@ -51,9 +53,9 @@ def load_model(
     batch_stats: bool = False,
     weights: Weights = "auto",
 ) -> Loaded:
-    """Load what RUN means: a checkpoint file, a run folder, or (None) the newest run.
+    """Load a checkpoint file, a run folder, or (None) the newest run.
 
-    weights: "raw", "ema", or "auto", which takes the moving average where there is one.
+    weights: "raw", "ema", or "auto", which takes the moving average if there is one.
     Raises ``DataError`` for a missing or damaged checkpoint, or one of another model.
     """
     path, run = find_checkpoint(None if source is None else Path(source), which)
@@ -74,7 +76,7 @@ def load_model(
 
 def _config(saved: checkpoint.Checkpoint) -> settings.Config:
     if not saved.meta.config:
-        raise DataError(f"{saved.path} does not say of what model it is: it has no config.")
+        raise DataError(f"{saved.path} does not describe its model: it has no config.")
     try:
         return settings.resolve_saved(saved.meta.config)
     except UsageError as error:
@@ -82,9 +84,9 @@ def _config(saved: checkpoint.Checkpoint) -> settings.Config:
 
 
 def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) -> VideoModel:
-    """The model that ``config`` describes with the weights ``state``; raises ``DataError`` as ``load_weights`` does.
+    """The model that ``config`` describes, with the weights ``state``; raises ``DataError`` as ``load_weights`` does.
 
-    The first try is a model without memory: a small file must not make room for a huge one.
+    The shapes are checked on a model without memory first: a small file must not allocate a huge model.
     """
     check_fit(config, state, path)
     model = build_model(config)
@@ -93,7 +95,7 @@ def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) 
 
 
 def import_course(course: Path, output: Path) -> tuple[int, int]:
-    """Write a checkpoint with the weights of one of the course's; returns the number of parameters, and the epoch."""
+    """Convert one of the course's checkpoints; returns its number of parameters and its epoch."""
     found = read_course_checkpoint(course)
     config = settings.resolve_saved(settings.read_preset("course") | {"model": vars(found.model)})
     model = build_filled(config, found.weights, course)
@@ -105,7 +107,7 @@ def import_course(course: Path, output: Path) -> tuple[int, int]:
 
 
 def check_fit(config: settings.Config, state: dict[str, Tensor], path: Path) -> None:
-    """Raise ``DataError`` unless ``state``, of ``path``, are weights of the model that ``config`` describes."""
+    """Raise ``DataError`` unless ``state``, read from ``path``, fits the model that ``config`` describes."""
     with torch.device("meta"):
         sketch = build_model(config)
     _check_fit(sketch, state, path)
@@ -123,7 +125,7 @@ def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         if name not in state:
             raise DataError(f"{path} is a checkpoint of another model: it has no tensor {name}.")
         if state[name].is_floating_point() != tensor.is_floating_point():
-            raise DataError(f"{path} is a checkpoint of another model: {name} holds numbers of another kind there.")
+            raise DataError(f"{path} is a checkpoint of another model: {name} has another type of numbers there.")
         if state[name].shape != tensor.shape:
             raise DataError(
                 f"{path} is a checkpoint of another model: {name} is {list(state[name].shape)} there, "
@@ -136,14 +138,14 @@ def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         )
 
 
-def pick_device(wanted: str) -> str:
-    """ "auto" is CUDA where there is one; asking for a CUDA that is not there is a ``UsageError``."""
-    if wanted == "auto":
+def pick_device(device: str) -> str:
+    """Resolve "auto" to CUDA if there is a GPU; raises ``UsageError`` for a CUDA device that is missing."""
+    if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         built = torch.version.cuda
         reason = "this PyTorch was built without CUDA" if built is None else "PyTorch finds no usable GPU"
         raise UsageError(f"there is no CUDA device here: {reason}.", "Use --device cpu, or --device auto.")
-    if wanted not in ("cpu", "cuda"):
-        raise UsageError(f"--device is {wanted!r}; it must be auto, cpu or cuda.")
-    return wanted
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {device!r}; it must be auto, cpu or cuda.")
+    return device

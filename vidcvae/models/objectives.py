@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from vidcvae.config.schema import Reconstruction, Reduction
 from vidcvae.models.interface import Gaussian, full
 
-FLOOR = 1e-4  # 40 dB: a frame better than that is good enough
-MOVING = 0.05  # a pixel moves where a channel changes by more than so much of the range
+FLOOR = 1e-4  # 40 dB: no need to improve a frame beyond this
+MOVING = 0.05  # a pixel moves if a channel changes by more than this, for values in 0..1
 
 
 def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
-    """KL(q || p) of each element of two diagonal Gaussians; ``p`` is N(0, I) where it is not given.
+    """KL(q || p) of each element of two diagonal Gaussians; ``p`` defaults to N(0, I).
 
     Kingma & Welling 2014, appendix B, for N(0, I); Denton & Fergus 2018, section 3, for a learned prior.
     """
@@ -32,9 +32,9 @@ def kl_elements(q: Gaussian, p: Gaussian | None = None) -> Tensor:
 
 
 def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: Reduction, keep: Tensor | None = None) -> Tensor:
-    """KL of (B, T, S*) Gaussians for each of the T steps, averaged over B; over S* summed ("sum") or averaged ("mean").
+    """KL of (B, T, S*) Gaussians for each of the T steps, averaged over B. ``reduction``: over S*.
 
-    keep (B,): the weight of each clip, 1 in the mean; without it all weigh the same.
+    keep (B,): the weight of each clip, with mean 1; by default all clips have the same weight.
     """
     elements = kl_elements(q, p).flatten(2)  # (B, T, S)
     each = elements.sum(2) if reduction == "sum" else elements.mean(2)  # (B, T)
@@ -44,10 +44,11 @@ def kl_per_frame(q: Gaussian, p: Gaussian | None, reduction: Reduction, keep: Te
 def reconstruction(
     prediction: Tensor, truth: Tensor, kind: Reconstruction, before: Tensor | None = None, motion: float = 0.0
 ) -> Tensor:
-    """(B, T, 3, H, W) twice -> mean over pixels, summed over T. "mse", or "l1+mse": half of each; or "log-mse": the
-    logarithm of each frame's squared error, so that a decibel is worth the same in every frame, as in a mean PSNR.
+    """Error of two clips (B, T, 3, H, W): mean over pixels, summed over T.
 
-    With ``motion`` a pixel that differs from the true frame ``before`` weighs 1 + motion.
+    kind: "mse"; "l1+mse", half of each; or "log-mse", the logarithm of each frame's squared error, so that a decibel
+        counts the same in every frame, as in a mean PSNR.
+    motion: a pixel that differs from the true frame ``before`` has the weight 1 + motion.
     """
     difference = full(prediction) - full(truth)
     match kind:
@@ -65,17 +66,17 @@ def reconstruction(
 
 
 def smoothing(prediction: Tensor, reference: Tensor, truth: Tensor, truth_before: Tensor) -> Tensor:
-    """The lab's time-smoothing term: the step taken, prediction - reference, should be x_t - x_{t-1}."""
+    """The lab's time-smoothing term: MSE between the predicted change, prediction - reference, and x_t - x_{t-1}."""
     taken = full(prediction) - full(reference)
     return F.mse_loss(taken, full(truth - truth_before)) * prediction.shape[1]
 
 
 def total(terms: dict[str, Tensor], beta: float | Tensor, rate: float) -> Tensor:
-    """reconstruction + beta * kl + rate * smoothing, the last where it is asked for."""
+    """reconstruction + beta * kl, + rate * smoothing if that term is used."""
     elbo = terms["reconstruction"] + beta * terms.get("kl_charged", terms["kl"])
     return elbo + rate * terms["smoothing"] if "smoothing" in terms else elbo
 
 
 def first_non_finite(terms: dict[str, Tensor]) -> str | None:
-    """The first term that is NaN or infinite."""
+    """The name of the first term that is NaN or infinite."""
     return next((name for name, value in terms.items() if not torch.isfinite(value)), None)

@@ -6,7 +6,7 @@ B batch, T frames, H W a frame; F frame features, L pose features, N latent chan
     decoder fusion F + L + N -> D    generator D -> 3, sigmoid
 
 Everything is at full resolution, and the latent is as large as the frame: (N, H, W).
-Facts and figures: the lab's hand-out; depth-conv blocks after DCVC-DC (Li et al. 2023).
+Source: the lab's hand-out. The depth-conv blocks follow DCVC-DC (Li et al. 2023).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vidcvae.models.layers import concat_channels, flat, over_frames, per_frame,
 
 
 class Residual(nn.Module):
-    """3x3 conv, LeakyReLU, 3x3 conv, LeakyReLU, plus the input (through a 1x1 conv where channels change)."""
+    """3x3 conv, LeakyReLU, 3x3 conv, LeakyReLU, plus the input (through a 1x1 conv if channels change)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class PoseCvae(VideoModel):
             nn.ReflectionPad2d(3),
             nn.Conv2d(3, p // 2, 7),
             nn.BatchNorm2d(p // 2),
-            # The course writes nn.LeakyReLU(True) here: a slope of 1, the identity. Its weights were trained so.
+            # The course writes nn.LeakyReLU(True) here: a slope of 1, the identity. Its weights were trained with it
             nn.Identity(),
             Residual(p // 2, p),
         )
@@ -108,7 +108,7 @@ class PoseCvae(VideoModel):
         """Pose images (B, T, 3, H, W) in 0..1 -> (B, T, L, H, W).
 
         In training BatchNorm takes its statistics over all B*T poses (``batch_norm = "clip"``) or over the B
-        poses of each time step in turn (``"frame"``, the course's loop); running averages follow suit.
+        poses of each time step in turn (``"frame"``, the course's loop), and updates the running averages likewise.
         """
         assert condition is not None, "pose-cvae is conditioned on poses"
         one_by_one = self.training and self.config.batch_norm == "frame"
@@ -121,10 +121,10 @@ class PoseCvae(VideoModel):
         return mu, logvar
 
     def initial_state(self, first_frame: Tensor, first_condition: Tensor | None, anchor: Anchor | None = None) -> State:
-        return ()  # each frame follows from the one before it and nothing else
+        return ()  # a frame depends on the frame before it, not on earlier ones
 
     def prior(self, state: State, previous: Code, condition: Code) -> tuple[Gaussian, State]:
-        """N(0, I), whatever came before."""
+        """N(0, I), independent of the frames before."""
         zero = previous.new_zeros(previous.shape[0], *self.latent_shape(*previous.shape[-2:]))
         return (zero, zero), state
 
@@ -134,7 +134,7 @@ class PoseCvae(VideoModel):
         return torch.sigmoid(full(self.generator(fused))), state
 
     def forced(self, state: State, previous: Code, condition: Code, z: Tensor) -> tuple[Tensor, Gaussian]:
-        """Frames depend on each other through their true predecessors only, so time is one more batch axis."""
+        """Each frame depends only on its true predecessor, so time is one more batch axis."""
         frames, _ = self.step(state, *map(flat, (previous, condition, z)))  # (T*B, 3, H, W)
         zero = torch.zeros_like(z)
         return unflat(frames, len(z)), (zero, zero)

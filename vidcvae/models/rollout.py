@@ -1,4 +1,4 @@
-"""The free run: a video made one frame at a time from its own frames, in constant memory.
+"""The free run: generate a video one frame at a time from its own frames, in constant memory.
 
 B batch, T frames, P given ones; C H W a frame, S* the latent's shape.
 """
@@ -20,7 +20,7 @@ from vidcvae.rng import to_device
 
 Noise = Callable[[int], Tensor]  # t -> eps (B, S*) for the step into frame t
 
-CHUNK = 64  # conditions encoded ahead at once: enough to fill the machine, little enough to forget
+CHUNK = 64  # conditions encoded ahead: enough to fill the machine, and little memory
 
 
 @torch.inference_mode()
@@ -38,16 +38,16 @@ def rollout(
     """Yield frames P, P+1, ... T-1, each (B, 3, H, W) in 0..1.
 
     past: the given frames (B, P, 3, H, W), uint8 or float 0..1.
-    condition: (B, T, ...), entry t for the step into frame t; uint8 images or float rows. ``length`` is T where
+    condition: (B, T, ...), entry t for the step into frame t; uint8 images or float rows. ``length`` is T if
         there is no condition.
-    noise: gives eps for each step that draws; without it eps = 0, so that every z is a mean.
+    noise: returns eps for each step that draws z; without it eps = 0, so that every z is a mean.
     latent: z_t is "zero", "prior-mean", drawn from the "prior", or drawn from the "posterior" of ``truth``.
     truth: all true frames (B, T, 3, H, W), for latent "posterior" only.
-    dtype: arithmetic of the networks. bfloat16 is several times faster where the hardware has it, and makes slightly
-        different frames.
+    dtype: arithmetic of the networks. bfloat16 is several times faster if the hardware supports it, and gives
+        slightly different frames.
 
-    The steps into given frames run on the posterior's z, which warms recurrent state; their output is not shown
-    (Denton & Fergus 2018, as in their code).
+    The steps into given frames use the posterior's z, to warm up recurrent state; their output is discarded (as in the
+    code of Denton & Fergus 2018).
     """
     run = FreeRun(model, dtype)
     steps = condition.shape[1] if condition is not None else length
@@ -65,14 +65,14 @@ def rollout(
             if latent == "posterior":
                 z = reparameterize(mu[:, t - 1], logvar[:, t - 1], eps)
             frame = run.step(at(codes, t - begin), latent, eps, z)
-            yield frame.clone() if run.device.type == "cuda" else frame  # the next replay writes over it
+            yield frame.clone() if run.device.type == "cuda" else frame  # the next replay overwrites it
 
 
 class FreeRun:
-    """A free run that somebody else drives, one step at a time: ``begin``, and then ``step`` after ``step``.
+    """A free run that the caller advances one step at a time: first ``begin``, then ``step`` for each frame.
 
-    model: in eval mode; a copy made ready (``prepare``) is what runs. dtype: arithmetic of the networks.
-    frame (B, 3, H, W) in 0..1 and state are where the run stands.
+    model: in eval mode; the run uses a prepared copy (``prepare``). dtype: arithmetic of the networks.
+    frame (B, 3, H, W) in 0..1 and state are the run's current position.
     """
 
     frame: Tensor
@@ -96,7 +96,7 @@ class FreeRun:
 
     @torch.inference_mode()
     def begin(self, past: Tensor, condition: Tensor | None, noise: Noise | None = None) -> None:
-        """Stand at frame P-1. past (B, P, 3, H, W) and their conditions (B, P, ...), uint8 images or floats."""
+        """Go to frame P-1. past (B, P, 3, H, W) and its conditions (B, P, ...): uint8 images or floats."""
         frames, given = _unit(past, self.device), past.shape[1]
         rows = self._unit(condition)
         self.frame = frames[:, 0]
@@ -111,19 +111,19 @@ class FreeRun:
 
     @torch.inference_mode()
     def follow(self, other: FreeRun) -> None:
-        """Stand where another run of such a model stands."""
+        """Copy the position of another run of the same kind of model."""
         self.frame, self.state = map_tensors((other.frame, other.state), torch.clone)
 
     @torch.inference_mode()
     def codes(self, condition: Tensor | None, steps: int) -> Code:
-        """The conditions into ``steps`` frames (B, T, ...), or None, as ``step`` takes them: entry by entry, ``at``."""
+        """Encode the conditions (B, T, ...), or None, of ``steps`` frames; ``step`` takes one entry (``at``)."""
         like = self.frame[:, None].expand(-1, steps, -1, -1, -1)
         with self._arithmetic:
             return self.model.encode_condition(self._unit(condition), like)
 
     @torch.inference_mode()
     def step(self, code: Code, latent: Latent, eps: Tensor, z: Tensor | None = None) -> Tensor:
-        """The next frame, which on a GPU the next step overwrites. z: in place of what ``latent`` and ``eps`` make."""
+        """The next frame; on a GPU the step after it overwrites it. z: replaces the one from ``latent`` and ``eps``."""
         self.frame, self.state = self._run(self.state, self.frame, code, z, eps, latent)
         return self.frame
 
@@ -151,7 +151,7 @@ def _advance(
 
 
 def _z(latent: Latent, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
-    """z as ``latent`` says, of the prior's mean and log-variance."""
+    """z chosen as ``latent`` says, from the prior's mean and log-variance."""
     match latent:
         case "prior":
             return reparameterize(p_mu, p_logvar, eps)
@@ -166,7 +166,7 @@ def _z(latent: Latent, p_mu: Tensor, p_logvar: Tensor, eps: Tensor) -> Tensor:
 
 
 def zero_noise(t: int) -> Tensor:
-    """For rollouts that draw nothing: eps = 0, so that z is the mean."""
+    """Noise for rollouts that draw nothing: eps = 0, so z is the mean."""
     return torch.zeros(())
 
 

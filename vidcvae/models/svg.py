@@ -1,12 +1,12 @@
-"""Stochastic video generation, with a fixed or a learned prior, on conditions or without.
+"""Stochastic video generation with a fixed or a learned prior, with or without conditions.
 
 Denton & Fergus, Stochastic Video Generation with a Learned Prior, ICML 2018; the lab adds the condition
 (actions, positions) to the frame predictor's input. Frames are 64x64.
 
 B batch, T frames, g a frame's code, z the latent, c the condition, L LSTM layers, H LSTM size.
 
-A step: the encoder's code h of frame t-1, z_t and the condition into t go through the frame predictor, whose output
-the decoder turns into frame t with the help of skips: the encoder's feature maps of an earlier frame.
+In a step, the frame predictor takes the encoder's code h of frame t-1, z_t and the condition into t. The decoder turns
+its output into frame t, using skips: the encoder's feature maps of an earlier frame.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ SLOPE = 0.2  # of every LeakyReLU here
 
 
 def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    """VGG's block; keeps the size."""
+    """VGG's block, which keeps the size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE, inplace=True)
     )
 
 
 def down_block(inputs: int, outputs: int) -> nn.Sequential:
-    """DCGAN's block of the encoder; halves the size."""
+    """DCGAN's encoder block, which halves the size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 4, 2, 1), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE, inplace=True)
     )
 
 
 def up_block(inputs: int, outputs: int) -> nn.Sequential:
-    """DCGAN's block of the decoder; doubles the size."""
+    """DCGAN's decoder block, which doubles the size."""
     up = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
     return nn.Sequential(up, nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE, inplace=True))
 
 
 def to_code(outputs: int) -> nn.Sequential:
-    """The encoder's end: 512 x 4 x 4 to a vector within -1..1."""
+    """The end of the encoder: 512 x 4 x 4 -> a vector in -1..1."""
     return nn.Sequential(nn.Conv2d(512, outputs, 4, 1, 0), nn.BatchNorm2d(outputs), nn.Tanh())
 
 
 def from_code(inputs: int) -> nn.Sequential:
-    """The decoder's start: a vector to 512 x 4 x 4."""
+    """The start of the decoder: a vector -> 512 x 4 x 4."""
     up = nn.ConvTranspose2d(inputs, 512, 4, 1, 0)
     return nn.Sequential(up, nn.BatchNorm2d(512), nn.LeakyReLU(SLOPE, inplace=True))
 
@@ -151,21 +151,24 @@ def embedded_lstm(inputs: int, hidden: int, layers: int) -> tuple[nn.Linear, nn.
 
 
 def recur(lstm: nn.LSTM, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-    """``lstm``, in full precision on a GPU: under autocast to bfloat16 PyTorch's cuDNN LSTMs compute in float16 all the
-    same (``_cudnn_rnn_cast_reflatten`` in AutocastRNN.cpp), where gradients that nobody scales become 0."""
-    found: tuple[Tensor, Hidden]
+    """Run ``lstm``, in full precision on a GPU.
+
+    Even under autocast to bfloat16, PyTorch's cuDNN LSTMs compute in float16 (``_cudnn_rnn_cast_reflatten`` in
+    AutocastRNN.cpp), in which gradients without loss scaling become 0.
+    """
+    result: tuple[Tensor, Hidden]
     if not x.is_cuda:
-        found = lstm(x, hidden)
-        return found
+        result = lstm(x, hidden)
+        return result
     with torch.autocast("cuda", enabled=False):
-        found = lstm(full(x), (full(hidden[0]), full(hidden[1])))
-    return found
+        result = lstm(full(x), (full(hidden[0]), full(hidden[1])))
+    return result
 
 
 class FramePredictor(nn.Module):
     """[h, z, condition] (B, T, g + z + c) -> predicted codes before the last BatchNorm (B, T, g), and the hidden state.
 
-    ``normalize`` is the rest, apart because its statistics may be taken over one time step or over all.
+    ``normalize`` is that last part. It is separate because its statistics may be taken over one time step or over all.
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, layers: int) -> None:
@@ -199,7 +202,7 @@ def zero_hidden(lstm: nn.LSTM, batch: int, like: Tensor) -> Hidden:
 
 
 def init_weights(module: nn.Module) -> None:
-    """N(0, 0.02) and BatchNorm N(1, 0.02), biases 0; LSTMs keep PyTorch's start, as in the original code."""
+    """Weights N(0, 0.02), BatchNorm N(1, 0.02), biases 0. LSTMs keep PyTorch's default, as in the original code."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
@@ -215,16 +218,16 @@ def init_weights(module: nn.Module) -> None:
 class Svg(VideoModel):
     """A ``VideoModel`` (see ``vidcvae.models.interface``) with a vector latent and LSTM state.
 
-    past: how many frames are given. Without ``last_frame_skip`` the step into frame t takes its skips from frame
-        t-1 while t < past, and afterwards keeps them: the original code's rule. So with 2 given frames they come
-        from frame 0, not from the last given frame as the paper says. With 1 given frame they come from frame 0
-        too, where the original code has none.
+    past: the number of given frames. Without ``last_frame_skip``, the step into frame t takes its skips from frame t-1
+        while t < past, and keeps them afterwards. This is the rule of the original code: with 2 given frames the skips
+        come from frame 0, not from the last given frame as the paper says. With 1 given frame they come from frame 0
+        too; the original code has none then.
 
-    BatchNorm in training: ``batch_norm = "clip"`` takes statistics, and updates the running ones, over as many frames
-    as one call sees (all of the batch's clips in ``encode_frames`` and ``forced``); ``"frame"`` over one time
-    step after the other, as the original loop does, so that ``forced`` equals the loop over ``step`` in
-    training mode too. In eval mode the two are the same. Training needs at least 2 clips in a batch: the statistics
-    of a single vector do not exist.
+    BatchNorm in training: ``batch_norm = "clip"`` takes statistics, and updates the running ones, over all
+    frames of one call (all clips of the batch in ``encode_frames`` and ``forced``). ``"frame"`` takes them over one
+    time step after another, as the original loop does, so that ``forced`` equals the loop over ``step`` in training
+    mode too. In eval mode the two are the same. Training needs at least 2 clips in a batch, because a single vector
+    has no variance.
     """
 
     def __init__(self, config: SvgConfig, past: int) -> None:
@@ -232,7 +235,7 @@ class Svg(VideoModel):
         self.latent_dim = config.latent_dim
         self.last_frame_skip = config.last_frame_skip
         self.per_frame_statistics = config.batch_norm == "frame"
-        self.renewals = max(past, 2) - 1  # steps that take their skips from the frame before them
+        self.renewals = max(past, 2) - 1  # steps that take their skips from the previous frame
 
         self.encoder, self.decoder = backbone(config.backbone, config.frame_dim)
         conditions = config.condition_size
@@ -281,7 +284,7 @@ class Svg(VideoModel):
     ) -> SvgState:
         batch = len(first_frame)
         prior = zero_hidden(self.prior_lstm.lstm, batch, first_frame) if self.prior_lstm is not None else None
-        # the first step renews the skips in any case, so that there are none to keep yet
+        # the first step always renews the skips, so there are none to keep yet
         return zero_hidden(self.frame_predictor.lstm, batch, first_frame), prior, (), self.renewals
 
     def prior(self, state: SvgState, previous: SvgCode, condition: Tensor) -> tuple[Gaussian, SvgState]:
@@ -324,8 +327,8 @@ class Svg(VideoModel):
         return gaussian, after
 
     def _over_time(self, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Apply ``module`` to tensors (B, T, ...): in one batch of B T frames, or frame by frame where statistics
-        are to be taken so."""
+        """Apply ``module`` to tensors (B, T, ...), in one batch of B T frames, or frame by frame if BatchNorm takes its
+        statistics per frame."""
         steps = inputs[0].shape[1]
         if self.training and self.per_frame_statistics:
             each = [_as_tuple(module(*(x[:, t] for x in inputs))) for t in range(steps)]
