@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidcvae import reading
+from vidcvae.data import numbered
 from vidcvae.data.dataset_toml import FILE, Facts, SplitFacts, read_facts
 from vidcvae.errors import DataError
 
@@ -150,18 +151,17 @@ def _list_tests(listing: Listing) -> None:
 
 def _numbered(listing: Listing, folder: Path) -> dict[int, Path] | None:
     """The PNG files of a folder by their numbers; None if there is no such folder."""
-    found: dict[int, Path] = {}
     entries = _entries(listing, folder)
-    for path in entries or ():
-        if path.suffix.lower() != ".png":
-            listing.note(path, "is no PNG file and is ignored.")
-        elif not (path.stem.isascii() and path.stem.isdecimal()):
-            listing.fault(path, "has a name that is not a number.")
-        elif int(path.stem) in found:
-            listing.fault(path, f"has the same number as {found[int(path.stem)]}.")
-        else:
-            found[int(path.stem)] = path
-    return None if entries is None else found
+    if entries is None:
+        return None
+    images = numbered.sort(entries, (".png",))
+    for path in images.others:
+        listing.note(path, "is not a PNG file and is ignored.")
+    for path in images.unnumbered:
+        listing.fault(path, "has a name that is not a number.")
+    for path, other in images.duplicates:
+        listing.fault(path, f"has the same number as {other}.")
+    return images.by_number
 
 
 def _subfolders(listing: Listing, folder: Path) -> dict[str, Path] | None:
@@ -175,17 +175,17 @@ def _subfolders(listing: Listing, folder: Path) -> dict[str, Path] | None:
 def _entries(listing: Listing, folder: Path) -> list[Path] | None:
     """What a folder holds, hidden files aside; None, and a fault, if it cannot be listed."""
     if not folder.is_dir():
-        listing.problems.append(Problem(folder, _not_a_folder(folder).removeprefix(f"{folder} ")))
+        listing.fault(folder, _not_a_folder(folder).removeprefix(f"{folder} "))
         return None
     try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        listing.fault(folder, f"cannot be read: {error.strerror}.")
+        paths = numbered.visible(folder)
+    except DataError as error:
+        listing.fault(folder, error.message.removeprefix(f"{folder} "))
         return None
-    for path in found:
+    for path in paths:
         if not reading.is_name(path.name):
-            listing.note(folder, f"has {reading.shown(path.name)}, which is no name to print, and is ignored.")
-    return [path for path in found if reading.is_name(path.name)]
+            listing.note(folder, f"has {reading.shown(path.name)}, a name that cannot be printed; it is ignored.")
+    return [path for path in paths if reading.is_name(path.name)]
 
 
 def _not_a_folder(path: Path) -> str:
@@ -212,5 +212,6 @@ def _numbers(first: int, last: int) -> str:
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Sorts names by number, and names that are none after them."""
-    return (0, int(name), name) if name.isascii() and name.isdecimal() else (1, 0, name)
+    """A sort key: numbers by value, other names after them."""
+    number = numbered.whole_number(name)
+    return (1, 0, name) if number is None else (0, number, name)

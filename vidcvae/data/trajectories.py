@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from vidcvae import reading
-from vidcvae.data import images
+from vidcvae.data import images, numbered
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.dataset_toml import FILE, read_facts
 from vidcvae.errors import DataError, counted, typed
@@ -107,34 +107,29 @@ def list_clips(root: Path) -> list[Clip]:
 def _clip_folders(split: Path) -> list[Path]:
     groups = [(match, path) for path in split.glob("traj_*_to_*") if (match := _GROUP.fullmatch(path.name))]
     groups.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2])))
-    return [folder for _, group in groups for folder in _numbered(group, "")]
+    return [folder for _, group in groups for _, folder in _numbered(group, "")]
 
 
 def _list_clip(split: str, folder: Path) -> Clip:
     frames = _numbered(folder, ".png")
-    inside = [] if frames else [clip for clip in (*_clip_folders(folder), *_numbered(folder, "")) if clip.is_dir()]
+    subfolders = [] if frames else [*_clip_folders(folder), *(path for _, path in _numbered(folder, ""))]
+    inside = [path for path in subfolders if path.is_dir()]
     if inside:
         raise DataError(
             f"{folder} is not a clip: it is a folder of {counted(len(inside), 'clip')}.", f"Choose one: {inside[0]}"
         )
     if not frames:
         raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
-    for number, path in enumerate(frames):
-        if int(path.stem) != number:
-            raise DataError(f"{folder} has a gap: {number}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
+    for expected, (number, _) in enumerate(frames):
+        if number != expected:
+            raise DataError(f"{folder} has a gap: {expected}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
     tracks = {track: folder / file for track, file in TRACK_FILES.items() if (folder / file).exists()}
-    return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(frames), tracks)
+    return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(path for _, path in frames), tracks)
 
 
-def _numbered(folder: Path, suffix: str) -> list[Path]:
-    """Entries named by a number and ``suffix``, in the order of the numbers: 10.png comes after 9.png."""
-    try:
-        entries = [
-            p for p in folder.iterdir() if p.suffix.lower() == suffix and p.stem.isascii() and p.stem.isdecimal()
-        ]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}.", "A clip is a folder of PNG files.") from None
-    return sorted(entries, key=lambda path: int(path.stem))
+def _numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    """(number, path) of the entries whose name is a number and ``suffix``; others are ignored."""
+    return numbered.sort(numbered.visible(folder, "A clip is a folder of PNG files."), (suffix,)).entries
 
 
 # --- what the files hold ---------------------------------------------------------------------------

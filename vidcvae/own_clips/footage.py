@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vidcvae import reading
-from vidcvae.data import images
+from vidcvae.data import images, numbered
 from vidcvae.errors import DataError, typed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -228,21 +227,15 @@ def open_frames(folder: Path, rate: float) -> Pictures:
         raise DataError(
             f"{folder} {what}, but frames are images in a folder.", "Such as frames/0.png, frames/1.png, .."
         )
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        digits = re.findall(r"[0-9]+", path.stem)
-        if not digits or len(digits[-1]) > 15:
-            raise DataError(f"{path} has no number in its name.", "Frames are ordered by number: 0.png, 1.png, ..")
-        if int(digits[-1]) in found:
-            raise DataError(f"{path} has the same number as {found[int(digits[-1])]}.", "Remove one of them.")
-        found[int(digits[-1])] = path
-    if not found:
+    found = numbered.sort(numbered.visible(folder), SUFFIXES, numbered.last_number)
+    for path in found.unnumbered:
+        raise DataError(f"{path} has no number in its name.", "Frames are ordered by number: 0.png, 1.png, ..")
+    for path, other in found.duplicates:
+        raise DataError(f"{path} has the same number as {other}.", "Remove one of them.")
+    if not found.entries:
         raise DataError(f"{folder} has no images.", f"Frames are files in {', '.join(SUFFIXES)}.")
-    numbers = tuple(sorted(found))
-    pictures = Again(lambda: ((index / rate, _open_image(found[number])) for index, number in enumerate(numbers)))
-    return Pictures(folder, pictures, len(numbers), rate, numbers)
+    pictures = Again(lambda: ((index / rate, _open_image(path)) for index, (_, path) in enumerate(found.entries)))
+    return Pictures(folder, pictures, len(found.entries), rate, tuple(found.by_number))
 
 
 def _open_image(path: Path) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +107,6 @@ def as_person(points: np.ndarray, index: Mapping[str, int], min_score: float) ->
             person[row] = (left + right) / 2
     person[~np.isfinite(person).all(1)] = np.nan
     return person if np.isfinite(person).any() else None
-
-
-def file_number(name: Any) -> int | None:
-    """The last number in a file's name."""
-    digits = re.findall(r"[0-9]+", Path(name).stem) if isinstance(name, str) else []
-    return int(digits[-1]) if digits and len(digits[-1]) < 16 else None
 
 
 def add_person(people: dict[int, list[Person]], number: int, person: Person | None, path: Path, where: str) -> None:
