@@ -2,10 +2,9 @@
 
 ROOT/{train,val}/{train,val}_{img,label}/N.png      frame N and its pose
 ROOT/test/test_{img,label}/K/N.png                  sequence K: the first frame (or more), and all poses
-ROOT/dataset.toml                                   optional facts (see ``facts``)
+ROOT/dataset.toml                                   optional facts (see ``dataset_toml``)
 
-Names sort by number: 10.png comes after 9.png. A break in the numbering ends a sequence, and so does a start
-of a stretch that dataset.toml declares.
+A sequence ends at a gap in the numbering, and at each start that dataset.toml declares.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file or folder; ``fault`` tells what stops reading from what is only worth a note."""
+    """A problem with one file or folder: a ``fault``, which prevents reading, or a note."""
 
     path: Path
     text: str
@@ -49,7 +48,7 @@ class Stretch:
 
 @dataclass
 class Listing:
-    """What the names of a dataset's files say."""
+    """The sequences and problems found from the names of a dataset's files."""
 
     root: Path
     facts: Facts
@@ -72,9 +71,9 @@ def is_pose_folder(root: Path) -> bool:
 
 
 def list_files(root: Path) -> Listing:
-    """Pairs, stretches and every problem that the names show; no image is opened.
+    """List sequences and problems from the file names alone; no image is opened.
 
-    Raises ``DataError`` only where there is nothing to list: no folder, none of the splits, a broken dataset.toml.
+    Raises ``DataError`` only if nothing can be listed: no folder, no split, an invalid dataset.toml.
     """
     if not root.is_dir():
         raise DataError(_not_a_folder(root), "A dataset in the course's layout is a folder with train/train_img, ..")
@@ -86,7 +85,7 @@ def list_files(root: Path) -> Listing:
         if (root / split).exists():
             _list_pairs(listing, split, split_facts)
         elif split_facts != SplitFacts():
-            listing.fault(root / FILE, f"tells of {split}, but there is no folder {root / split}.")
+            listing.fault(root / FILE, f"has a section {split}, but there is no folder {root / split}.")
     if (root / "test").exists():
         _list_tests(listing)
     return listing
@@ -168,12 +167,12 @@ def _subfolders(listing: Listing, folder: Path) -> dict[str, Path] | None:
     entries = _entries(listing, folder)
     for path in entries or ():
         if not path.is_dir():
-            listing.fault(path, "is a file where the folder of a test sequence is meant.")
+            listing.fault(path, "is a file, but test sequences are folders.")
     return None if entries is None else {path.name: path for path in entries if path.is_dir()}
 
 
 def _entries(listing: Listing, folder: Path) -> list[Path] | None:
-    """What a folder holds, hidden files aside; None, and a fault, if it cannot be listed."""
+    """The visible entries of a folder with printable names; None, and a fault, if it cannot be listed."""
     if not folder.is_dir():
         listing.fault(folder, _not_a_folder(folder).removeprefix(f"{folder} "))
         return None
@@ -192,7 +191,7 @@ def _not_a_folder(path: Path) -> str:
     if not path.exists():
         return f"{path} is missing."
     what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
-    return f"{path} is {what} where a folder is meant."
+    return f"{path} is {what}, not a folder."
 
 
 def _runs(numbers: list[int], starts: Items[int]) -> Iterator[list[int]]:
