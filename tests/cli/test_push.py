@@ -203,7 +203,7 @@ TABLES = ("--actions", "actions.csv", "--positions", "endeffector_positions.csv"
         (("evaluate", "lp.safetensors", "--samples", "2", "--latent", "zero"), 2, "2 samples are draws"),
         (("evaluate", "lp.safetensors", "--split", "test", "--shuffle-actions"), 2, "no other clip has the 6 frames"),
         (("evaluate", "free.safetensors", "--shuffle-actions"), 2, "not conditioned on actions"),
-        (("evaluate", "lp.safetensors", "--data", "start/.."), 4, "is in none of the layouts"),
+        (("evaluate", "lp.safetensors", "--data", "start/.."), 4, "is not in any known layout"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(

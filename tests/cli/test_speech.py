@@ -100,7 +100,7 @@ def test_a_dataset_that_is_nearly_named_or_a_part_of_one_is_answered_with_its_na
     shutil.copytree(tiny_dance / "train", "smallish/not-a-dataset")
     assert "Did you mean 'small'?" in cli("train", "smal").err
     done = cli("train", "small/train")
-    assert done.code == 4 and "small/train is a part of the dataset small" in done.err
+    assert done.code == 4 and "small/train is part of the dataset small" in done.err
 
 
 @pytest.mark.parametrize(

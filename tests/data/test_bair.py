@@ -78,7 +78,7 @@ def test_a_record_may_be_of_any_length_and_without_actions() -> None:
     ("change", "words"),
     [
         ({"0/image_main/encoded": None}, "it has no 0/image_main/encoded"),
-        ({"1/image_main/encoded": None}, "frames behind a gap: 1/image_main/encoded is missing"),
+        ({"1/image_main/encoded": None}, "frames after a gap: 1/image_main/encoded is missing"),
         ({"1/image_main/encoded": [b"abc"]}, "1/image_main/encoded has 3 bytes, not 64 x 64 x 3"),
         ({"1/image_main/encoded": [b"abc", b""]}, "1/image_main/encoded is not one string"),
         ({"2/image_main/encoded": np.float32([1])}, "2/image_main/encoded is not one string"),
@@ -201,6 +201,6 @@ def test_wrong_places_are_named(source: Path, tmp_path: Path) -> None:
         bair.import_bair(source, tmp_path / "out")
     for path in source.rglob("*.tfrecords"):
         path.write_bytes(b"not a record")
-    with pytest.raises(DataError, match="bair has no clip that can be read"):
+    with pytest.raises(DataError, match="bair has no readable clip"):
         bair.import_bair(source, tmp_path / "none", on_problem=lambda _: None)
     assert bair.is_bair_folder(source) and not bair.is_bair_folder(tmp_path)

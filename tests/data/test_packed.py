@@ -134,7 +134,7 @@ def test_nothing_else_is_overwritten(tmp_path: Path, pack: Path) -> None:
 def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
     data = make()
     odd = Sequence("odd", np.zeros((2, 3, 16, 16), np.uint8), {})
-    with pytest.raises(DataError, match=r"sequence odd .* another size"):
+    with pytest.raises(DataError, match=r"sequence odd .* differs in frame size"):
         packed.write(VideoData("x", "dance", 25, Path("x"), {**data.splits, "val": (odd,)}), tmp_path / "pack")
     assert not packed.is_packed(tmp_path / "pack")
 

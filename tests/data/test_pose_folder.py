@@ -202,7 +202,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no label folder": (lambda r: shutil.rmtree(r / "train/train_label"), r"train_label is missing"),
     "file for a folder": (
         lambda r: (shutil.rmtree(r / "val/val_img"), (r / "val/val_img").write_text("x")),
-        r"val_img is a file where a folder is meant",
+        r"val_img is a file, not a folder",
     ),
     "test without poses": (lambda r: shutil.rmtree(r / "test/test_label/1"), r"test_img/1 has no poses"),
     "test without frame": (lambda r: shutil.rmtree(r / "test/test_img/0"), r"test_label/0 has no first frame"),
@@ -213,7 +213,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "GIF for a test": (
         lambda r: (shutil.rmtree(r / "test/test_label/1"), (r / "test/test_label/1").write_bytes(b"GIF89a")),
-        r"test_label/1 is a file where the folder",
+        r"test_label/1 is a file, but test sequences are folders",
     ),
     "unknown key": (
         lambda r: (r / "dataset.toml").write_text("[train]\nstart = [0]\n"),

@@ -84,7 +84,7 @@ def model(shared: Path) -> Path:
 def test_the_real_one_refuses_what_is_no_model(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.task").write_bytes(model.read_bytes()[:5000])
     with (
-        pytest.raises(UsageError, match=r"a\.task is no pose model"),
+        pytest.raises(UsageError, match=r"a\.task is not a pose model"),
         estimation.estimator(tmp_path / "a.task", tmp_path / "clip.mp4"),
     ):
         pass

@@ -114,7 +114,7 @@ def test_links_out_of_a_packed_dataset_are_refused(pack: Path) -> None:
     outside = data.rename(pack.parent / "secret.bin")
     for target in (outside, Path("../secret.bin")):
         data.symlink_to(target)
-        with pytest.raises(DataError, match=r"data-00000\.bin: it is a link that leads out of the dataset"):
+        with pytest.raises(DataError, match=r"data-00000\.bin: it is a link to a file outside the dataset"):
             packed.open_packed(pack)
         data.unlink()
     outside.rename(pack / "data.bin")

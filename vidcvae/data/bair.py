@@ -1,7 +1,8 @@
 """BAIR robot pushing as it was published: TFRecord files of clips from two cameras (Ebert et al. 2017).
 
-ROOT/{train,test}/traj_A_to_B.tfrecords, ROOT being softmotion30_44k or the folder that holds it. A record is one
-clip; of frame i it has i/action (4 floats), i/endeffector_pos (3) and, of both cameras, 64 x 64 x 3 bytes.
+The files are ROOT/{train,test}/traj_A_to_B.tfrecords, where ROOT is softmotion30_44k or the folder that holds it.
+A record is one clip. For each frame i it has i/action (4 floats), i/endeffector_pos (3 floats) and an image of
+64 x 64 x 3 bytes from each camera.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None] | None  # (done, total), in MiB of source 
 
 _SOFTMOTION = "softmotion30_44k"
 _MOST_PROBLEMS = 1000  # a file of this data set has 256 clips
-_PARTS = ".parts"  # the source files that an unfinished import has done, within its output folder
+_PARTS = ".parts"  # subfolder of the output with the source files that an unfinished import has packed
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ def is_bair_folder(root: Path) -> bool:
 
 
 def find_folder(path: Path) -> Path | None:
-    """The data set that ``path`` is, or is a part of: a split's folder, or one file."""
+    """The root of the data set that ``path`` names; ``path`` may also be a split's folder or a single file."""
     within = any(path.glob("*.tfrecord*")) if path.is_dir() else path.suffix in SUFFIXES
     return next((root for root in (path, *(path.parents[:2] if within else ())) if is_bair_folder(root)), None)
 
 
 def is_unfinished(out: Path) -> bool:
-    """Whether an import into the folder ``out`` was begun and not finished."""
+    """Whether the folder ``out`` holds an interrupted import."""
     return (out / _PARTS).is_dir() and not packed.is_packed(out)
 
 
@@ -68,7 +69,7 @@ def list_files(root: Path) -> list[Source]:
     if not sources:
         raise DataError(
             f"{root} has no train/*.tfrecords and no test/*.tfrecords.",
-            f"Name the folder {_SOFTMOTION}, as it comes out of bair_robot_pushing_dataset_v0.tar.",
+            f"Name the folder {_SOFTMOTION} from bair_robot_pushing_dataset_v0.tar.",
         )
     return sources
 
@@ -92,10 +93,10 @@ def _by_numbers(path: Path) -> tuple[list[int], str]:
 
 
 def read(root: Path, camera: str = "main", on_problem: OnProblem = stop_at_problem) -> Iterator[tuple[str, Sequence]]:
-    """(split, clip) one after the other; a clip's name is its file's and its number there: traj_0_to_255/17.
+    """Yield (split, clip). A clip is named after its file and its index in it: traj_0_to_255/17.
 
     camera: "main" or "aux1".
-    on_problem: told of every record that cannot be read, and reading goes on; the default raises ``DataError``.
+    on_problem: called for each unreadable record, which is then skipped; the default raises ``DataError``.
     """
     check_camera(camera)
     for source in list_files(root):
@@ -112,17 +113,17 @@ def read_file(
         try:
             yield to_clip(name, read_example(record.data), camera), record.offset
         except BadMessage as error:
-            on_problem(Problem(path, record.offset, f"the record is no clip of this data set: {error}; left out."))
+            on_problem(Problem(path, record.offset, f"the record is not a clip of this data set: {error}; skipped."))
 
 
 def to_clip(name: str, features: dict[str, Feature], camera: str) -> Sequence:
-    """One record's features as a clip; raises ``BadMessage``. A record may have no actions or positions at all."""
+    """One record's features as a clip, with or without actions and positions; raises ``BadMessage``."""
     key = f"image_{camera}/encoded"
     length = next(i for i in itertools.count() if f"{i}/{key}" not in features)
     if not length:
         raise BadMessage(f"it has no 0/{key}")
     if any(name.endswith(f"/{key}") for name in features.keys() - {f"{i}/{key}" for i in range(length)}):
-        raise BadMessage(f"it has frames behind a gap: {length}/{key} is missing")
+        raise BadMessage(f"it has frames after a gap: {length}/{key} is missing")
     frames = np.stack([_image(features[f"{i}/{key}"], f"{i}/{key}") for i in range(length)])
     tracks = {}
     for track, (kind, columns) in TRACKS.items():
@@ -162,9 +163,9 @@ def import_bair(
 ) -> int:
     """Write the data set at ``root`` in the packed form into the folder ``out``; returns the number of clips.
 
-    Each source file becomes a packed part first. Interrupted, the same command goes on after the last file that was
-    done, and tells of the problems in the earlier ones again. The parts become the data set without being copied.
-    Raises ``DataError`` if there is nothing to import, or ``out`` holds something else.
+    Each source file is packed into a part first; the parts are then joined without copying. If the import was
+    interrupted, the next call continues after the last finished part and reports the problems of earlier parts again.
+    Raises ``DataError`` if there is nothing to import, or if ``out`` holds something else.
     """
     check_camera(camera)
     sources = list_files(root)
@@ -184,16 +185,16 @@ def import_bair(
             done.append(part)
         advance(sizes[number])
     if not done:
-        raise DataError(f"{root} has no clip that can be read.", "Fetch the data set again.")
+        raise DataError(f"{root} has no readable clip.", "Fetch the data set again.")
     clips = _join_parts(done, out, camera)
     shutil.rmtree(parts, ignore_errors=True)
     return clips
 
 
 def _claim(out: Path) -> None:
-    """Make sure that nothing but an unfinished import is written over."""
+    """Raise ``DataError`` if importing into ``out`` would overwrite anything but an unfinished import."""
     if packed.is_packed(out):
-        shutil.rmtree(out / _PARTS, ignore_errors=True)  # of an import that was ended by a crash at its very end
+        shutil.rmtree(out / _PARTS, ignore_errors=True)  # left by an import that crashed in its last step
         raise DataError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
     if not is_unfinished(out):
         durable.must_be_new(out, otherwise=", nor half an import")
@@ -201,9 +202,10 @@ def _claim(out: Path) -> None:
 
 
 def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int], None], on_problem: OnProblem) -> int:
-    """Pack one source file into the folder ``part``, unless that is done; returns the number of its clips.
+    """Pack one source file into the folder ``part``, unless that is done already; returns the number of its clips.
 
-    PART.json, written last, says so; it knows the source file by its size and time, and keeps the problems.
+    PART.json is written last and marks the part as done. It identifies the source file by path, size and time, and
+    stores the problems found.
     """
     receipt = part.with_name(f"{part.name}.json")
     stat = source.path.stat()
@@ -216,10 +218,10 @@ def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int
 
     problems: list[Problem] = []
 
-    def keep_and_tell(problem: Problem) -> None:
+    def record_problem(problem: Problem) -> None:
         if len(problems) == _MOST_PROBLEMS:
             raise DataError(
-                f"{source.path} has over {_MOST_PROBLEMS:,} records that are no clips of this data set.",
+                f"{source.path} has over {_MOST_PROBLEMS:,} records that are not clips of this data set.",
                 "Fetch that file again, or remove it.",
             )
         problems.append(problem)
@@ -228,7 +230,7 @@ def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int
     names: list[str] = []
 
     def clips() -> Iterator[tuple[str, Sequence]]:
-        for clip, offset in read_file(source.path, camera, keep_and_tell):
+        for clip, offset in read_file(source.path, camera, record_problem):
             names.append(clip.name)
             yield source.split, clip
             advance(offset)
@@ -240,13 +242,13 @@ def _import_file(source: Source, camera: str, part: Path, advance: Callable[[int
         everything: Iterable[tuple[str, Sequence]] = itertools.chain([first], stream)
         whole = Stream(f"bair-{camera}", "push", FPS, source.path, everything)
         packed.write(whole, part, shard_bytes=sys.maxsize)  # one data file
-    told = [{"offset": p.offset, "text": p.text} for p in problems]
-    durable.write_json(receipt, {"source": identity, "clips": len(names), "problems": told})
+    saved = [{"offset": p.offset, "text": p.text} for p in problems]
+    durable.write_json(receipt, {"source": identity, "clips": len(names), "problems": saved})
     return len(names)
 
 
 def _read_receipt(receipt: Path, identity: list[Any], part: Path) -> dict[str, Any] | None:
-    """The receipt of a part that is done and whole; else None."""
+    """The receipt of a finished, intact part; None otherwise."""
     with contextlib.suppress(OSError, ValueError, DataError):
         found: dict[str, Any] = reading.parse_json(reading.read_bytes(receipt, packed.MAX_MANIFEST_BYTES))
         if found["source"] == identity:
@@ -257,7 +259,7 @@ def _read_receipt(receipt: Path, identity: list[Any], part: Path) -> dict[str, A
 
 
 def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
-    """Make the parts one packed data set: their data files get a second name in ``out``, then a common manifest."""
+    """Join the parts: hard-link their data files into ``out``, then write one manifest for all of them."""
     splits: dict[str, list[Any]] = {}
     manifest: dict[str, Any] = {}
     for number, part in enumerate(parts):
@@ -265,10 +267,9 @@ def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
         (data_file,) = part.glob("data-*.bin")
         name = f"data-{number:05d}.bin"
         durable.link(data_file, out / name)
+        for *_, block in packed.blocks(manifest):
+            block["file"] = name
         for split, records in manifest["splits"].items():
-            for record in records:
-                for block in (record["frames"], *record["tracks"].values()):
-                    block["file"] = name
             splits.setdefault(split, []).extend(records)
     packed.commit(out, {**manifest, "splits": splits})
     return sum(map(len, splits.values()))

@@ -1,7 +1,7 @@
-"""Decoded images of datasets, kept so that they are decoded once: CACHE/NAME-FINGERPRINT, in the packed form.
+"""A cache of decoded datasets: CACHE/NAME-FINGERPRINT, in the packed form.
 
-cache.json beside the packed data says that vidcvae made the folder as a cache, and what of. A dataset that a person
-packed looks the same but for this file, which alone allows to remove the folder.
+cache.json beside the packed data says that vidcvae made the folder as a cache, and from which dataset. Only a folder
+with this file may be removed: without it, it could be a dataset that the user packed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Cached:
-    """A cache as it lies there. ``source``: the dataset it was made of, by the path that was given."""
+    """A cache on disk. ``source``: the path of its dataset, as the user gave it."""
 
     folder: Path
     source: Path
@@ -37,7 +37,7 @@ class Cached:
 
 
 def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
-    """The dataset in ``folder``; what is not there yet, or damaged, is made anew from ``stream``: it is only a copy."""
+    """The dataset cached in ``folder``; if it is missing or damaged, it is written again from ``stream``."""
     try:
         data = packed.open_packed(folder)
     except DataError:
@@ -50,7 +50,7 @@ def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
 
 
 def fingerprint(root: Path, size: tuple[int, int]) -> str:
-    """Changes when a file of the dataset is added, removed or rewritten, and with the frame size."""
+    """A hash that changes with the frame size, and when a file of the dataset is added, removed or rewritten."""
     digest = hashlib.sha256(repr((packed.VERSION, size)).encode())
     for path in sorted(root.rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
@@ -60,16 +60,16 @@ def fingerprint(root: Path, size: tuple[int, int]) -> str:
 
 
 def find(cache: Path) -> list[Cached]:
-    """The caches in a folder of caches. Links and folders with anything else in them are none."""
+    """The caches in the folder ``cache``; links, and folders that hold anything else, do not count."""
     places = [] if cache.is_symlink() or not cache.is_dir() else sorted(cache.iterdir())
     return [found for place in places if (found := _read(place))]
 
 
 def unused(place: Path) -> tuple[list[Cached], str]:
-    """The caches in ``place`` that no run beside it uses, and else why none of them may go.
+    """The caches in ``place`` that no run beside it uses; or none, and the reason why.
 
-    All runs beside it are asked, for their data and whether they are going on just now. A training that begins
-    meanwhile loses nothing: it has its data mapped into memory, or decodes them anew.
+    This looks at the data of each run beside it, and whether it is running now. A training that starts in the
+    meantime loses nothing: its data are mapped into memory already, or it decodes them again.
     """
     found = find(place)
     beside = [RunFolder(path) for path in sorted(place.parent.iterdir()) if path.is_dir()] if found else []
@@ -84,11 +84,10 @@ def unused(place: Path) -> tuple[list[Cached], str]:
 
 
 def _data_of(run: RunFolder) -> tuple[str, str] | None:
-    """What the cache of a run's data ends in, and "". Of data that are not here "", and the last part of their path.
+    """(fingerprint, "") of a run's data; ("", name of their folder) if they are not on this machine.
 
-    None where a damaged config does not tell; a folder that vidcvae did not make has no data.
+    None if the config is damaged; ("", "") for a folder that vidcvae did not make.
     """
-
     try:
         config = settings.resolve_saved(settings.read_toml(run.config))
     except VidcvaeError:
@@ -98,7 +97,7 @@ def _data_of(run: RunFolder) -> tuple[str, str] | None:
 
 
 def remove(found: Cached) -> None:
-    """Remove a cache, file by file; what came into its folder since it was found stays."""
+    """Remove a cache, file by file; files that were added to its folder since ``find`` stay."""
     for path in found.files:
         durable.remove(path)
     with contextlib.suppress(OSError):
@@ -115,8 +114,7 @@ def _read(folder: Path) -> Cached | None:
         return None
     if not isinstance(mark, dict) or mark.get("format") != FORMAT or mark.get("folder") != folder.name:
         return None
-    records = [record for found in manifest["splits"].values() for record in found]
-    data = {block["file"] for r in records for block in (r["frames"], *r["tracks"].values())}
-    files = [folder / name for name in (packed.MANIFEST, MARK, *sorted(data))]  # what commits it goes first
+    data = {block["file"] for *_, block in packed.blocks(manifest)}
+    files = [folder / name for name in (packed.MANIFEST, MARK, *sorted(data))]  # the commit mark goes first
     known = all(path in files and path.is_file() and not path.is_symlink() for path in folder.iterdir())
     return Cached(folder, Path(str(mark.get("source"))), tuple(files)) if known else None

@@ -1,4 +1,4 @@
-"""What every dataset becomes: named splits of unbroken sequences, and batches of clips cut from them.
+"""The form that every dataset is read into: named splits of unbroken sequences, and batches of clips cut from them.
 
 Axes are B, T, C, H, W throughout; frames are uint8 0..255 until a model sees them.
 """
@@ -22,12 +22,12 @@ from vidcvae.errors import DataError, did_you_mean, typed
 
 @dataclass(frozen=True)
 class Sequence:
-    """One unbroken run of frames with what is known beside them.
+    """One unbroken run of frames with its poses, actions or positions.
 
-    frames: uint8 (N, 3, H, W); a test sequence gives its first frame only, so N may be 1.
+    frames: uint8 (N, 3, H, W); N is 1 if a test sequence has only its first frame.
     tracks: "pose" uint8 (T, 3, H, W), "action" float32 (T, A), "position" float32 (T, 3); row t belongs
         to frame t, and there may be more rows than frames.
-    unknown_poses: rows of "pose" that are stand-ins, not measurements.
+    unknown_poses: rows of "pose" that are placeholders, not measurements.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Sequence:
 
     @property
     def condition_length(self) -> int:
-        """For how many frames the conditions are known (as many as there are frames if none are)."""
+        """The number of frames with conditions; the number of frames if the sequence has no tracks."""
         return min((len(track) for track in self.tracks.values()), default=len(self.frames))
 
     @property
     def known(self) -> int:
-        """How many frames have their conditions: no clip goes beyond them."""
+        """The number of frames that have conditions too; no clip extends beyond them."""
         return min(len(self.frames), self.condition_length)
 
 
@@ -58,7 +58,7 @@ class VideoData:
     fps: float
     source: Path
     splits: Mapping[str, tuple[Sequence, ...]]
-    files_size: tuple[int, int] | None = None  # height and width of the images that it was read from
+    files_size: tuple[int, int] | None = None  # height and width of the image files
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,7 +67,7 @@ class VideoData:
         return first.frames.shape[-2], first.frames.shape[-1]
 
     def split_name(self, name: str) -> str:
-        """What this dataset calls the split ``name``: "val" and "validate" stand for each other."""
+        """This dataset's name for the split ``name``: "val" and "validate" are synonyms."""
         alias = {"val": "validate", "validate": "val"}.get(name, name)
         return alias if alias in self.splits and name not in self.splits else name
 
@@ -78,22 +78,22 @@ class VideoData:
         """The sequences of a split; raises ``DataError`` if it is missing or empty."""
         sequences = self.splits.get(self.split_name(name), ())
         if not sequences:
-            there = [s for s, found in self.splits.items() if found]
-            other = f" (--split {there[0]}, or other data: --data DATASET)" if there and name != "train" else ""
+            present = [s for s, found in self.splits.items() if found]
+            other = f" (--split {present[0]}, or other data: --data DATASET)" if present and name != "train" else ""
             inspect = typed("dataset", "inspect", self.source)
             raise DataError(
-                f"{self.source} has no {name!r} split.{did_you_mean(name, there)}",
-                f"It has {', '.join(there) or 'none at all'}{other}. See what is there: {inspect}",
+                f"{self.source} has no {name!r} split.{did_you_mean(name, present)}",
+                f"It has {', '.join(present) or 'none at all'}{other}. See what is there: {inspect}",
             )
         return sequences
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A dataset that is read one sequence at a time, in file order, so that packing needs memory for one only.
+    """A dataset that is read one sequence at a time, in file order, so that packing holds only one in memory.
 
-    counts: how many images each sequence has, poses included. size: (height, width) of the frames that they become.
-    files_size: that of the files.
+    counts: the number of images in each sequence, poses included. size: (height, width) of the frames.
+    files_size: (height, width) of the image files.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Stream:
     files_size: tuple[int, int] | None = None
 
     def collect(self) -> VideoData:
-        """Everything at once, in memory. Raises ``VidcvaeError``, before anything is read, where it has no room."""
+        """Read all of it into memory. Raises ``VidcvaeError``, before anything is read, if it does not fit."""
         room.check(self, sum(self.counts))
         splits: dict[str, tuple[Sequence, ...]] = {}
         for split, sequence in self.sequences:
@@ -121,8 +121,8 @@ class ClipBatch:
     frames: uint8 (B, T, 3, H, W).
     condition: entry t belongs to the transition into frame t. Pose images uint8 (B, T, 3, H, W), or
         actions float32 (B, T, A), or nothing. Entry 0 is never used to predict a frame of the clip.
-    anchor: another frame of each clip's sequence with its pose, uint8 (B, 3, H, W) each, where a model wants one.
-    start: uint8 (B, 3, H, W), what the model gets for frame 0, where that is not always the truth.
+    anchor: another frame of each clip's sequence with its pose, uint8 (B, 3, H, W) each, if the model uses one.
+    start: uint8 (B, 3, H, W), the model's input for frame 0, if it is not the true frame.
     """
 
     frames: Tensor
@@ -131,7 +131,7 @@ class ClipBatch:
     start: Tensor | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> ClipBatch:
-        """``f`` of every tensor."""
+        """Apply ``f`` to every tensor."""
         anchor = None if self.anchor is None else (f(self.anchor[0]), f(self.anchor[1]))
         condition, start = (None if x is None else f(x) for x in (self.condition, self.start))
         return ClipBatch(f(self.frames), condition, anchor, start)
@@ -148,7 +148,7 @@ class ClipBatch:
 
 
 def condition_tracks(kind: Conditions) -> tuple[str, ...]:
-    """The tracks that a model's ``condition`` is made of, side by side."""
+    """The tracks that are concatenated to a model's ``condition``."""
     match kind:
         case "none":
             return ()
@@ -198,7 +198,7 @@ def condition_rows(
 
 
 class Place(NamedTuple):
-    """Where a clip begins, which frame of its sequence is its anchor, and how the images are mirrored and moved."""
+    """A clip's sequence, first frame and anchor frame (-1: none), and how its images are mirrored and shifted."""
 
     sequence: int
     first: int
@@ -215,7 +215,7 @@ def cut(
     kind: Conditions,
     pairing: ConditionRow,
 ) -> ClipBatch:
-    """The clips of ``length`` frames that begin at ``places``, with their anchors where they name some."""
+    """The clips of ``length`` frames that begin at ``places``, with anchors if all places have one."""
     at = [Place(*place) for place in places]
     frames = np.stack([mirrored_and_shifted(sequences[p.sequence].frames[p.first : p.first + length], p) for p in at])
     condition = anchor = None
@@ -234,7 +234,7 @@ def cut(
 
 
 def mirrored_and_shifted(images: np.ndarray, place: Place, fill: int | None = None) -> np.ndarray:
-    """(..., H, W) mirrored and moved as ``place`` says; what comes in is ``fill``, or the edge repeated."""
+    """(..., H, W) mirrored and shifted by ``place``; uncovered pixels are ``fill``, or repeat the edge."""
     _, _, _, mirrored, down, right = place
     if mirrored:
         images = images[..., ::-1]
@@ -242,11 +242,11 @@ def mirrored_and_shifted(images: np.ndarray, place: Place, fill: int | None = No
         return images
     height, width = images.shape[-2:]
     y, x = np.arange(height) - down, np.arange(width) - right
-    found = images[..., y.clip(0, height - 1), :][..., x.clip(0, width - 1)]
+    shifted = images[..., y.clip(0, height - 1), :][..., x.clip(0, width - 1)]
     if fill is not None:
-        found[..., (y < 0) | (y >= height), :] = fill
-        found[..., (x < 0) | (x >= width)] = fill
-    return found
+        shifted[..., (y < 0) | (y >= height), :] = fill
+        shifted[..., (x < 0) | (x >= width)] = fill
+    return shifted
 
 
 def to_unit(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ _LAYOUTS = """A dataset is a folder with one of
 
 
 def layout(path: Path) -> str:
-    """What the folder ``path`` holds: "packed", "dance" or "push"; raises ``DataError`` if it is no dataset."""
+    """The kind of dataset in ``path``: "packed", "dance" or "push"; raises ``DataError`` if it is none."""
     try:
         return _layout(path)
     except OSError as error:
@@ -42,10 +42,10 @@ def _layout(path: Path) -> str:
             "Make one to try: vidcvae dataset synth dance -o my-dance",
         )
     if path.is_dir() and _is_dataset(path.parent):
-        raise DataError(f"{path} is a part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
+        raise DataError(f"{path} is part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
     if records := bair.find_folder(path):
         raise DataError(
-            f"{path} holds BAIR's TFRecords, which are imported before they are used.",
+            f"{path} holds BAIR's TFRecords, which must be imported first.",
             f"Import them: {typed('dataset', 'import', 'bair', records, 'OUT')}",
         )
     if not path.is_dir():
@@ -60,7 +60,7 @@ def _layout(path: Path) -> str:
         raise DataError(
             f"{path} is a pack that was interrupted.", f"Finish it: {typed('dataset', 'pack', 'ROOT', path)}"
         )
-    raise DataError(f"{path} is in none of the layouts that are known.", _LAYOUTS)
+    raise DataError(f"{path} is not in any known layout.", _LAYOUTS)
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -70,8 +70,8 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def own_size(path: Path) -> tuple[int, int]:
-    """Height and width of the frames where nobody asks for others: of a pack its own, of a folder what its dataset.toml
-    says, or else the usual of its kind. Raises ``DataError`` as ``layout`` does, and for a broken file."""
+    """The default height and width of a dataset's frames: a pack's own size, the size in a folder's dataset.toml, or
+    else the usual size of its kind. Raises ``DataError`` as ``layout`` does, and for a damaged file."""
     if (kind := layout(path)) == "packed":
         height, width = packed.read_manifest(path)["size"]
         return height, width
@@ -79,7 +79,7 @@ def own_size(path: Path) -> tuple[int, int]:
 
 
 def told_size(data: VideoData | Stream, way_out: str = "") -> str:
-    """What the size of ``data`` does to the pictures of the files, as ``told_resized`` says it."""
+    """How the image files of ``data`` were resized (see ``told_resized``)."""
     if data.files_size is None:
         return ""
     silent = data.size == DEFAULT_SIZES[data.kind] and dataset_toml.read_facts(data.source).size is None
@@ -87,7 +87,7 @@ def told_size(data: VideoData | Stream, way_out: str = "") -> str:
 
 
 def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Stream:
-    """A dataset that is still in image files, one sequence at a time; raises ``DataError`` as its reader does."""
+    """A dataset in image files, read one sequence at a time; raises ``DataError`` as its reader does."""
     match layout(path):
         case "dance":
             return pose_folder.stream(path, size or own_size(path), progress=progress)
@@ -99,11 +99,11 @@ def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progr
 def open_dataset(
     path: Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
 ) -> VideoData:
-    """The dataset in the folder ``path`` with frames of ``size`` (height, width) or its own, whatever its layout.
+    """The dataset in the folder ``path``, in any layout, with frames of ``size`` (height, width) or its default size.
 
-    cache: a folder in which image files are kept in the packed form, so that they are decoded once; None
-        decodes them into memory.
-    Raises ``DataError`` that names the place if ``path`` is no dataset, is damaged, or was packed at another size.
+    cache: folder where decoded images are kept in the packed form, so that they are decoded only once; None decodes
+        them into memory.
+    Raises ``DataError`` that names the place if ``path`` is not a dataset, is damaged, or was packed at another size.
     """
     if layout(path) == "packed":
         data = packed.open_packed(path)
@@ -117,18 +117,17 @@ def open_dataset(
 
 
 def check_packed_size(data: VideoData, size: tuple[int, int], as_it_is: str) -> None:
-    """Raise ``DataError`` where a packed dataset has another size; ``as_it_is`` is what takes it as it is."""
+    """Raise ``DataError`` if a packed dataset has another size; ``as_it_is``: the option that selects its own size."""
     if data.size != size:
-        there, wanted = text(data.size), text(size)
         raise DataError(
-            f"{data.source} was packed at {there}, but {wanted} is asked for.",
-            f"Take it as it is ({as_it_is}), or pack the original data anew: "
-            f"vidcvae dataset pack DATASET -o FOLDER --size {wanted}",
+            f"{data.source} was packed at {text(data.size)}, not at {text(size)}.",
+            f"Use its own size ({as_it_is}), or pack the original data again: "
+            f"vidcvae dataset pack DATASET -o FOLDER --size {text(size)}",
         )
 
 
 def known_fps(path: Path) -> float | None:
-    """Frames a second of the dataset at ``path``, or of the one that ``path`` lies in; None where none says so."""
+    """Frames per second of the dataset at ``path`` or around it; None if no file says so."""
     for folder in [path, *path.absolute().parents[:3]]:  # DATASET/test/test_label/0
         try:
             if packed.is_packed(folder):

@@ -1,4 +1,4 @@
-"""``ROOT/dataset.toml``: what file names cannot tell about a dataset."""
+"""``ROOT/dataset.toml``: facts about a dataset that its file names do not show."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DEFAULT_FPS = 25.0
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """starts: numbers of the files at which a new stretch of consecutive frames begins.
-    unknown_poses: numbers of the poses that are stand-ins (in a test split, of every sequence)."""
+    """starts: numbers of the files that begin a new unbroken sequence.
+    unknown_poses: numbers of the poses that are placeholders (in a test split, in every sequence)."""
 
     starts: tuple[int, ...] = ()
     unknown_poses: tuple[int, ...] = ()
@@ -33,7 +33,7 @@ class Facts:
     train: SplitFacts = SplitFacts()
     val: SplitFacts = SplitFacts()
     test: SplitFacts = SplitFacts()
-    size: tuple[int, int] | None = None  # height and width at which the frames are taken, where nobody asks for others
+    size: tuple[int, int] | None = None  # default height and width of the frames
 
 
 _OWN = ("name", "fps", "size")
@@ -41,9 +41,9 @@ _KEYS = {"train": ("starts", "unknown_poses"), "val": ("starts", "unknown_poses"
 
 
 def read_facts(root: Path) -> Facts:
-    """The facts of the dataset at ``root``; without a file, its folder's name, 25 frames a second, and no size.
+    """The facts of the dataset at ``root``; without a file: the folder's name, 25 frames per second, no size.
 
-    Raises ``DataError`` that names file and key for broken TOML, unknown keys and wrong values.
+    Raises ``DataError`` that names file and key for invalid TOML, unknown keys and wrong values.
     """
     path = root / FILE
     try:
@@ -67,7 +67,7 @@ def read_facts(root: Path) -> Facts:
 
 
 def is_size(size: Any) -> bool:
-    """Whether ``size`` is a height and a width that a model can be trained at."""
+    """Whether ``size`` is a height and width that models accept."""
     return isinstance(size, list | tuple) and len(size) == 2 and all(type(n) is int and n in SIDES for n in size)
 
 
@@ -87,7 +87,7 @@ def to_toml(facts: Facts) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string; like JSON's, but for DEL."""
+    """A TOML basic string: a JSON string with DEL escaped."""
     return json.dumps(text).replace("\x7f", "\\u007f")
 
 

@@ -1,6 +1,6 @@
-"""Image files to arrays and back. Every way in which a file can be damaged becomes one ``DataError``.
+"""Image files to arrays and back. All kinds of damage to a file are raised as ``DataError``.
 
-Datasets are PNG files. A picture that a person gives by hand may have any usual format.
+Datasets are PNG files. A single picture that the user names may have any common format.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vidcvae import reading
 from vidcvae.errors import DataError, did_you_mean
 
-# An 8K frame has 7680 x 4320. Larger images are refused undecoded: a PNG of 200 kB can be one, and fill the memory.
+# An 8K frame is 7680 x 4320. Larger images are refused before decoding: a PNG of 200 kB could fill the memory.
 MAX_PIXELS = 8192 * 4320
-MAX_GIF_FRAMES = 20_000  # that are read; a few kilobytes can declare any number
+MAX_GIF_FRAMES = 20_000  # a few kilobytes can declare any number
 _END = b"IEND\xaeB`\x82"  # the last chunk's name and checksum
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
-_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # those whose values convert to 8-bit RGB without a guess
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # modes that convert to 8-bit RGB unambiguously
 
 
 class OtherFormatError(DataError):
-    """A file is none of the formats that were asked for."""
+    """A file has none of the expected formats."""
 
 
 def open_image(path: Path) -> Image.Image:
-    """A fully decoded PNG in the mode it was stored in.
+    """A fully decoded PNG in its stored mode.
 
-    Raises ``DataError`` that names the file if it is missing, no PNG, cut off, damaged, or too large to be a frame.
+    Raises ``DataError`` that names the file if it is missing, not a PNG, cut off, damaged, or too large for a frame.
     """
     return _decoded(path, ("PNG",))
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A fully decoded picture of any of ``PICTURE_FORMATS``, upright as its camera held it; of a GIF, the first frame.
+    """A fully decoded picture in one of ``PICTURE_FORMATS``, rotated as its EXIF data say; a GIF's first frame.
 
     Raises ``DataError`` as ``open_image`` does.
     """
@@ -52,7 +52,7 @@ def open_picture(path: Path) -> Image.Image:
 def _decoded(path: Path, forms: tuple[str, ...]) -> Image.Image:
     with opened(path, *forms) as (image, file):
         image.load()
-        if image.format == "PNG" and _END not in _tail(file):  # Pillow is content once it has the pixels
+        if image.format == "PNG" and _END not in _tail(file):  # Pillow does not check this
             raise DataError(f"{path} is damaged or cut off (it has no end).")
         if image.mode not in _MODES:
             raise DataError(f"{path} has pixels of mode {image.mode}, not 8-bit colour.", "Save it as RGB.")
@@ -63,7 +63,7 @@ def _decoded(path: Path, forms: tuple[str, ...]) -> Image.Image:
 def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """An image of one of the formats ``forms`` ("PNG", "GIF"), not yet decoded, and its file.
 
-    Raises ``DataError`` that names the file, also for what goes wrong while it is decoded within the block.
+    Raises ``DataError`` that names the file, also for errors while it is decoded inside the block.
     """
     try:
         with warnings.catch_warnings():
@@ -78,35 +78,35 @@ def opened(path: Path, *forms: str) -> Iterator[tuple[Image.Image, BinaryIO]]:
         meant = did_you_mean(path.name, beside)
         raise DataError(f"there is no file {path}.{meant}", "Check its name and its folder.") from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder where one image is meant.") from None
+        raise DataError(f"{path} is a folder, not an image.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} is too large for a frame (over {MAX_PIXELS:,} pixels).") from None
     except UnidentifiedImageError:
         wanted = f"a {forms[0]} image" if len(forms) == 1 else f"an image ({', '.join(forms)})"
         raise OtherFormatError(f"{path} is {_what_instead(path)}, not {wanted}.") from None
-    # Pillow's parsers raise whatever their unpacking met: OSError, SyntaxError, struct.error, ..
+    # Pillow's parsers raise many types: OSError, SyntaxError, struct.error, ..
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"{path} is damaged or cut off ({reading.label(reason[:200])}).") from None
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Height and width of a PNG, which is not decoded; None where that is no readable PNG."""
+    """Height and width of a PNG, without decoding it; None if it is not a readable PNG."""
     with contextlib.suppress(DataError), opened(path, "PNG") as (image, _):
         return image.height, image.width
     return None
 
 
 def refuse_too_large(image: Image.Image) -> None:
-    """Raise Pillow's ``DecompressionBombError`` for more pixels than a frame has. A frame of a GIF can enlarge it."""
+    """Raise Pillow's ``DecompressionBombError`` for an image too large. A GIF can grow from frame to frame."""
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError(f"over {MAX_PIXELS:,} pixels")
 
 
 def gif_frames(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
-    """Each frame of an ``opened`` GIF, to be used before the next one, and the milliseconds it says it is shown for.
+    """Yield each frame of an ``opened`` GIF, valid until the next one, and its duration in milliseconds.
 
-    Raises whatever Pillow met in a damaged frame; the frames before that one have come by then.
+    Raises any of Pillow's errors at a damaged frame, after yielding the frames before it.
     """
     for index in itertools.count():
         try:
@@ -118,13 +118,13 @@ def gif_frames(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
 
 
 def unit_of_time(milliseconds: Sequence[int]) -> int | None:
-    """The shortest of a GIF's durations if all are multiples of it: Pillow and others merge equal neighbours."""
+    """A GIF's shortest duration if all are multiples of it (Pillow and others merge equal neighbours), else None."""
     unit = min(milliseconds)
     return unit if unit > 0 and not any(duration % unit for duration in milliseconds) else None
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (3, H, W), resized bilinearly as the course does; an image that has the size keeps its bytes."""
+    """uint8 (3, H, W), resized bilinearly as in the course, unless it has the size already."""
     height, width = size
     image = image.convert("RGB")
     if image.size != (width, height):
@@ -151,7 +151,7 @@ def _tail(file: BinaryIO) -> bytes:
 
 
 def _what_instead(path: Path) -> str:
-    """What a file that is no PNG seems to be."""
+    """A guess at the format of a file that could not be identified."""
     try:
         with reading.open_file(path) as file:
             head = file.read(16)

@@ -1,7 +1,7 @@
-"""The packed form of a dataset: decoded once, memory-mapped ever after.
+"""The packed form of a dataset: decoded once, then memory-mapped.
 
 OUT/data-00000.bin ..   raw C-order blocks, little-endian, each aligned to 64 bytes
-OUT/manifest.json       what the blocks are, with their checksums; written last, so that its presence commits the pack
+OUT/manifest.json       describes the blocks, with checksums; written last, so that its presence commits the pack
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vidcvae.storage import durable
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "vidcvae-packed", 1
 SHARD_BYTES = 1 << 30  # a new data file begins once the last one has grown past this
-VERIFIED_BYTES = 1 << 30  # that are compared with their checksums whenever a dataset is opened: about a second's work
+VERIFIED_BYTES = 1 << 30  # datasets up to this size are verified each time they are opened, in about a second
 MAX_MANIFEST_BYTES = 1 << 26  # about 100,000 sequences; parsed, JSON can take twenty times its size
 _ALIGNMENT = 64
 _DATA_FILE = re.compile(r"data-\d{5}\.bin", re.ASCII)
@@ -41,7 +41,7 @@ def is_packed(path: Path) -> bool:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a pack was begun in the folder ``path`` and not finished."""
+    """Whether the folder ``path`` holds an interrupted pack."""
     return not is_packed(path) and any(_DATA_FILE.fullmatch(durable.target_name(p)) for p in path.iterdir())
 
 
@@ -49,10 +49,10 @@ def is_unfinished(path: Path) -> bool:
 
 
 def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write ``data`` in the packed form into the folder ``out``, which is made.
+    """Write ``data`` in the packed form into the folder ``out``, which is created if necessary.
 
-    Raises ``UsageError`` if ``out`` holds anything but an interrupted pack, which is written anew, and
-    ``DataError`` if the sequences do not share one frame size, and ``VidcvaeError`` if they have no room.
+    An interrupted pack in ``out`` is overwritten. Raises ``UsageError`` if ``out`` holds anything else, ``DataError``
+    if the sequences differ in frame size, and ``VidcvaeError`` if they do not fit into memory or on the disk.
     """
     _claim(out)
     if isinstance(data, Stream):
@@ -69,19 +69,19 @@ def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -
                 file = open_file.enter_context(durable.writing(out / names[-1]))
             size = size or sequence.frames.shape[-2:]
             if sequence.frames.shape[-2:] != size:
-                raise DataError(f"sequence {sequence.name} of {data.source} has frames of another size than the rest.")
+                raise DataError(f"sequence {sequence.name} of {data.source} differs in frame size from the rest.")
             splits.setdefault(split, []).append(_write_sequence(file, names[-1], sequence))
     if size is None:
         raise DataError(f"{data.source} has no frames to pack.", "See what is there: vidcvae dataset inspect ROOT")
     head = {"format": FORMAT, "version": VERSION, "name": data.name, "kind": data.kind, "fps": data.fps, "size": size}
     commit(out, {**head, "splits": splits})
-    for path in out.iterdir():  # of an interrupted pack that had more data files
+    for path in out.iterdir():  # left by an interrupted pack that had more data files
         if _DATA_FILE.fullmatch(path.name) and path.name not in names:
             durable.remove(path)
 
 
 def commit(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, which makes the data files beside it a dataset."""
+    """Write the manifest, which turns the data files beside it into a dataset."""
     text = json.dumps(manifest)
     if len(text) > MAX_MANIFEST_BYTES:
         raise DataError(f"{out} would have more sequences than one packed dataset can.", "Pack them in parts.")
@@ -89,7 +89,7 @@ def commit(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def _claim(out: Path) -> None:
-    """Make sure that writing into ``out`` destroys nothing but an interrupted pack."""
+    """Raise ``UsageError`` if writing into ``out`` would destroy anything but an interrupted pack."""
     if is_packed(out):
         raise UsageError(f"{out} already holds a packed dataset.", f"Look at it: {typed('dataset', 'inspect', out)}")
     durable.must_be_new(out, lambda name: name == MANIFEST or bool(_DATA_FILE.fullmatch(name)), ", nor half a pack")
@@ -129,44 +129,44 @@ def _write_block(file: durable.Writer, name: str, array: np.ndarray) -> dict[str
 def open_packed(path: Path, verify: bool | None = None) -> VideoData:
     """The packed dataset in the folder ``path``; its arrays are memory-mapped, read-only views.
 
-    verify: compare every block with its checksum first, which reads all of it; None does where all of it is at most
-        ``VERIFIED_BYTES``.
-    Raises ``DataError`` that names the file and block for a manifest of another format or version, a damaged
-    one, one that points outside its folder, data files that are missing or cut off, and wrong checksums.
+    verify: read every block and compare it with its checksum first; None does so up to ``VERIFIED_BYTES``.
+    Raises ``DataError`` that names the file and block if the manifest is damaged, has another format or version or
+    points outside its folder, or if data files are missing, cut off or do not match their checksums.
     """
     manifest = read_manifest(path)
     if verify is None:
-        blocks = [
-            b for found in manifest["splits"].values() for r in found for b in (r["frames"], *r["tracks"].values())
-        ]
-        verify = sum(math.prod(b["shape"]) * _DTYPES[b["dtype"]].itemsize for b in blocks) <= VERIFIED_BYTES
+        total = sum(math.prod(b["shape"]) * _DTYPES[b["dtype"]].itemsize for *_, b in blocks(manifest))
+        verify = total <= VERIFIED_BYTES
     if verify:
         for problem in _damage(path, manifest):
             raise DataError(problem, _REPACK)
     files = _Files(path)
-    splits = {
-        split: tuple(_read_sequence(record, files) for record in records)
-        for split, records in manifest["splits"].items()
-    }
+    splits = {name: tuple(_read_sequence(r, files) for r in records) for name, records in manifest["splits"].items()}
     return VideoData(manifest["name"], manifest["kind"], float(manifest["fps"]), path, splits)
 
 
 def damage(path: Path) -> list[str]:
-    """A sentence for every block whose bytes do not match their checksum."""
+    """One sentence for each block whose bytes do not match their checksum."""
     return list(_damage(path, read_manifest(path)))
 
 
 def _damage(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
     files = _Files(path)
+    for split, sequence, track, block in blocks(manifest):
+        array = files.view(block)
+        if hashlib.sha256(array.data if array.size else b"").hexdigest() != block["sha256"]:
+            yield (
+                f"{path / block['file']} is damaged: the {track} of {split} sequence {sequence} "
+                "do not match their checksum."
+            )
+
+
+def blocks(manifest: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(split, sequence, "frames" or the track, block) of every block in a manifest."""
     for split, records in manifest["splits"].items():
         for record in records:
             for name, block in {"frames": record["frames"], **record["tracks"]}.items():
-                array = files.view(block)
-                if hashlib.sha256(array.data if array.size else b"").hexdigest() != block["sha256"]:
-                    yield (
-                        f"{path / block['file']} is damaged: the {name} of {split} sequence {record['name']} "
-                        "do not match their checksum."
-                    )
+                yield split, record["name"], name, block
 
 
 def _read_sequence(record: dict[str, Any], files: _Files) -> Sequence:
@@ -180,7 +180,7 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mapped: dict[str, np.ndarray] = {}
-        self.unused: dict[str, int] = {}  # bytes of each file that no block has taken
+        self.unused: dict[str, int] = {}  # bytes of each file that no block has used yet
 
     def view(self, block: dict[str, Any]) -> np.ndarray:
         """The block as an array over the mapped file."""
@@ -195,7 +195,7 @@ class _Files:
                 f"{self.folder / name} is cut off: it has {len(whole)} bytes, and {end} are needed.", _REPACK
             )
         self.unused[name] -= size
-        if self.unused[name] < 0:  # a small file would stand for any amount of data
+        if self.unused[name] < 0:  # otherwise a small file could claim any amount of data
             raise DataError(f"{self.folder / MANIFEST} is damaged: it uses parts of {name} more than once.", _REPACK)
         return whole[block["offset"] : end].view(dtype).reshape(block["shape"])
 
@@ -203,7 +203,7 @@ class _Files:
         try:
             with reading.open_file(path) as file:
                 if path.resolve().parent != self.folder.resolve():
-                    raise OSError(errno.EINVAL, "it is a link that leads out of the dataset")
+                    raise OSError(errno.EINVAL, "it is a link to a file outside the dataset")
                 return np.asarray(np.memmap(file, np.uint8, "r"))
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             reason = error.strerror if isinstance(error, OSError) else "it is empty"
@@ -211,12 +211,12 @@ class _Files:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest, checked so far that the rest of this module can trust its types, names and numbers."""
+    """The manifest, with its types, names and numbers checked; raises ``DataError``."""
     file = path / MANIFEST
     try:
         manifest = reading.parse_json(reading.read_bytes(file, MAX_MANIFEST_BYTES))
     except FileNotFoundError:
-        raise DataError(f"{path} is no packed dataset: it has no {MANIFEST}.", _REPACK) from None
+        raise DataError(f"{path} is not a packed dataset: it has no {MANIFEST}.", _REPACK) from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}.") from None
     except ValueError:
@@ -290,7 +290,7 @@ def _check_block(block: Any, where: str) -> None:
 
 
 def _is_shape(numbers: Any, length: int) -> bool:
-    """Whether it is a list of ``length`` whole numbers that an array can have."""
+    """Whether ``numbers`` is a list of ``length`` whole numbers, each a possible array size."""
     if not isinstance(numbers, list) or len(numbers) != length:
         return False
     return all(type(n) is int and 0 <= n < 2**48 for n in numbers)

@@ -1,4 +1,4 @@
-"""Reading and writing the course's dance layout (``pose_listing`` says what it is)."""
+"""Reading and writing the course's dance layout (described in ``pose_listing``)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Progress = Callable[[int, int], None] | None
 
 @dataclass
 class FolderScan:
-    """Everything there is to say about a folder: its listing with the faults inside files, and what they hold.
+    """A folder's listing, including faults inside its files, and statistics of the images.
 
-    sizes, modes: for each split's "img" and "label" how many files have which (width, height) and mode.
+    sizes, modes: for each split and "img" or "label", the number of files of each (width, height) and mode.
     """
 
     listing: Listing
@@ -46,7 +46,7 @@ def read(
 ) -> VideoData:
     """The dataset at ``root`` in memory, every image resized to ``size`` (height, width).
 
-    splits: those to read; all that are there if None.
+    splits: the splits to read; None reads all.
     Raises ``DataError`` for the first fault, naming the file.
     """
     return stream(root, size, splits, progress).collect()
@@ -55,24 +55,24 @@ def read(
 def stream(
     root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
 ) -> Stream:
-    """As ``read``, but the sequences are decoded one at a time, as they are asked for.
+    """As ``read``, but the sequences are decoded one at a time, on demand.
 
-    Faults of the layout raise here, faults inside a file when its sequence is reached.
+    Faults in the layout are raised here, faults inside a file when its sequence is reached.
     """
     listing = list_files(root)
     for problem in listing.problems:
         if problem.fault:
-            raise _as_error(problem, root)
+            raise DataError(str(problem), _inspect(root))
     wanted = [s for s in listing.stretches if splits is None or s.split in splits]
-    told = listing.facts
+    facts = listing.facts
     counts = tuple(len(s.frames) + len(s.poses) for s in wanted)
     files_size = images.size_of(wanted[0].frames[0]) if wanted else None
     sequences = _decode(root, wanted, size, progress)
-    return Stream(told.name, "dance", told.fps, root, sequences, counts, size, files_size)
+    return Stream(facts.name, "dance", facts.fps, root, sequences, counts, size, files_size)
 
 
 def scan(root: Path, progress: Progress = None) -> FolderScan:
-    """Look at every file, and collect all problems instead of stopping at the first."""
+    """Open every file and collect all problems."""
     listing = list_files(root)
     found = FolderScan(listing, {}, {})
     done = 0
@@ -97,12 +97,12 @@ def scan(root: Path, progress: Progress = None) -> FolderScan:
 
 
 def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
-    """Write a dance dataset in the course's layout, with its dataset.toml; train and val are numbered through.
+    """Write a dance dataset in the course's layout, with its dataset.toml; train and val are numbered continuously.
 
     Raises ``UsageError`` if ``out`` is not a new or empty folder, ``DataError`` if it cannot be written.
     """
     durable.must_be_new(out)
-    # first: where writing is broken off, the starts that it declares show that frames are missing
+    # Written first: if writing is interrupted, the starts it declares show that frames are missing
     durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(_facts_of(data)))
     jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]
     files = ((path, partial(images.encode_png, image)) for path, image in jobs)
@@ -164,13 +164,9 @@ def _decode(
 
 
 def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """A video has one frame size; a file of another is not of this video."""
+    """Raise ``DataError`` if a file differs in size from those before it."""
     if size != expected:
         raise DataError(f"{path} is {size[1]}x{size[0]}, but the images before it are {expected[1]}x{expected[0]}.")
-
-
-def _as_error(problem: Problem, root: Path) -> DataError:
-    return DataError(str(problem), _inspect(root))
 
 
 def _inspect(root: Path) -> str:

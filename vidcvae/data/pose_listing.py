@@ -2,10 +2,9 @@
 
 ROOT/{train,val}/{train,val}_{img,label}/N.png      frame N and its pose
 ROOT/test/test_{img,label}/K/N.png                  sequence K: the first frame (or more), and all poses
-ROOT/dataset.toml                                   optional facts (see ``facts``)
+ROOT/dataset.toml                                   optional facts (see ``dataset_toml``)
 
-Names sort by number: 10.png comes after 9.png. A break in the numbering ends a sequence, and so does a start
-of a stretch that dataset.toml declares.
+A sequence ends at a gap in the numbering, and at each start that dataset.toml declares.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidcvae import reading
+from vidcvae.data import numbered
 from vidcvae.data.dataset_toml import FILE, Facts, SplitFacts, read_facts
 from vidcvae.errors import DataError
 
@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file or folder; ``fault`` tells what stops reading from what is only worth a note."""
+    """A problem with one file or folder: a ``fault``, which prevents reading, or a note."""
 
     path: Path
     text: str
@@ -48,7 +48,7 @@ class Stretch:
 
 @dataclass
 class Listing:
-    """What the names of a dataset's files say."""
+    """The sequences and problems found from the names of a dataset's files."""
 
     root: Path
     facts: Facts
@@ -71,9 +71,9 @@ def is_pose_folder(root: Path) -> bool:
 
 
 def list_files(root: Path) -> Listing:
-    """Pairs, stretches and every problem that the names show; no image is opened.
+    """List sequences and problems from the file names alone; no image is opened.
 
-    Raises ``DataError`` only where there is nothing to list: no folder, none of the splits, a broken dataset.toml.
+    Raises ``DataError`` only if nothing can be listed: no folder, no split, an invalid dataset.toml.
     """
     if not root.is_dir():
         raise DataError(_not_a_folder(root), "A dataset in the course's layout is a folder with train/train_img, ..")
@@ -85,7 +85,7 @@ def list_files(root: Path) -> Listing:
         if (root / split).exists():
             _list_pairs(listing, split, split_facts)
         elif split_facts != SplitFacts():
-            listing.fault(root / FILE, f"tells of {split}, but there is no folder {root / split}.")
+            listing.fault(root / FILE, f"has a section {split}, but there is no folder {root / split}.")
     if (root / "test").exists():
         _list_tests(listing)
     return listing
@@ -150,49 +150,48 @@ def _list_tests(listing: Listing) -> None:
 
 def _numbered(listing: Listing, folder: Path) -> dict[int, Path] | None:
     """The PNG files of a folder by their numbers; None if there is no such folder."""
-    found: dict[int, Path] = {}
     entries = _entries(listing, folder)
-    for path in entries or ():
-        if path.suffix.lower() != ".png":
-            listing.note(path, "is no PNG file and is ignored.")
-        elif not (path.stem.isascii() and path.stem.isdecimal()):
-            listing.fault(path, "has a name that is not a number.")
-        elif int(path.stem) in found:
-            listing.fault(path, f"has the same number as {found[int(path.stem)]}.")
-        else:
-            found[int(path.stem)] = path
-    return None if entries is None else found
+    if entries is None:
+        return None
+    images = numbered.sort(entries, (".png",))
+    for path in images.others:
+        listing.note(path, "is not a PNG file and is ignored.")
+    for path in images.unnumbered:
+        listing.fault(path, "has a name that is not a number.")
+    for path, other in images.duplicates:
+        listing.fault(path, f"has the same number as {other}.")
+    return images.by_number
 
 
 def _subfolders(listing: Listing, folder: Path) -> dict[str, Path] | None:
     entries = _entries(listing, folder)
     for path in entries or ():
         if not path.is_dir():
-            listing.fault(path, "is a file where the folder of a test sequence is meant.")
+            listing.fault(path, "is a file, but test sequences are folders.")
     return None if entries is None else {path.name: path for path in entries if path.is_dir()}
 
 
 def _entries(listing: Listing, folder: Path) -> list[Path] | None:
-    """What a folder holds, hidden files aside; None, and a fault, if it cannot be listed."""
+    """The visible entries of a folder with printable names; None, and a fault, if it cannot be listed."""
     if not folder.is_dir():
-        listing.problems.append(Problem(folder, _not_a_folder(folder).removeprefix(f"{folder} ")))
+        listing.fault(folder, _not_a_folder(folder).removeprefix(f"{folder} "))
         return None
     try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        listing.fault(folder, f"cannot be read: {error.strerror}.")
+        paths = numbered.visible(folder)
+    except DataError as error:
+        listing.fault(folder, error.message.removeprefix(f"{folder} "))
         return None
-    for path in found:
+    for path in paths:
         if not reading.is_name(path.name):
-            listing.note(folder, f"has {reading.shown(path.name)}, which is no name to print, and is ignored.")
-    return [path for path in found if reading.is_name(path.name)]
+            listing.note(folder, f"has {reading.shown(path.name)}, a name that cannot be printed; it is ignored.")
+    return [path for path in paths if reading.is_name(path.name)]
 
 
 def _not_a_folder(path: Path) -> str:
     if not path.exists():
         return f"{path} is missing."
     what = "a GIF" if path.suffix.lower() == ".gif" else "a file"
-    return f"{path} is {what} where a folder is meant."
+    return f"{path} is {what}, not a folder."
 
 
 def _runs(numbers: list[int], starts: Items[int]) -> Iterator[list[int]]:
@@ -212,5 +211,6 @@ def _numbers(first: int, last: int) -> str:
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Sorts names by number, and names that are none after them."""
-    return (0, int(name), name) if name.isascii() and name.isdecimal() else (1, 0, name)
+    """A sort key: numbers by value, other names after them."""
+    number = numbered.whole_number(name)
+    return (1, 0, name) if number is None else (0, number, name)

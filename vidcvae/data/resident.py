@@ -1,4 +1,4 @@
-"""The training split in a GPU's memory, so that a batch is gathered there and nothing is sent in a step."""
+"""The training split in GPU memory: batches are gathered there, and no step waits for a transfer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARE_OF_FREE_MEMORY = 0.25
 
 
 class Resident:
-    """Frames and conditions of all sequences end to end on ``device``, row by row: frames uint8 (N, 3, H, W)."""
+    """Frames and conditions of all sequences, concatenated on ``device``: frames uint8 (N, 3, H, W)."""
 
     def __init__(self, sequences: tuple[Sequence, ...], kind: Conditions, pairing: ConditionRow, device: str) -> None:
         self.kind, self.device = kind, device
@@ -40,7 +40,7 @@ class Resident:
 
         def images(source: Tensor, rows: Tensor, blank: bool) -> Tensor:
             """(., 3, H, W) at rows (B, T) -> (B, T, 3, H, W), moved."""
-            if unmoved:  # with four indices a GPU writes each of them out, 32 bytes for every byte
+            if unmoved:  # indexing by four tensors writes 32 bytes of indices per byte
                 return source[rows]
             channels = torch.arange(3, device=self.device)[:, None, None]
             found = source[rows[:, :, None, None, None], channels, y[:, None, None, :, None], x[:, None, None, None, :]]
@@ -58,7 +58,7 @@ class Resident:
 
 
 def fits(sequences: tuple[Sequence, ...], kind: Conditions) -> bool:
-    """Whether the sequences would take no more than a quarter of the GPU's free memory."""
+    """Whether the sequences take less than ``SHARE_OF_FREE_MEMORY`` of the GPU's free memory."""
     wanted = sum(s.frames.nbytes * (2 if kind == "pose" else 1) for s in sequences)
     free: int = torch.cuda.mem_get_info()[0]
     return wanted < SHARE_OF_FREE_MEMORY * free

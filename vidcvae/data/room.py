@@ -1,6 +1,6 @@
-"""Whether decoded images have room, asked before they are read: in memory, and on the disk that keeps them.
+"""Checks, before images are decoded, that they fit into memory and on the disk.
 
-A few small files, enlarged, are gigabytes; Linux gives out more memory than there is, and ends a process that uses it.
+A few small files can become gigabytes when enlarged. Linux overcommits memory and then kills the process.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from vidcvae.data.clips import Stream
 
 SMALLER = "Use smaller frames: --size 32x64"
-ENLARGED = 2  # times the files' height or width, beyond which that is why there is no room
+ENLARGED = 2  # frames beyond this multiple of the files' height or width are too large because of it
 
 
 def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
-    """Raise ``VidcvaeError`` where the images of ``stream`` have no room.
+    """Raise ``VidcvaeError`` if the images of ``stream`` do not fit.
 
-    at_once: how many of them are in memory at a time. folder: where all of them are written; it need not be there.
+    at_once: the number of images in memory at a time. folder: where all images are written; it need not exist.
     """
     height, width = stream.size
     hint = SMALLER
@@ -40,7 +40,7 @@ def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
 
 
 def check_bytes(images: str, wanted: int, hint: str) -> None:
-    """Raise ``VidcvaeError`` where ``images``, so many bytes, do not fit into memory."""
+    """Raise ``VidcvaeError`` if ``wanted`` bytes do not fit into memory; ``images`` describes them."""
     _check(images, wanted, available(), "memory", hint)
 
 

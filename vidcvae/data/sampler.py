@@ -1,6 +1,6 @@
-"""Which clips an epoch is made of, and in which order: a function of (seed, epoch) alone.
+"""The clips of an epoch and their order: a function of (seed, epoch) alone.
 
-Nothing is remembered between epochs, so that a resumed run sees the clips an uninterrupted one would have seen.
+No state is kept between epochs, so a resumed run sees the same clips as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Pick = tuple[int, int]  # (sequence, first frame)
 def clip_starts(sequences: Items[Sequence], length: int, sampling: str, partial: float = 1.0) -> list[Pick]:
     """Every clip of ``length`` frames that may be drawn, in file order.
 
-    sampling: "windows" are the course's non-overlapping windows, "random" every start position; neither
-        crosses the end of a sequence, and sequences that are too short give none.
-    partial: the share of them that is kept, from the start (at least one clip).
+    sampling: "windows" for the course's non-overlapping windows, "random" for every start position. No clip crosses
+        the end of a sequence; sequences that are too short have none.
+    partial: the share of the clips to keep, from the first one on (at least one clip).
     Raises ``DataError`` if no sequence is long enough.
     """
     stride = _stride(length, sampling)
@@ -35,9 +35,9 @@ def clip_starts(sequences: Items[Sequence], length: int, sampling: str, partial:
 
 
 def frames_in_use(sequences: Items[Sequence], length: int, sampling: str, partial: float) -> list[int]:
-    """How many frames of each sequence the clips of ``clip_starts`` may show: all, up to the last clip's end, or none.
+    """The number of frames of each sequence that the clips of ``clip_starts`` may show.
 
-    Whatever else is taken from the training data, a clip that goes on or an anchor, lies there too.
+    That is all frames, those up to the end of the last clip, or none. Extended clips and anchors keep to them too.
     """
     last, first = clip_starts(sequences, length, sampling, partial)[-1]
     cut = first + _stride(length, sampling) + length <= sequences[last].known  # there would be one more clip
@@ -47,10 +47,10 @@ def frames_in_use(sequences: Items[Sequence], length: int, sampling: str, partia
 
 
 def epoch_clips(starts: list[Pick], windows_per_epoch: int, seed: int, epoch: int, shuffle: bool) -> list[Pick]:
-    """``windows_per_epoch`` of the starts, drawn without replacement and anew each epoch.
+    """Draw ``windows_per_epoch`` of the starts without replacement, differently in each epoch.
 
-    Drawing only as many as there are windows makes an epoch of either sampling cost the same.
-    shuffle: the clips come in the order of the draw; otherwise in file order.
+    With as many clips as there are windows, an epoch costs the same in both kinds of sampling.
+    shuffle: return the clips in the order drawn; otherwise in file order.
     """
     if not shuffle and windows_per_epoch >= len(starts):
         return list(starts)
@@ -65,10 +65,10 @@ def epoch_order(
     epoch: int,
     fast: bool | None = None,
 ) -> list[Pick]:
-    """The clips of ``epoch`` (counted from 0) in the order in which they are trained.
+    """The clips of ``epoch`` (counted from 0) in training order.
 
-    With ``fast_train`` the first epochs take only the first share of the clips in use (the course's --fast_train).
-    fast: whether this is one of them, where epochs are not passes over the clips.
+    With ``fast_train``, the first epochs use only the first share of the clips (the course's --fast_train).
+    fast: whether this is such an epoch; None derives it from ``epoch``.
     """
     if fast is None:
         fast = data.fast_train and epoch < data.fast_train_epochs
@@ -85,5 +85,5 @@ def _stride(length: int, sampling: str) -> int:
 
 
 def _share(total: int, fraction: float) -> int:
-    """floor(total x fraction), at least 1, and unmoved by rounding (0.29 x 100 is 29)."""
+    """floor(total x fraction), at least 1, robust to rounding error (0.29 x 100 gives 29)."""
     return max(1, math.floor(total * fraction + 1e-9))

@@ -1,4 +1,4 @@
-"""The scene behind a dancer: what the frames of a camera that stands still show where nobody is."""
+"""The empty scene behind a dancer, from the frames of a camera that does not move."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch.nn import functional as F
 from vidcvae.data.clips import Sequence
 
 MOST_FRAMES = 256  # looked at, evenly spread over all sequences
-AROUND = 0.09  # of the frame's height: a body is that much wider than the lines of its skeleton
-LEAST = 3  # frames that must show a pixel without anybody in front of it
-ALIKE = 16  # of 255: what stands still does not change by more, whatever the light does
+AROUND = 0.09  # of the frame's height: how far a body extends beyond the lines of its skeleton
+LEAST = 3  # frames in which nobody must cover a pixel
+ALIKE = 16  # of 255: the most that a static pixel changes with the light
 _PAPER = 240  # a pose image is darker where a limb is
 
 
 class Scene(NamedTuple):
-    """picture: uint8 (3, H, W). still: the share of what is seen of it, pixels and frames, that is ``ALIKE``."""
+    """picture: uint8 (3, H, W). still: the share of its visible pixels, over all frames, within ``ALIKE`` of it."""
 
     picture: np.ndarray
     still: float
 
 
 def behind(sequences: Items[Sequence], in_use: Items[int]) -> Scene:
-    """The empty scene: of each pixel the median over the frames whose skeleton is not near it.
+    """The empty scene: each pixel is its median over the frames whose skeleton is not near it.
 
-    in_use: how many frames of each sequence are looked at. A pixel that is never free has the median of all frames.
+    in_use: the number of frames to use of each sequence. A pixel that is never free gets the median of all frames.
     """
     known = [(s, row) for s, end in zip(sequences, in_use, strict=True)
              for row in range(min(end, s.known)) if row not in s.unknown_poses]  # fmt: skip

@@ -1,11 +1,11 @@
-"""Frame sizes, (height, width) each: the usual ones, and what another size than the files' does to the picture."""
+"""Frame sizes, (height, width): the defaults, and a description of what resizing does to the picture."""
 
 from __future__ import annotations
 
 from vidcvae.config.schema import LAB_SIZE, SIDES
 
-DEFAULT_SIZES = {"dance": LAB_SIZE, "push": (64, 64)}  # where nobody says any
-_SAME = 0.02  # how far the scales of height and width may differ before a shape counts as another
+DEFAULT_SIZES = {"dance": LAB_SIZE, "push": (64, 64)}
+_SAME = 0.02  # the largest relative difference between the scales of height and width that keeps the shape
 
 
 def text(size: tuple[int, int]) -> str:
@@ -13,7 +13,7 @@ def text(size: tuple[int, int]) -> str:
 
 
 def nearest(files: tuple[int, int]) -> tuple[int, int]:
-    """The size of ``files``, or the next larger one that frames can have."""
+    """The smallest valid frame size that is not below the size of ``files``."""
     height, width = (min(-(-side // SIDES.step) * SIDES.step, SIDES[-1]) for side in files)
     return height, width
 
@@ -21,10 +21,10 @@ def nearest(files: tuple[int, int]) -> tuple[int, int]:
 def told_resized(
     files: tuple[int, int] | None, size: tuple[int, int], *, silent: bool = False, way_out: str = ""
 ) -> str:
-    """The sentence that belongs to files read at another ``size`` than their own; nothing where it is theirs.
+    """A sentence about files that are read at a ``size`` other than their own; "" if it is their own.
 
-    silent: that was chosen because their dataset says no size.
-    way_out: the option, such as "--size ", that takes them at their own.
+    silent: whether the size was chosen because dataset.toml has none.
+    way_out: the option, such as "--size ", that selects the files' own size.
     """
     if files is None or size in (files, own := nearest(files)):
         return ""

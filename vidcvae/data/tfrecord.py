@@ -1,9 +1,9 @@
 """TFRecord files of tf.train.Example messages, read without TensorFlow.
 
 A record is: length (uint64, little-endian), masked CRC-32C of those 8 bytes, data, masked CRC-32C of the data
-(TensorFlow, core/lib/io/record_writer.h). Data are protocol buffers (core/example/example.proto).
+(TensorFlow, core/lib/io/record_writer.h). The data are protocol buffers (core/example/example.proto).
 
-Nothing in a file is trusted: a length is believed only if its checksum holds and the file is that long.
+Files are not trusted: a length is used only if its checksum matches and the file is long enough.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ OnProblem = Callable[[Problem], None]
 
 
 def stop_at_problem(problem: Problem) -> None:
-    """What is done with a problem where nobody else takes it."""
+    """The default ``on_problem``: raise ``DataError``."""
     raise DataError(str(problem), "Fetch that file again.")
 
 
 @dataclass(frozen=True)
 class Record:
-    """``index`` counts the records of the file, unreadable ones included."""
+    """``index``: the record's number in the file, unreadable records included."""
 
     index: int
     offset: int
@@ -54,10 +54,10 @@ class Record:
 
 
 def read_records(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterator[Record]:
-    """The records of one file, one in memory at a time.
+    """Yield the records of one file, one in memory at a time.
 
-    A record whose data are damaged is told to ``on_problem`` and left out. Behind a damaged length or a cut the
-    next record cannot be found: that is told, and the file ends there. Raises ``DataError`` if it cannot be read.
+    A record with damaged data is reported to ``on_problem`` and skipped. After a damaged length or a cut, the next
+    record cannot be found: this is reported, and reading ends. Raises ``DataError`` if the file cannot be read.
     """
     try:
         with reading.open_file(path) as file:
@@ -102,11 +102,11 @@ def _lost(rest: int) -> str:
 
 
 class BadMessage(Exception):
-    """Data that are no tf.train.Example; the text says why."""
+    """Data that are not a tf.train.Example; the text says why."""
 
 
 def read_example(data: bytes) -> dict[str, Feature]:
-    """The features of a tf.train.Example by name; int64 features are left out, since no reader here needs them.
+    """The features of a tf.train.Example by name, without int64 features, which no reader here needs.
 
     Raises ``BadMessage``.
     """
@@ -127,7 +127,7 @@ def read_example(data: bytes) -> dict[str, Feature]:
 
 
 def _messages(data: memoryview, *path: int) -> Iterator[memoryview]:
-    """Every length-delimited field that is reached by field numbers ``path``."""
+    """Yield every length-delimited field at the field numbers ``path``."""
     for number, field in _fields(data):
         if number == path[0] and isinstance(field, memoryview):
             if len(path) > 1:
@@ -146,7 +146,7 @@ def _floats(data: memoryview) -> np.ndarray:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of a message; numbers of fixed width come as their bytes."""
+    """Yield (field number, value) of a message; fixed-width numbers as their bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -168,7 +168,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, seven bits a byte, and where it ends."""
+    """Decode the number at ``at``, seven bits per byte; returns it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

@@ -3,9 +3,9 @@
 ROOT/{train,validate,test}/traj_A_to_B/K/N.png        frame N, from 0.png on
                                  .../actions.csv                   row N: the action (4 numbers) taken at frame N
                                  .../endeffector_positions.csv     row N: the gripper's position (3) in frame N
-ROOT/dataset.toml                                                  optional: name and fps (see ``facts``)
+ROOT/dataset.toml                                                  optional: name and fps (see ``dataset_toml``)
 
-A clip may have any number of frames, and no CSV: then nothing is known of it but its frames.
+A clip may have any number of frames. The CSV files are optional.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from vidcvae import reading
-from vidcvae.data import images
+from vidcvae.data import images, numbered
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.dataset_toml import FILE, read_facts
 from vidcvae.errors import DataError, counted, typed
@@ -26,17 +26,17 @@ from vidcvae.errors import DataError, counted, typed
 SPLITS = ("train", "validate", "test")
 TRACK_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv"}
 TRACK_COLUMNS = {"action": 4, "position": 3}
-FPS = 10.0  # for showing, where dataset.toml does not say
+FPS = 10.0  # if dataset.toml does not say
 Progress = Callable[[int, int], None] | None  # (done, total)
 
 _GROUP = re.compile(r"traj_(\d+)_to_(\d+)", re.ASCII)
 _LARGEST = float(np.finfo(np.float32).max)
-_MAX_CSV_BYTES = 1 << 20  # a clip's table has a few kilobytes
+_MAX_CSV_BYTES = 1 << 20  # a clip's table takes a few kilobytes
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip's files, not yet read. ``name`` is such as traj_0_to_99/3."""
+    """One clip's files, not yet read. ``name``: traj_0_to_99/3, for example."""
 
     split: str
     name: str
@@ -45,16 +45,16 @@ class Clip:
 
 
 def is_trajectory_folder(root: Path) -> bool:
-    """Whether one of the splits has a folder traj_A_to_B."""
+    """Whether any split has a folder traj_A_to_B."""
     return any(_GROUP.fullmatch(path.name) for split in SPLITS for path in (root / split).glob("traj_*_to_*"))
 
 
 def read(
     root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
 ) -> VideoData:
-    """The dataset at ``root`` in memory, frames resized to ``size`` (height, width) where they have another.
+    """The dataset at ``root`` in memory, with frames resized to ``size`` (height, width).
 
-    splits: those to read; all that are there if None.
+    splits: the splits to read; None reads all.
     Raises ``DataError`` for the first fault, naming the file (and in a CSV the line).
     """
     return stream(root, size, splits, progress).collect()
@@ -63,7 +63,7 @@ def read(
 def stream(
     root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
 ) -> Stream:
-    """As ``read``, but the clips are decoded one at a time, as they are asked for."""
+    """As ``read``, but the clips are decoded one at a time, on demand."""
     clips = [clip for clip in list_clips(root) if splits is None or clip.split in splits]
     facts = read_facts(root)
     fps = facts.fps if (root / FILE).exists() else FPS
@@ -73,22 +73,22 @@ def stream(
 
 
 def faults(root: Path, progress: Progress = None) -> list[DataError]:
-    """Every clip that cannot be read, with its first fault, instead of stopping at the first clip.
+    """The first fault of every clip that cannot be read.
 
-    Raises ``DataError`` only where the layout itself is wrong.
+    Raises ``DataError`` only if the layout itself is wrong.
     """
-    found, clips = [], list_clips(root)
+    errors, clips = [], list_clips(root)
     for done, clip in enumerate(clips, start=1):
         try:
             read_clip(clip, None)
         except DataError as error:
-            found.append(error)
+            errors.append(error)
         if progress:
             progress(done, len(clips))
-    return found
+    return errors
 
 
-# --- what the names say ----------------------------------------------------------------------------
+# --- file names ----------------------------------------------------------------------------
 
 
 def list_clips(root: Path) -> list[Clip]:
@@ -107,41 +107,36 @@ def list_clips(root: Path) -> list[Clip]:
 def _clip_folders(split: Path) -> list[Path]:
     groups = [(match, path) for path in split.glob("traj_*_to_*") if (match := _GROUP.fullmatch(path.name))]
     groups.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2])))
-    return [folder for _, group in groups for folder in _numbered(group, "")]
+    return [folder for _, group in groups for _, folder in _numbered(group, "")]
 
 
 def _list_clip(split: str, folder: Path) -> Clip:
     frames = _numbered(folder, ".png")
-    inside = [] if frames else [clip for clip in (*_clip_folders(folder), *_numbered(folder, "")) if clip.is_dir()]
+    subfolders = [] if frames else [*_clip_folders(folder), *(path for _, path in _numbered(folder, ""))]
+    inside = [path for path in subfolders if path.is_dir()]
     if inside:
         raise DataError(
             f"{folder} is not a clip: it is a folder of {counted(len(inside), 'clip')}.", f"Choose one: {inside[0]}"
         )
     if not frames:
         raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
-    for number, path in enumerate(frames):
-        if int(path.stem) != number:
-            raise DataError(f"{folder} has a gap: {number}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
+    for expected, (number, _) in enumerate(frames):
+        if number != expected:
+            raise DataError(f"{folder} has a gap: {expected}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
     tracks = {track: folder / file for track, file in TRACK_FILES.items() if (folder / file).exists()}
-    return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(frames), tracks)
+    return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(path for _, path in frames), tracks)
 
 
-def _numbered(folder: Path, suffix: str) -> list[Path]:
-    """Entries named by a number and ``suffix``, in the order of the numbers: 10.png comes after 9.png."""
-    try:
-        entries = [
-            p for p in folder.iterdir() if p.suffix.lower() == suffix and p.stem.isascii() and p.stem.isdecimal()
-        ]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}.", "A clip is a folder of PNG files.") from None
-    return sorted(entries, key=lambda path: int(path.stem))
+def _numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    """(number, path) of the entries whose name is a number and ``suffix``; others are ignored."""
+    return numbered.sort(numbered.visible(folder, "A clip is a folder of PNG files."), (suffix,)).entries
 
 
-# --- what the files hold ---------------------------------------------------------------------------
+# --- file contents ---------------------------------------------------------------------------------
 
 
 def read_clip(clip: Clip, size: tuple[int, int] | None) -> Sequence:
-    """Decode a clip; ``size`` None keeps that of its first frame."""
+    """Decode a clip; if ``size`` is None, frames keep their own."""
     rows: list[np.ndarray] = []
     expected: tuple[int, int] | None = None
     for path in clip.frames:
@@ -158,7 +153,7 @@ def read_clip(clip: Clip, size: tuple[int, int] | None) -> Sequence:
 
 
 def read_given(folder: Path, tracks: Mapping[str, Path], size: tuple[int, int]) -> Sequence:
-    """The frames in ``folder`` with tables that may go on after them: what a video is to be made from.
+    """The frames in ``folder`` with tables that may be longer, to generate a video from.
 
     tracks: CSV files by track name. Raises ``DataError`` as ``read_clip`` does, and for tables of unequal length.
     """
@@ -172,7 +167,7 @@ def read_given(folder: Path, tracks: Mapping[str, Path], size: tuple[int, int]) 
 
 
 def read_track(path: Path, columns: int, rows: int | None = None) -> np.ndarray:
-    """A CSV of finite numbers without a header as float32 (rows, columns); ``rows`` None takes as many as there are.
+    """A CSV of finite numbers without a header as float32 (rows, columns); None accepts any number of ``rows``.
 
     Raises ``DataError`` that names the file and line.
     """
@@ -203,22 +198,17 @@ def _read_line(path: Path, number: int, line: str, columns: int) -> list[float]:
             f"{path}, line {number} has {len(cells)} column{'s'[: len(cells) != 1]}, not {columns}.",
             f"Each line has {columns} numbers, separated by commas.",
         )
-    try:
-        values = [float(cell) for cell in cells]
-    except ValueError:
-        odd = reading.shown(next(cell for cell in cells if not _is_number(cell)))
-        raise DataError(f"{path}, line {number}: {odd} is not a number.", "The file has numbers only.") from None
+    values = []
+    for cell in cells:
+        try:
+            values.append(float(cell))
+        except ValueError:
+            raise DataError(
+                f"{path}, line {number}: {reading.shown(cell)} is not a number.", "The file has numbers only."
+            ) from None
     if not all(abs(value) <= _LARGEST for value in values):  # false for NaN too
         raise DataError(f"{path}, line {number} has a number that is not finite.", "The file has finite numbers only.")
     return values
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _decode(root: Path, clips: list[Clip], size: tuple[int, int], progress: Progress) -> Iterator[tuple[str, Sequence]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from vidcvae.data import images
+from vidcvae.data import images, numbered
 from vidcvae.errors import DataError, UsageError
 from vidcvae.storage import durable
 
@@ -278,17 +278,15 @@ _POSES = "Give --poses a folder of numbered images, such as test/test_label/0, o
 def _read_folder(
     folder: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None, gaps: Gaps
 ) -> np.ndarray:
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in images.PICTURE_SUFFIXES or path.name.startswith("."):
-            continue
-        if not (path.stem.isascii() and path.stem.isdecimal()):
-            raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
-        if (other := found.setdefault(int(path.stem), path)) != path:
-            raise DataError(f"{path} has the same number as {other}.", "Keep one of them.")
+    pictures = numbered.sort(numbered.visible(folder), images.PICTURE_SUFFIXES)
+    for path in pictures.unnumbered:
+        raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
+    for path, other in pictures.duplicates:
+        raise DataError(f"{path} has the same number as {other}.", "Keep one of them.")
+    found = pictures.by_number
     if not found:
         raise DataError(f"{folder} has no images in it.", _POSES)
-    numbers = sorted(found)
+    numbers = list(found)
     between = [(a, b) for a, b in itertools.pairwise(numbers) if b > a + 1]
     missing = sum(b - a - 1 for a, b in between)
     too_many = missing > len(numbers)  # they are numbered in another way

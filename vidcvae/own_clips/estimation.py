@@ -1,4 +1,4 @@
-"""A pose estimator run over the pictures of a clip: MediaPipe's Pose Landmarker, where it is installed."""
+"""Pose estimation for the pictures of a clip with MediaPipe's Pose Landmarker, an optional dependency."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _OTHERWISE = (
     "([{image_id, keypoints}, ..]), a folder of OpenPose JSON, or MediaPipe landmarks in JSON or CSV."
 )
 
-# A picture and its second to the people in it: 33 landmarks each, x and y in fractions of the picture, z and visibility
+# (picture, seconds) -> people, each 33 landmarks of x, y (fractions of the picture), z and visibility
 Estimator = Callable[[Image.Image, float], list[list[list[float]]]]
 _DIGITS = 6  # of a fraction: a thousandth of a pixel, and short in a file
 
 
 @contextlib.contextmanager
 def estimator(model: Path | None, clip: Path, most: int = DEFAULT_PEOPLE) -> Iterator[Estimator]:
-    """A function from an RGB picture and its time to the people in it, for the pictures of one clip in their order.
+    """Yield a function that finds the people in an RGB picture; call it with the pictures of one clip in order.
 
-    model: MediaPipe's; None looks for ``MODEL`` beside the clip and in ~/.cache/vidcvae.
-    most: how many people are looked for. MediaPipe follows one person from picture to picture, which is steadier and
-        three times as fast; several it looks for in each picture anew.
-    Raises ``UsageError`` that says what to install or to fetch where MediaPipe or its model is missing.
+    model: MediaPipe's model file; None looks for ``MODEL`` beside the clip and in ~/.cache/vidcvae.
+    most: the largest number of people to find. MediaPipe tracks a single person, which is steadier and three times as
+        fast; several people are detected again in each picture.
+    Raises ``UsageError`` that says what to install or download if MediaPipe or its model is missing.
     """
     try:
         import mediapipe
@@ -59,19 +59,19 @@ def estimator(model: Path | None, clip: Path, most: int = DEFAULT_PEOPLE) -> Ite
     try:
         with _library_silent():
             landmarker: Any = vision.PoseLandmarker.create_from_options(options)
-    except OSError as error:  # the model is there: it is a system library that is missing
+    except OSError as error:  # the model exists, so a system library is missing
         raise UsageError(
             f"MediaPipe cannot be started ({error}).", "On Debian and Ubuntu: apt-get install libegl1 libgles2"
         ) from None
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"{found} is no pose model that MediaPipe can load ({error}).", f"Download {MODEL} again."
+            f"{found} is not a pose model that MediaPipe can load ({error}).", f"Download {MODEL} again."
         ) from None
     last = -1
 
     def estimate(image: Image.Image, seconds: float) -> list[list[list[float]]]:
         nonlocal last
-        last = max(last + 1, round(1000 * seconds))  # milliseconds; the same one twice is an error to MediaPipe
+        last = max(last + 1, round(1000 * seconds))  # milliseconds; MediaPipe rejects equal time stamps
         picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.asarray(image))
         with _library_silent():
             people = landmarker.detect_for_video(picture, last).pose_landmarks
@@ -84,12 +84,12 @@ def estimator(model: Path | None, clip: Path, most: int = DEFAULT_PEOPLE) -> Ite
         yield estimate
     finally:
         with _library_silent():
-            landmarker.close()  # left to the interpreter's end, it fails there with a traceback
+            landmarker.close()  # otherwise it fails with a traceback when the interpreter exits
 
 
 @contextlib.contextmanager
 def _library_silent() -> Iterator[None]:
-    """MediaPipe's native code logs to the process's standard error, whatever Python is told: hold it shut meanwhile."""
+    """Redirect the process's standard error, to which MediaPipe's native code logs."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

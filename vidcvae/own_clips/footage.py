@@ -1,11 +1,10 @@
-"""Pictures out of videos, GIFs and folders of images, upright and in RGB, with the second at which each is shown."""
+"""Pictures from videos, GIFs and folders of images: upright, in RGB, with the time in seconds of each."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +15,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vidcvae import reading
-from vidcvae.data import images
+from vidcvae.data import images, numbered
 from vidcvae.errors import DataError, typed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_GIF_MILLISECONDS = 100  # what browsers make of a frame that is to last for 0 or 1 hundredth of a second
-_SLACK = 0.5  # seconds by which an intact file may end before its header says, where that does not count frames
+_GIF_MILLISECONDS = 100  # how long browsers show a frame with a duration of 0 or 1 hundredth of a second
+_SLACK = 0.5  # seconds by which an intact file may end early if its header does not count frames
 
-# (a, b, c, d) of a display matrix, a picture's (x, y) going to (ax + cy, bx + dy), and what Pillow calls it
+# (a, b, c, d) of a display matrix, which maps (x, y) to (ax + cy, bx + dy), and Pillow's name for it
 _UPRIGHT = {
     (0, -1, 1, 0): Image.Transpose.ROTATE_90, (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
     (0, 1, -1, 0): Image.Transpose.ROTATE_270, (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,12 +33,12 @@ _SWAPPING = {turn for matrix, turn in _UPRIGHT.items() if not matrix[0]}  # widt
 
 
 class BrokenOff(Exception):
-    """A video that cannot be read any further; its text says why."""
+    """A clip cannot be read any further; the text says why."""
 
 
 @dataclass(frozen=True)
 class Again(Iterable[Any]):
-    """What ``begin`` gives, from the start each time."""
+    """An iterable that can be iterated repeatedly; each time, ``begin`` makes a new iterator."""
 
     begin: Callable[[], Iterator[Any]]
 
@@ -51,11 +50,11 @@ class Again(Iterable[Any]):
 class Pictures:
     """A clip, not yet read.
 
-    images: (second, picture), in order, read anew each time; raises ``BrokenOff`` where the clip is damaged.
-    sizes: the same with each picture's (width, height) in its place, where that is had for much less.
-    total: how many there should be, 0 if that is not known.
-    rate: frames a second, where the clip has one; the average is taken otherwise.
-    numbers: the number in each image's name, of a folder.
+    images: (second, picture) in order; each iteration reads the clip again and raises ``BrokenOff`` at damage.
+    sizes: as ``images``, with (width, height) instead of the picture, if that is much cheaper.
+    total: the expected number of pictures; 0 if unknown.
+    rate: frames per second; None if the clip has no fixed rate.
+    numbers: the number in each image's name, if the clip is a folder.
     """
 
     path: Path
@@ -70,7 +69,7 @@ class Pictures:
 
 
 def open_clip(kind: str, path: Path, rate: float) -> Pictures:
-    """What ``path`` holds: a "video", a "gif", or "frames", which are images in a folder, ``rate`` of them a second."""
+    """Open ``path`` as a "video", a "gif" or "frames", a folder of images shown at ``rate`` per second."""
     match kind:
         case "frames":
             return open_frames(path, rate)
@@ -80,9 +79,9 @@ def open_clip(kind: str, path: Path, rate: float) -> Pictures:
 
 
 def open_video(path: Path) -> Pictures:
-    """The first video stream of ``path``; frames are shown when their time stamps say, turned as the file says.
+    """The first video stream of ``path``, timed by its time stamps and rotated as the file says.
 
-    Raises ``DataError`` if the file is missing or holds no video that can be read.
+    Raises ``DataError`` if the file is missing or has no readable video.
     """
     file, container, stream = _opened(path)
     with file, contextlib.closing(container):
@@ -138,7 +137,7 @@ def _decode(path: Path, rate: float | None, convert: Callable[[Any], Any]) -> It
         whole = container.duration / 1e6 if container.duration else 0.0
         frame_time = 1 / rate if rate else 0.04
         short = whole - (now + frame_time if count else 0)
-        # an editor's cuts leave frames in the file that are not to be shown: the time decides, not their count
+        # Editors leave hidden frames in the file after a cut, so the time decides before the count of frames
         if count < stream.frames if short > frame_time / 2 and stream.frames else short > _SLACK:
             raise BrokenOff(f"{short:.2f} seconds that its header promises are missing")
 
@@ -168,7 +167,7 @@ def _turn(frame: Any) -> Image.Transpose | None:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """RGB; what is transparent shows white paper."""
+    """RGB, with transparency shown as white."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -179,7 +178,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def open_gif(path: Path) -> Pictures:
-    """The frames of a GIF, each shown for as long as it says; raises ``DataError`` if it is none."""
+    """The frames of a GIF with their own durations; raises ``DataError`` if the file is not a GIF."""
     if not path.exists():
         raise DataError(f"there is no GIF {path}.", "Name a file such as dance.gif.")
     durations: list[int] = []
@@ -219,30 +218,24 @@ def _gif_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
 
 
 def open_frames(folder: Path, rate: float) -> Pictures:
-    """The images in a folder in the order of the last numbers in their names, ``rate`` a second.
+    """The images in a folder, ``rate`` per second, in the order of the last number in each name.
 
-    Raises ``DataError`` if there is none, if a name has no number, or if two have the same.
+    Raises ``DataError`` if there are none, if a name has no number, or if two share a number.
     """
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "is missing"
         raise DataError(
             f"{folder} {what}, but frames are images in a folder.", "Such as frames/0.png, frames/1.png, .."
         )
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        digits = re.findall(r"[0-9]+", path.stem)
-        if not digits or len(digits[-1]) > 15:
-            raise DataError(f"{path} has no number in its name.", "Frames are ordered by number: 0.png, 1.png, ..")
-        if int(digits[-1]) in found:
-            raise DataError(f"{path} has the same number as {found[int(digits[-1])]}.", "Remove one of them.")
-        found[int(digits[-1])] = path
-    if not found:
+    found = numbered.sort(numbered.visible(folder), SUFFIXES, numbered.last_number)
+    for path in found.unnumbered:
+        raise DataError(f"{path} has no number in its name.", "Frames are ordered by number: 0.png, 1.png, ..")
+    for path, other in found.duplicates:
+        raise DataError(f"{path} has the same number as {other}.", "Remove one of them.")
+    if not found.entries:
         raise DataError(f"{folder} has no images.", f"Frames are files in {', '.join(SUFFIXES)}.")
-    numbers = tuple(sorted(found))
-    pictures = Again(lambda: ((index / rate, _open_image(found[number])) for index, number in enumerate(numbers)))
-    return Pictures(folder, pictures, len(numbers), rate, numbers)
+    pictures = Again(lambda: ((index / rate, _open_image(path)) for index, (_, path) in enumerate(found.entries)))
+    return Pictures(folder, pictures, len(found.entries), rate, tuple(found.by_number))
 
 
 def _open_image(path: Path) -> Image.Image:

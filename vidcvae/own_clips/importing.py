@@ -1,7 +1,7 @@
-"""A clip and its keypoints, made into a dance dataset: frames beside skeleton images, cut into unbroken sequences.
+"""Makes a dance dataset from a clip and its keypoints: frames with skeleton images, cut into unbroken sequences.
 
-Three steps: ``look`` goes through the clip, ``plan`` decides which of its frames are used and what part of them, and
-``read`` goes through it again and makes those.
+There are three steps: ``look`` reads the clip once, ``plan`` chooses the frames to use and the window, and ``read``
+reads the clip again and makes the frames.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from vidcvae.own_clips.estimation import Estimator
 from vidcvae.own_clips.footage import BrokenOff, Pictures
 from vidcvae.own_clips.keypoint_checks import Keypoints, Person
 
-GAP_SECONDS = 1.0  # left out between training and validation, whose frames would be near copies otherwise
-LEAST_VAL_SECONDS, LEAST_VAL_FRAMES = 1.0, 10  # less says little about a model
-_MOST_VAL = 1 / 3  # of the frames, where these are few
-MOST_REPEATS = 100  # of each frame on average: more comes of broken time stamps
-_WASTED = 0.25  # a larger share of bars is worth a word
-_SHOWN = 24  # places of the dancer in the preview
+GAP_SECONDS = 1.0  # skipped between training and validation, which would otherwise share nearly equal frames
+LEAST_VAL_SECONDS, LEAST_VAL_FRAMES = 1.0, 10  # shorter validation says little about a model
+_MOST_VAL = 1 / 3  # of the frames, for short clips
+MOST_REPEATS = 100  # of each frame on average; more means that the time stamps are wrong
+_WASTED = 0.25  # a larger share of black bars is reported
+_SHOWN = 24  # positions of the dancer in the preview
 
 Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """size: height and width of the frames made, or how many pixels they may have. fit: one of ``window.FITS``, crop:
-    one of ``window.CROPS``; None as ``window.choose`` says. fps: frames a second; None keeps the clip's.
+    """size: height and width of the frames, or their number of pixels. fit: one of ``window.FITS``. crop: one of
+    ``window.CROPS``. For None, see ``window.choose``. fps: frames per second; None keeps the clip's.
 
-    val_fraction: share of the frames that validation gets, from the end; a second at least, and none at all for 0.
-    max_gap: how many missing frames are filled. smooth: frames of the bell that smooths the joints; 0 leaves them.
-    steady: cancel the small motion of a camera that is held in the hand.
+    val_fraction: share of the frames for validation, taken from the end, at least a second; 0 for no validation.
+    max_gap: the longest gap to fill, in frames. smooth: width of the smoothing window in frames; 0 for none.
+    steady: cancel the small motion of a hand-held camera.
     """
 
     size: tuple[int, int] | int = window.BUDGETS["medium"]
@@ -54,9 +54,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Seen:
-    """A clip gone through. times: (N,) in seconds. picture: width and height. broken: why it ends early, if it does.
+    """A clip read once. times: (N,) in seconds. picture: width and height. broken: why it ends early, if it does.
 
-    landmarks: what an estimator found, an entry a frame, as ``landmarks.read_json`` reads it; None without one.
+    landmarks: the estimator's results, one entry per frame, as ``landmarks.read_json`` reads them; None without one.
     """
 
     pictures: Pictures
@@ -68,10 +68,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a clip. joints: (N, 25, 2) in pixels of its pictures. notes: what is worth knowing about it.
+    """How to make the dataset. joints: (N, 25, 2) in pixels of the pictures. notes: remarks for the user.
 
-    runs: for each split, which frames of the clip each of its sequences has, and its name.
-    most: how many people are seen at once at the most.
+    runs: for each split, the name and the clip's frame numbers of each sequence.
+    most: the largest number of people in one frame.
     """
 
     seen: Seen
@@ -87,7 +87,7 @@ class Plan:
 
 
 def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = None) -> Seen:
-    """The times of all frames and, with ``estimate``, the people in them; raises ``DataError`` where there are none."""
+    """Find the times of all frames and, with ``estimate``, the people; raises ``DataError`` if there is no frame."""
     times: list[float] = []
     found: list[Any] | None = [] if estimate else None
     broken, picture = "", None
@@ -120,7 +120,7 @@ def read(plan: Plan, progress: Progress = None) -> tuple[clips.VideoData, Image.
     slots = {int(number): slot for slot, number in enumerate(wanted)}
     middle, shown = int(wanted[len(wanted) // 2]), None
     try:
-        # frames wait on the disk: a clip of minutes does not fit into memory at every size
+        # Frames are kept on disk, since a clip of minutes may not fit into memory
         with tempfile.TemporaryFile() as file:
             for number, (_, image) in zip(range(int(wanted[-1]) + 1), pictures.images, strict=False):
                 if number in slots:
@@ -139,7 +139,7 @@ def read(plan: Plan, progress: Progress = None) -> tuple[clips.VideoData, Image.
             f"cannot keep the frames of {pictures.path} in {tempfile.gettempdir()}: {error.strerror}.",
             "Free some space, or name another folder in the environment variable TMPDIR.",
         ) from None
-    except BrokenOff as error:  # it did not the first time
+    except BrokenOff as error:  # it did not on the first reading
         raise DataError(f"{pictures.path} has changed while it was read: {error}.", "Import it again.") from None
     splits = {
         split: tuple(_sequence(plan, frames[[slots[int(row)] for row in rows]], name, rows) for name, rows in runs)
@@ -168,7 +168,7 @@ _SAME_CLIP = "Run the pose estimator over every frame of this very clip, turned 
 
 
 def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
-    """The people of each frame of the clip, in pixels of its pictures; raises ``DataError`` where they do not fit."""
+    """The people in each frame, in pixels; raises ``DataError`` if keypoints and clip do not match."""
     path, count, numbers = keypoints.path, len(clip.times), clip.pictures.numbers
     if keypoints.size and keypoints.size != clip.picture:
         raise DataError(
@@ -176,7 +176,7 @@ def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
         )
     last = max(keypoints.people)
     index = {number: row for row, number in enumerate(numbers or ())}
-    if not keypoints.people.keys() <= index.keys():  # the images are called otherwise, or there are none
+    if not keypoints.people.keys() <= index.keys():  # the images are numbered differently, or it is a video
         start = int(keypoints.first == 1) if keypoints.frames is None else keypoints.first
         index = {start + row: row for row in range(count)}
     told, least = keypoints.frames, ""
@@ -193,7 +193,7 @@ def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
 
 
 def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -> None:
-    """Keypoints of another picture size mostly lie outside."""
+    """Raise ``DataError`` if most joints lie outside the picture: the keypoints are for another picture size."""
     joints = [person[np.isfinite(person[:, 0])] for there in people for person in there]
     points = np.concatenate(joints) if joints else np.zeros((0, 2))
     outside = ((points < -1) | (points > np.array(clip.picture) + 1)).any(1)
@@ -205,12 +205,12 @@ def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -
         )
 
 
-# --- a camera held in the hand ---------------------------------------------------------------------
+# --- hand-held cameras -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Still:
-    """A clip's pictures as a camera that stands still would show them: matrices (N, 2, 3) from their pixels."""
+    """A clip's pictures, steadied. matrices: (N, 2, 3), from steady pixels to those of the clip."""
 
     images: Iterable[tuple[float, Image.Image]]
     matrices: np.ndarray
@@ -223,9 +223,9 @@ class _Still:
 
 
 def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> tuple[Seen, list[list[Person]], str]:
-    """The clip and its people with the camera's motion cancelled, where that can be, and a sentence about it."""
+    """The clip and its people with the camera's motion cancelled, if possible, and a note about it."""
     camera, matrices = steady.Camera(), []
-    with contextlib.suppress(BrokenOff):  # which was seen before
+    with contextlib.suppress(BrokenOff):  # already reported by ``look``
         for number, ((_, image), there) in enumerate(zip(seen.pictures.images, people, strict=False), 1):
             matrices.append(camera.follow(image, there))
             if progress:
@@ -242,13 +242,13 @@ def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> t
     return replace(seen, pictures=pictures, picture=size), found, note
 
 
-# --- which frames, and what part of them -----------------------------------------------------------
+# --- the plan --------------------------------------------------------------------------------------
 
 
 def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progress = None) -> Plan:
-    """What becomes of the clip ``seen`` with ``keypoints`` of every frame; to hold it still it is gone through again.
+    """Plan the dataset from a clip and its keypoints. Steadying reads the clip once more.
 
-    Raises ``DataError`` if keypoints and clip do not belong together, or nobody is there.
+    Raises ``DataError`` if keypoints and clip do not match, or if nobody is seen.
     """
     pictures = seen.pictures
     people = _people(keypoints, seen)
@@ -292,7 +292,7 @@ def _average_rate(times: np.ndarray) -> float:
 
 
 def _resample(times: np.ndarray, fps: float) -> np.ndarray:
-    """For every frame made, the frame of the clip that is nearest in time."""
+    """For each output frame, the number of the clip's frame nearest in time."""
     span = float(times[-1] - times[0])
     if span * fps > MOST_REPEATS * len(times):
         raise DataError(
@@ -307,7 +307,7 @@ def _resample(times: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _split(take: np.ndarray, val_fraction: float, fps: float) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Unbroken runs of two frames and more for training and for validation, and the frames left out between them."""
+    """Unbroken runs of at least two frames for training and validation, and the number of frames between them."""
     used = np.flatnonzero(take >= 0)
     cut = len(take)
     if val_fraction and len(used):

@@ -1,8 +1,7 @@
-"""What every reader of keypoint files needs: values checked with their place, and joints made of a format's points."""
+"""Helpers of all keypoint readers: checks whose errors name the place, and conversion of points to joints."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,12 @@ _BETWEEN = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip",
 
 @dataclass(frozen=True)
 class Keypoints:
-    """The people in each frame that a file tells of, by the file's own frame numbers.
+    """The people in each frame, by the file's own frame numbers.
 
-    first: the lowest number of a frame that it tells of, be there somebody or not.
-    frames: how many it tells of, where it tells of each one, even of those with nobody in them; else None.
-    fractions: whether x and y are fractions of the picture's width and height, not pixels.
-    size: width and height of the pictures, where the file says so.
+    first: the lowest frame number in the file, whether or not anybody is in that frame.
+    frames: the number of frames, if the file lists every frame, even empty ones; else None.
+    fractions: whether x and y are fractions of the picture's width and height instead of pixels.
+    size: width and height of the pictures, if the file states them.
     """
 
     path: Path
@@ -53,7 +52,7 @@ def read_file(path: Path) -> bytes:
 
 
 def load_json(path: Path) -> Any:
-    """What the JSON file ``path`` holds; raises ``DataError`` if it is no JSON."""
+    """The contents of the JSON file ``path``; raises ``DataError`` if it is not JSON."""
     try:
         return reading.parse_json(read_file(path))
     except ValueError as error:
@@ -79,7 +78,7 @@ def as_frame_number(value: Any, path: Path, where: str) -> int:
 
 
 def as_points(values: Any, counts: Sequence[int], path: Path, where: str) -> np.ndarray:
-    """A flat list of x, y, score as (n, 3), n being one of ``counts``; NaN, as some write for none, may be in it."""
+    """A flat list of x, y, score as (n, 3), where n is one of ``counts``; it may contain NaN for missing points."""
     if not isinstance(values, list):
         raise wrong(path, where, "is no list of numbers")
     if len(values) not in [3 * n for n in counts]:
@@ -92,12 +91,12 @@ def as_points(values: Any, counts: Sequence[int], path: Path, where: str) -> np.
 
 
 def found_points(points: np.ndarray, min_score: float) -> np.ndarray:
-    """Rows of x, y, score, those that were not found all NaN: their score is 0 or below ``min_score``."""
+    """Rows of x, y, score; all NaN if the score is 0 or below ``min_score``, so the point was not found."""
     return np.where((points[:, 2:] > 0) & (points[:, 2:] >= min_score), points, np.nan)
 
 
 def as_person(points: np.ndarray, index: Mapping[str, int], min_score: float) -> Person | None:
-    """Rows of x, y, score as joints; neck and middle of the hips are worked out. None if nothing is found."""
+    """Rows of x, y, score as joints; missing neck and mid-hip are computed. None if no joint was found."""
     points = found_points(points, min_score)
     person = np.full((len(JOINTS), 2), np.nan)
     for row, name in enumerate(JOINTS):
@@ -108,12 +107,6 @@ def as_person(points: np.ndarray, index: Mapping[str, int], min_score: float) ->
             person[row] = (left + right) / 2
     person[~np.isfinite(person).all(1)] = np.nan
     return person if np.isfinite(person).any() else None
-
-
-def file_number(name: Any) -> int | None:
-    """The last number in a file's name."""
-    digits = re.findall(r"[0-9]+", Path(name).stem) if isinstance(name, str) else []
-    return int(digits[-1]) if digits and len(digits[-1]) < 16 else None
 
 
 def add_person(people: dict[int, list[Person]], number: int, person: Person | None, path: Path, where: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidcvae import reading
+from vidcvae.data import numbered
 from vidcvae.errors import DataError, UsageError, did_you_mean
 from vidcvae.own_clips import joint_orders, landmarks
 from vidcvae.own_clips.joint_orders import COUNTS, FEET, FORMATS, ORDERS, TITLES
@@ -33,7 +34,6 @@ from vidcvae.own_clips.keypoint_checks import (
     as_items,
     as_person,
     as_points,
-    file_number,
     found_points,
     load_json,
     wrong,
@@ -157,7 +157,7 @@ def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints
             raise wrong(path, where, "has no image_id or no keypoints")
         image_id = record["image_id"]
         if numbers is None:
-            number = file_number(image_id) if isinstance(image_id, str) else image_id
+            number = numbered.last_number(Path(image_id).stem) if isinstance(image_id, str) else image_id
             number = as_frame_number(number, path, f"image_id of {where}")
         elif not isinstance(image_id, str | int) or image_id not in numbers:
             raise wrong(path, f"image_id of {where}", f"is {reading.shown(image_id)}, which is none of the images")
@@ -186,7 +186,8 @@ def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[
         key = record.get("id") if isinstance(record, dict) else None
         if type(key) not in (int, str) or key in names:
             raise wrong(path, where, "has no id of its own")
-        names[key] = file_number(record.get("file_name"))
+        file_name = record.get("file_name")
+        names[key] = numbered.last_number(Path(file_name).stem) if isinstance(file_name, str) else None
         side = record.get("width"), record.get("height")
         if side != (None, None):
             sizes.add((as_frame_number(side[0], path, f"width of {where}"), as_frame_number(side[1], path, where)))
@@ -199,24 +200,26 @@ def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[
 # --- OpenPose --------------------------------------------------------------------------------------
 
 
+def _openpose_number(stem: str) -> int | None:
+    """The frame number in CLIP_000000000012_keypoints or CLIP_12_pose_keypoints."""
+    number = numbered.last_number(stem.lower().replace("_keypoints", "").replace("_pose", ""))
+    return number if number is not None and number <= MAX_NUMBER else None
+
+
 def _read_openpose(folder: Path, form: str, min_score: float) -> Keypoints:
-    files: dict[int, Path] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() != ".json" or path.name.startswith("."):
-            continue
-        number = file_number(path.name.lower().replace("_keypoints", "").replace("_pose", ""))
-        if number is None or number > MAX_NUMBER:
-            raise DataError(
-                f"{path} has no frame number in its name.", "OpenPose names them CLIP_000000000012_keypoints.json"
-            )
-        if number in files:
-            raise DataError(f"{path} and {files[number]} have the same frame number.", "Give each clip its own folder.")
-        files[number] = path
+    named = numbered.sort(numbered.visible(folder), (".json",), _openpose_number)
+    for path in named.unnumbered:
+        raise DataError(
+            f"{path} has no frame number in its name.", "OpenPose names them CLIP_000000000012_keypoints.json"
+        )
+    for path, other in named.duplicates:
+        raise DataError(f"{path} and {other} have the same frame number.", "Give each clip its own folder.")
+    files = named.by_number
     if not files:
         raise DataError(f"{folder} has no JSON files.", HINT)
     seen: list[_Seen] = []
     counts = _counts(form)
-    for number, path in sorted(files.items()):
+    for number, path in files.items():
         value = load_json(path)
         if not isinstance(value, dict) or "people" not in value:
             raise wrong(path, "the file", "has no people")

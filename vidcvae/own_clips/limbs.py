@@ -1,7 +1,7 @@
-"""Somebody's motion for a figure of other proportions, bone by bone, where the joints are known.
+"""Transfers a motion to a figure of other proportions, limb by limb, from known joints.
 
-Limbs keep their directions and take the lengths of the target's; the way of the hips is scaled as the legs are; the
-lowest foot is as far above the floor, in legs, as it was. What a limb's length is, it shows when not foreshortened.
+Limbs keep their directions and take the target's lengths. The path of the hips, and the height of the lowest foot above
+the floor, are scaled with the legs. A limb's length is measured where it is not foreshortened.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from vidcvae.errors import DataError
 from vidcvae.own_clips.skeleton import JOINTS, LIMBS
 
-_WHOLE = 0.8  # quantile of a limb's length over the frames that is taken for its own: less is foreshortened
-_SEEN = 0.1  # of the frames: a limb that is drawn more rarely is none of the figure's
-_ODD = 2.0  # times the legs' ratio, beyond which another limb's is a slip: toes are a pixel or two long
-_RARE = 0.02  # of the frames may leave the picture at a side rather than move the beginning
+_WHOLE = 0.8  # quantile over the frames that gives a limb's length; shorter ones are foreshortened
+_SEEN = 0.1  # of the frames: the figure does not have limbs that are drawn less often
+_ODD = 2.0  # the most that a limb's ratio may differ from the legs' (toes are only a pixel or two long)
+_RARE = 0.02  # share of the frames that may leave the picture at a side without shifting the motion
 
 _AT = {name: index for index, name in enumerate(JOINTS)}
 _ENDS = np.array([(_AT[a], _AT[b]) for a, b in LIMBS])
@@ -30,7 +30,7 @@ def _mirror(name: str) -> str:
     return f"{_OTHER_SIDE[side]}_{rest}" if side in _OTHER_SIDE else name
 
 
-_PAIRS = [LIMBS.index((_mirror(a), _mirror(b))) for a, b in LIMBS]  # of each limb, that of the other side
+_PAIRS = [LIMBS.index((_mirror(a), _mirror(b))) for a, b in LIMBS]  # for each limb, its counterpart on the other side
 _LEGS = [row for row, (_, end) in enumerate(LIMBS) if end.endswith(("knee", "ankle"))]
 _FACE = [row for row, (_, end) in enumerate(LIMBS) if end.endswith(("eye", "ear"))]
 _NECK = LIMBS.index(("neck", "nose"))
@@ -39,7 +39,7 @@ _TRUNK = LIMBS.index(("neck", "mid_hip"))
 
 @dataclass(frozen=True)
 class Build:
-    """A figure: lengths (24,) of its limbs, NaN where it has none; the row of the floor, and its usual column."""
+    """A figure: lengths (24,) of its limbs, NaN if missing; the row of the floor; the usual column of the hips."""
 
     lengths: np.ndarray
     floor: float
@@ -47,7 +47,7 @@ class Build:
 
 
 def build(joints: np.ndarray) -> Build:
-    """The figure whose joints, (N, 25, 2), are known in many frames; raises ``DataError`` where nobody is."""
+    """Measure the figure with ``joints`` (N, 25, 2); raises ``DataError`` if hips or feet are never seen."""
     vectors = joints[:, _ENDS[:, 1]] - joints[:, _ENDS[:, 0]]
     lengths = np.hypot(vectors[..., 0], vectors[..., 1])
     both = np.concatenate([lengths, lengths[:, _PAIRS]])  # right and left are alike
@@ -62,13 +62,13 @@ def build(joints: np.ndarray) -> Build:
 
 
 def _lowest(joints: np.ndarray) -> np.ndarray:
-    """The row of the lowest foot in each frame, NaN without one."""
+    """The row of the lowest foot in each frame; NaN if no foot is known."""
     return np.asarray(np.fmax.reduce(joints[:, _FEET, 1], axis=1))
 
 
 @dataclass(frozen=True)
 class Moved:
-    """joints: (N, 25, 2). scale: of the legs. outside: how many of the figures leave the picture in part."""
+    """joints: (N, 25, 2). scale: ratio of the legs. outside: number of frames in which joints leave the picture."""
 
     joints: np.ndarray
     scale: float
@@ -76,17 +76,17 @@ class Moved:
 
 
 def move(joints: np.ndarray, target: Build, size: tuple[int, int], start: float | None = None) -> Moved:
-    """The motion of ``joints``, (N, 25, 2) in pixels of any picture, for ``target``, in its pictures ``size``.
+    """Transfer the motion of ``joints`` (N, 25, 2), in pixels of any picture, to ``target`` in pictures of ``size``.
 
-    start: the column of the hips in the first frame; None puts the middle of the motion where the target usually is.
-        What leads out of the picture from there is moved into it.
+    start: column of the hips in the first frame; None centres the motion at the target's usual column.
+        A motion that would leave the picture is shifted back into it.
     """
     source = build(joints)
     scale = _ratio(target.lengths, source.lengths)
     ratios = target.lengths / source.lengths
     ratios = np.clip(np.where(np.isfinite(ratios), ratios, scale), scale / _ODD, scale * _ODD)
     ratios[_FACE] = ratios[_NECK]  # eyes and ears are a pixel apart
-    made = joints * scale  # what hangs on nothing that is known
+    made = joints * scale  # for joints without a known neighbour
     for (a, b), ratio in zip(_ENDS, ratios, strict=True):
         along = made[:, a] + ratio * (joints[:, b] - joints[:, a])
         made[:, b] = np.where(np.isfinite(along), along, made[:, b])
@@ -105,8 +105,8 @@ def move(joints: np.ndarray, target: Build, size: tuple[int, int], start: float 
 
 
 def _into(columns: np.ndarray, width: int) -> float:
-    """The least shift that brings (N, 25) columns into the picture, but for a few frames; as much out left as right
-    where they do not fit."""
+    """The smallest shift that brings columns (N, 25) into the picture, except in a few frames; if they do not fit, the
+    shift that centres them."""
     left = float(np.nanquantile(np.fmin.reduce(columns, axis=1), _RARE))
     right = float(np.nanquantile(np.fmax.reduce(columns, axis=1), 1 - _RARE))
     if right - left > width:
@@ -115,12 +115,12 @@ def _into(columns: np.ndarray, width: int) -> float:
 
 
 def _outside(places: np.ndarray, limit: int) -> np.ndarray:
-    """In which frames a joint is more than a pixel outside; (N, 25) to (N,)."""
+    """Whether any joint is more than a pixel outside; (N, 25) -> (N,)."""
     return np.asarray(((places < -1) | (places > limit + 1)).any(1))
 
 
 def _ratio(target: np.ndarray, source: np.ndarray) -> float:
-    """How much longer the target's legs are, or else its trunk."""
+    """The ratio of the target's legs to the source's, or of their trunks if no legs are known."""
     ratios = target[_LEGS] / source[_LEGS]
     ratio = np.nanmean(ratios) if np.isfinite(ratios).any() else target[_TRUNK] / source[_TRUNK]
     if not np.isfinite(ratio):

@@ -1,9 +1,9 @@
-"""The joints in a skeleton image: the way back from what ``skeleton.draw`` draws.
+"""Recovers the joints from a skeleton image: the inverse of ``skeleton.draw``.
 
-Along each limb the colour tells where on the limb a pixel lies, so that joints follow from the pixels by least squares.
-Which limb a pixel belongs to is guessed from its colour and from where the limbs are so far, in turns, ever more
-strictly: expectation maximisation, from a standing figure in the box around the ink. In drawings of 32 rows joints are
-found to half a pixel on average, in a few milliseconds; in the course's own, whose lines are fainter, nearly so.
+The colour of a pixel shows its position along a limb, so the joints follow from the pixels by least squares. The limb
+of each pixel is estimated from its colour and the current joints by expectation maximisation with narrowing widths,
+which starts with a standing figure in the box around the ink. In images of 32 rows, joints are found to half a pixel on
+average, in a few milliseconds; the course's images, with fainter lines, give nearly the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from vidcvae.own_clips import skeleton
 from vidcvae.own_clips.skeleton import JOINTS, LIMBS, PIECES
 
-INK = 16  # summed over the colours, from which on a pixel tells anything
+INK = 16  # sum over the colours; pixels with less ink are ignored
 ROUNDS = 16
 NEAR, ALIKE = (0.3, 0.4), (0.12, 0.02)  # first and last width of the guess: in heights and in pixels; between colours
 OTHERS, STRAY = 0.003, 0.01  # how likely a colour is mixed, and a pixel is of no limb, as the hands in the course's
@@ -34,7 +34,7 @@ _MIDDLES = (("mid_hip", "right_hip", "left_hip"), ("neck", "right_shoulder", "le
 
 
 def _pieces() -> tuple[np.ndarray, np.ndarray]:
-    """Of each piece of each limb (24 PIECES): its ink as a direction, and where it is as weights of the joints (25)."""
+    """For each piece of each limb (24 PIECES): the direction of its ink, and its position as weights of 25 joints."""
     ink = np.array([[255 - np.array(colour) for colour in skeleton.colours(*limb)] for limb in LIMBS], float)
     along = np.tile((np.arange(PIECES) + 0.5) / PIECES, len(LIMBS))
     first, last = np.repeat(_ENDS, PIECES, axis=0).T
@@ -48,7 +48,7 @@ _DIRECTIONS, _WEIGHTS = _pieces()
 
 
 def _held(height: float) -> tuple[np.ndarray, np.ndarray]:
-    """What is known of every figure as normal equations: (25, 25) and (25, 2)."""
+    """Prior knowledge about every figure as normal equations: (25, 25) and (25, 2)."""
     rows, values = [], []
     for a, b in [*_SHORT, (_AT["neck"], _AT["nose"])]:
         row = np.zeros(len(JOINTS))
@@ -65,9 +65,9 @@ def _held(height: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def joints_of(pose: np.ndarray) -> np.ndarray | None:
-    """The joints (25, 2) of a skeleton image, uint8 (3, H, W): (x, y) in pixels, NaN where none is drawn.
+    """The joints (25, 2) of a skeleton image, uint8 (3, H, W): (x, y) in pixels, NaN for joints not drawn.
 
-    None where there is no figure.
+    None if the image has no figure.
     """
     width = pose.shape[-1]
     ink = 255.0 - pose.reshape(3, -1).T  # (H W, 3)
@@ -98,7 +98,7 @@ def joints_of(pose: np.ndarray) -> np.ndarray | None:
 
 
 def _without_missing(joints: np.ndarray, ink: np.ndarray, tall: float) -> np.ndarray:
-    """NaN for the joints at the end of limbs (24) of which there is hardly any ink of their own colours."""
+    """Set the end joints of limbs with hardly any ink in their own colours to NaN. ink: (24,)."""
     long = np.linalg.norm(joints[_ENDS[:, 0]] - joints[_ENDS[:, 1]], axis=1)
     density = ink / np.maximum(long, LEAST * tall)
     joints = joints.copy()
@@ -115,18 +115,17 @@ def _without_missing(joints: np.ndarray, ink: np.ndarray, tall: float) -> np.nda
 
 
 def draw_as(joints: np.ndarray, size: tuple[int, int], strength: float) -> np.ndarray:
-    """The skeleton as ``skeleton.draw`` draws it, its lines only ``strength`` times as dark."""
+    """The skeleton as drawn by ``skeleton.draw``, with lines ``strength`` times as dark."""
     drawn = skeleton.draw(joints, size)
     return drawn if strength == 1 else (255 - strength * (255.0 - drawn)).round().astype(np.uint8)
 
 
 def strength(poses: list[np.ndarray]) -> float:
-    """How dark the lines of these skeleton images (3, H, W) are, of those that ``skeleton.draw`` draws: 1 if they are
-    its own."""
-    found = []
+    """How dark the lines of skeleton images (3, H, W) are relative to those of ``skeleton.draw``."""
+    ratios = []
     for pose in poses:
         if (joints := joints_of(pose)) is not None:
             drawn = 255.0 - skeleton.draw(joints, pose.shape[1:])
-            found.append(float((drawn * (255.0 - pose)).sum() / max(1.0, (drawn**2).sum())))
-    share = float(np.median(found)) if found else 1.0
+            ratios.append(float((drawn * (255.0 - pose)).sum() / max(1.0, (drawn**2).sum())))
+    share = float(np.median(ratios)) if ratios else 1.0
     return 1.0 if share > 0.8 else share

@@ -1,9 +1,9 @@
-"""Poses of one person for the figure of another: Everybody Dance Now's global pose normalisation, on pose images.
+"""Adapts one person's poses to another's figure: the global pose normalisation of Everybody Dance Now.
 
-Chan et al. 2019, section on global pose normalisation: the nearest and the farthest position of the feet and the height
-of the figure at both are measured in either sequence; between them, where the feet go and by how much the figure is
-scaled is a straight line. Here all is measured in drawn skeletons: a figure is the box around its ink, its feet are
-the box's lower edge. Heights are medians, where the paper takes the largest, as lifted arms make a box higher.
+Chan et al. 2019: the nearest and farthest position of the feet, and the figure's height at both, are measured in each
+sequence; positions and scales in between are interpolated linearly. Here they are measured in pose images: a figure is
+the box around its ink, and its feet are the lower edge of the box. Heights are medians instead of the paper's maxima,
+since lifted arms make the box higher.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from PIL import Image
 from vidcvae.data.clips import Sequence
 from vidcvae.errors import DataError
 
-_INK = 40  # summed over the colours, from which on a pixel is not paper; half of what a thin line is at 32 rows
-_NEAR = 0.25  # of the way between far and near: what counts as far or near
-_FLAT = 0.15  # of the figure's height: with less between far and near nobody walks to and fro, but bends and steps
-_ALIKE = 0.05  # of the height: two figures on one spot that differ by less are one; so do those of one dancer
+_INK = 40  # sum over the colours from which a pixel counts as drawn; half of a thin line's ink at 32 rows
+_NEAR = 0.25  # of the distance between far and near: what counts as far or near
+_FLAT = 0.15  # of the figure's height: with less between far and near, nobody walks towards the camera
+_ALIKE = 0.05  # of the height: figures on one spot that differ by less count as the same person
 _SUPERSAMPLING = 8
-_LOST = 0.05  # of the figures: so many more may leave the picture for a beginning where the first frame's is
-_CHUNK = 256  # frames that are compared at once
+_LOST = 0.05  # of the figures: how many more may leave the picture to begin where the first frame's figure is
+_CHUNK = 256  # frames compared at once
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Where the figures of a sequence are, in pixels; frames with nobody in them are NaN.
+    """The figures of a sequence, in pixels; NaN in frames without a figure.
 
-    feet, height, middle: (T,) rows of the feet from the top, heights, and columns of the middle.
+    feet, height, middle: (T,) rows of the feet from the top, heights, and columns of the centre.
     """
 
     feet: np.ndarray
@@ -39,13 +39,13 @@ class Figures:
 
     @property
     def near(self) -> float:
-        """The feet near the camera, and so low in the picture; a twentieth of the frames may be lower."""
-        # one of the figures: a value interpolated between two of them may lie where nobody ever stands
+        """The row of the feet nearest to the camera, lowest in the picture; 5% of the frames may be lower."""
+        # an observed value: an interpolated one may lie where nobody ever stands
         return float(np.nanpercentile(self.feet, 95, method="inverted_cdf"))
 
     @property
     def far(self) -> float:
-        """The feet farthest away: at most as far above their median as the nearest are below, for higher is a jump."""
+        """The row of the farthest feet: no farther above the median than the nearest are below, to exclude jumps."""
         middle = float(np.nanmedian(self.feet))
         return float(np.nanmin(np.where(self.feet >= 2 * middle - self.near - 0.5, self.feet, np.nan)))
 
@@ -55,7 +55,7 @@ class Figures:
         return self.near - self.far > _FLAT * float(np.nanmedian(self.height))
 
     def height_at(self, feet: float) -> float:
-        """The usual height of the figure when its feet are about there; that of the nearest where they never are."""
+        """The median height of the figures whose feet are near the row ``feet``, or of the nearest ones."""
         apart = np.abs(self.feet - feet)
         span = max(1.0, _NEAR * (self.near - self.far), float(np.nanmin(apart)))
         return float(np.nanmedian(np.where(apart <= span, self.height, np.nan)))
@@ -83,7 +83,7 @@ def figures(poses: Iterable[np.ndarray]) -> Figures:
 
 @dataclass(frozen=True)
 class Fitted:
-    """poses: uint8 (T, 3, H, W). scale: (T,), factors of the figures. outside: how many leave the picture in part."""
+    """poses: uint8 (T, 3, H, W). scale: (T,) of the figures. outside: how many partly leave the picture."""
 
     poses: np.ndarray
     scale: np.ndarray
@@ -107,12 +107,11 @@ def likely_pose(frame: np.ndarray, sequences: Iterable[Sequence]) -> np.ndarray:
 def fit_poses(poses: np.ndarray, wanted: Figures, own: Figures | None = None) -> Fitted:
     """Scale and shift the figures in ``poses``, uint8 (T, 3, H, W), to those that are ``wanted``.
 
-    wanted: of pose images of the person in the first frame. Of many, feet and heights are matched near and far, or only
-        in the middle where one of the two does not walk to and fro: there, figures that are as tall as those wanted on
-        the same spot keep their size and their feet, as the dancer's own poses do. A single one is the first
-        frame's own pose, which pose 0 is laid upon.
-    own: of the first frame's own pose, where that is known or likely; pose 0 then begins in its column, unless the
-        dance would lead out of the picture from there.
+    wanted: figures of the person in the first frame. A single figure is the first frame's own pose: pose 0 is aligned
+        with it. Several are matched near and far if both sequences walk towards the camera and away. Otherwise they are
+        matched in the middle, and figures that are as tall there as the wanted ones keep their size and feet.
+    own: figure of the first frame's own pose, if known or likely; pose 0 then begins in its column, unless the
+        dance would leave the picture from there.
     """
     source, single = figures(poses), len(wanted.feet) == 1
     if single and np.isnan(source.feet[0]):
@@ -148,7 +147,7 @@ def fit_poses(poses: np.ndarray, wanted: Figures, own: Figures | None = None) ->
 
 
 def _moved(pose: np.ndarray, scale: float, start: tuple[float, float], end: tuple[float, float]) -> np.ndarray:
-    """A pose image scaled about the point ``start``, which goes to ``end``; what comes in from outside is paper."""
+    """Scale a pose image about the point ``start``, which moves to ``end``; uncovered pixels are white."""
     height, width = pose.shape[-2:]
     fine = scale * _SUPERSAMPLING
     offset = [a - b * _SUPERSAMPLING / fine for a, b in zip(start, end, strict=True)]

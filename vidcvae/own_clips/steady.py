@@ -1,8 +1,8 @@
-"""The small motion of a camera held in the hand, found from picture to picture, so that the background can stand still.
+"""Estimates the small motion of a hand-held camera, so that the background can be held still.
 
-Each picture is laid upon the first one by a shift, a turn and a zoom, with the people left out: Lucas and Kanade 1981
-("An iterative image registration technique"). A gain and an offset take up the camera's changes of exposure, which stay
-in the clip; what else moves by itself is told by its mismatch, against the median.
+Each picture is aligned with the first by a shift, a rotation and a zoom, with people masked: Lucas and Kanade 1981
+("An iterative image registration technique"). A gain and an offset model changes of exposure, which stay in the clip.
+Other moving things are outliers: their mismatch is large compared with the median.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vidcvae.own_clips.keypoint_checks import Person
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 _SIDE = 320  # pixels of the longer side of the reduced pictures that are compared; "pixels" below are these
-_SLOPE = 1.5  # grey levels a pixel: flatter places tell of noise
+_SLOPE = 1.5  # grey levels per pixel: flatter places show only noise
 _MOST, _LEAST = 6_000, 0.01  # places compared; share of the picture that has to be steep
 _EDGE = 4  # pixels at each side where the blur has seen beyond
 _UNSURE = 0.15  # pixels: standard error of where a corner goes
@@ -39,9 +39,9 @@ IN_VAIN = "holding the camera still would not make the background any stiller"
 
 
 class Motion(NamedTuple):
-    """Whether the matrices of a clip make its background stand still, and a sentence that says so or why not.
+    """Whether the matrices hold the background still, and a note that says so or why not.
 
-    The sentence is empty where the camera stood still by itself.
+    The note is empty if the camera did not move.
     """
 
     hold: bool
@@ -49,7 +49,7 @@ class Motion(NamedTuple):
 
 
 class Camera:
-    """The camera of one clip; keeps the first picture's grey values and the last estimate, however long the clip is."""
+    """The camera of one clip. It stores the first picture and the last estimate, so memory is constant."""
 
     def __init__(self) -> None:
         self._first: _First | None = None
@@ -64,11 +64,11 @@ class Camera:
         self._refused = ""
 
     def follow(self, picture: Image.Image, people: Sequence[Person]) -> np.ndarray:
-        """Where the camera stands in the next picture, RGB, all of one size.
+        """Estimate the camera's position for the next picture, RGB, all of one size.
 
-        Returns float64 (2, 3), from pixels of the steady picture to those of ``picture``: what Pillow's AFFINE wants.
-        people: joints of each person in it, in pixels; where nobody is found they are taken to be where they were.
-        What ``motion`` says after the last picture decides whether the matrices are of use.
+        Returns float64 (2, 3), from pixels of the steady picture to those of ``picture``, as Pillow's AFFINE takes it.
+        people: joints of each person, in pixels; if nobody is found, those of the last picture are used.
+        Use the matrices only if ``motion`` says so after the last picture.
         """
         self._people = people or self._people
         if self._refused:
@@ -96,7 +96,7 @@ class Camera:
         return matrix
 
     def motion(self) -> Motion:
-        """What became of it, after the last picture."""
+        """The result, after the last picture."""
         if self._refused or self._moved < _STILL * self._scale:
             return Motion(False, self._refused)
         if self._mismatch[1] > _GAIN * self._mismatch[0]:
@@ -105,9 +105,9 @@ class Camera:
         return Motion(True, f"the camera moved by up to {pixels} pixel{'s' * (pixels > 1)}; it is held still")
 
     def window(self, matrices: np.ndarray) -> Box:
-        """The part of the steady pictures that every picture has filmed; no side of it can be moved out.
+        """The largest part of the steady picture that every picture covers, without black bars at the sides.
 
-        matrices: (N, 2, 3), of all pictures. Black bars beside the pictures, of a film on a screen, are not in it.
+        matrices: (N, 2, 3), one for each picture.
         """
         filmed = np.array([_between_bars(lit) for lit in self._lit]).T  # (2, 2): from x, y to x, y
         bars = filmed != [[0, 0], [len(lit) for lit in self._lit]]
@@ -125,12 +125,12 @@ class Camera:
 
 
 def points(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Points (..., 2) of a picture as points of the steady picture."""
+    """Convert points (..., 2) of a picture to points of the steady picture."""
     return np.asarray((xy - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T)
 
 
 def _reduced(picture: Image.Image, scale: float) -> np.ndarray:
-    """Grey values float32 (h, w), blurred by a bell of one pixel."""
+    """Grey values float32 (h, w), blurred by a bell one pixel wide."""
     width, height = (max(2, int(side / scale)) for side in picture.size)
     box = (0.0, 0.0, min(picture.width, width * scale), min(picture.height, height * scale))
     grey = picture.convert("L").resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
@@ -141,13 +141,13 @@ def _reduced(picture: Image.Image, scale: float) -> np.ndarray:
 
 
 def _between_bars(lit: np.ndarray) -> tuple[int, int]:
-    """The first of the columns or rows that are not black, and the one after the last."""
+    """The range of columns or rows that are not black: first, and last + 1."""
     there = np.flatnonzero(lit > _DARK)
     return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, len(lit))
 
 
 class _First:
-    """The first picture, reduced, which all are laid upon.
+    """The first picture, reduced, with which all others are aligned.
 
     An estimate is zoom, turn, shift across and down, offset and gain, float64 (6,): zoom and turn in pixels by which
     a corner moves, the gain in per cent; zeros are no change.
@@ -182,7 +182,7 @@ class _First:
         return np.stack([places % self.width, places // self.width], 1) + 0.5
 
     def _clear(self, places: np.ndarray, people: Sequence[np.ndarray], estimate: np.ndarray) -> np.ndarray:
-        """Which places show no part of the people, hair and hands included."""
+        """Which places show no part of a person, hair and hands included."""
         clear, xy = np.ones(len(places), bool), self._xy(places)
         for person in people:
             if len(person):

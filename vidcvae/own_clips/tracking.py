@@ -1,6 +1,6 @@
-"""One dancer's joints through a clip: who is meant where several are seen, short gaps filled, and smoothed on request.
+"""One dancer's joints through a clip: chosen among several people, with short gaps filled, smoothed on request.
 
-N frames of a clip, 25 joints, x and y; NaN where a joint is not known.
+Arrays are (N frames, 25 joints, x and y); NaN marks an unknown joint.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from vidcvae.own_clips.keypoint_checks import Person
 
 MIN_JOINTS = 4  # fewer are no figure
-_REACH = 0.6  # of the figure's size: how far somebody gets from one frame to the next
-_ALIKE = 0.5  # of the dancer's size: what others must have to be the dancer, back after an absence
+_REACH = 0.6  # of the figure's size: the farthest that somebody moves between two frames
+_ALIKE = 0.5  # of the dancer's size: the least size of a track that can be the dancer returning
 
 
 @dataclass
 class _Track:
-    """Somebody through the frames in which they were found."""
+    """One person in the frames where they were found."""
 
     seen: dict[int, Person] = field(default_factory=dict)
 
@@ -30,7 +30,7 @@ class _Track:
 
     @property
     def weight(self) -> float:
-        """Largest for who is seen large and for long."""
+        """The sum of sizes: largest for the person who is large and visible for long."""
         return sum(_size(person) for person in self.seen.values())
 
     @property
@@ -40,9 +40,9 @@ class _Track:
 
 @dataclass(frozen=True)
 class Poses:
-    """joints: (N, 25, 2). take: (N,), which unbroken appearance a frame belongs to; -1 where nobody is.
+    """joints: (N, 25, 2). take: (N,), the number of the unbroken appearance that a frame belongs to; -1 for nobody.
 
-    most: how many people are seen at once at the most.
+    most: the largest number of people in one frame.
     """
 
     joints: np.ndarray
@@ -51,9 +51,9 @@ class Poses:
 
 
 def follow(people: Sequence[Sequence[Person]], max_gap: int) -> Poses:
-    """The dancer among the people of each frame: who is seen largest for longest, and again after an absence.
+    """Choose the dancer among the people of each frame: the one seen largest for longest, also after an absence.
 
-    max_gap: after more frames than this somebody is no longer known by where they were.
+    max_gap: after an absence of more frames than this, a person is no longer matched by position.
     """
     crowd = [[person for person in there if np.isfinite(person[:, 0]).sum() >= MIN_JOINTS] for there in people]
     tracks = sorted(_tracks(crowd, max_gap), key=lambda track: track.weight, reverse=True)
@@ -96,16 +96,16 @@ def _size(person: Person) -> float:
 
 
 def _distance(a: Person, b: Person) -> float:
-    """Between two figures, in their own size: the median over the joints that both have."""
+    """The median distance between the joints that both figures have, in units of their size."""
     apart = np.hypot(*(a - b).T)
     apart = apart[np.isfinite(apart)]
     return float(np.median(apart)) / max(_size(a), _size(b), 1e-6) if len(apart) else np.inf
 
 
 def fill(poses: Poses, times: np.ndarray, max_gap: int) -> Poses:
-    """Joints that are missing for at most ``max_gap`` frames, on straight lines through time from before to after.
+    """Fill joints that are missing for at most ``max_gap`` frames by linear interpolation in time.
 
-    Frames in which too little of a figure is left then belong to no take.
+    Frames with too few joints after that belong to no take.
     """
     joints, take = poses.joints.copy(), poses.take.copy()
     for number in set(take[take >= 0].tolist()):
@@ -124,7 +124,7 @@ def fill(poses: Poses, times: np.ndarray, max_gap: int) -> Poses:
 
 
 def smooth(poses: Poses, frames: int) -> Poses:
-    """A weighted mean of each joint over ``frames`` frames under a bell, never from one take into another."""
+    """Smooth each joint by a Hann-weighted mean over ``frames`` frames, within each take."""
     joints = poses.joints.copy()
     radius = frames // 2
     bell = np.hanning(2 * radius + 3)[1:-1]
@@ -138,7 +138,7 @@ def smooth(poses: Poses, frames: int) -> Poses:
 
 
 def _windows(values: np.ndarray, length: int) -> np.ndarray:
-    """(length, N - length + 1, V) of values (N, V): entry k is ``values`` from row k on."""
+    """Sliding windows of ``values`` (N, V) as (length, N - length + 1, V)."""
     rows = len(values) - length + 1
     return np.stack([values[k : k + rows] for k in range(length)])
 

@@ -1,4 +1,4 @@
-"""Which part of a clip's pictures becomes the frames: one fixed window for the whole clip, and the frames' size.
+"""The part of a clip's pictures that becomes the frames: one fixed window for the whole clip, and the frames' size.
 
 Boxes are (left, top, right, bottom) in pixels of a picture; pictures are (width, height), frames (height, width).
 """
@@ -16,23 +16,23 @@ FITS = ("pad", "crop", "stretch")
 CROPS = ("person", "none")
 BUDGETS = {"small": 2048, "medium": 9216, "large": 28672}  # pixels of a frame: 32x64, 72x128, 128x224
 LEAST_SIDE = 16
-_MARGIN = 0.12  # of the figure's height: joints end at eyes and ankles, and hair, hands and shoes go on
-_RARE = 0.005  # of the frames may go beyond on each side: an estimator's slip in one frame makes no window
-_HELPS = 0.75  # of the picture: where the person needs less, the window is worth more than the surroundings
+_MARGIN = 0.12  # of the figure's height: hair, hands and shoes extend beyond the joints
+_RARE = 0.005  # share of the frames that may exceed each side, so that single estimation errors do not matter
+_HELPS = 0.75  # of the picture: if the person needs less, cropping is worth the lost surroundings
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How pictures of one size become frames: what is in ``box`` goes to ``place``, in pixels of the frame."""
+    """The mapping from pictures to frames: ``box`` of the picture is resized to ``place`` in the frame."""
 
     box: Box
     place: tuple[int, int, int, int]  # left, top, right, bottom
     size: tuple[int, int]  # height, width
 
     def frame(self, image: Image.Image) -> np.ndarray:
-        """uint8 (3, H, W); black where the picture does not reach."""
+        """uint8 (3, H, W); black outside the picture."""
         left, top, right, bottom = self.place
         part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=self.box)
         frame = np.zeros((3, *self.size), np.uint8)
@@ -40,16 +40,16 @@ class Fit:
         return frame
 
     def points(self, xy: np.ndarray) -> np.ndarray:
-        """Points of a picture (..., 2) as points of the frame."""
+        """Convert points (..., 2) of a picture to points of the frame."""
         box, place = np.array(self.box), np.array(self.place, float)
         scale = (place[2:] - place[:2]) / (box[2:] - box[:2])
         return np.asarray((xy - box[:2]) * scale + place[:2])
 
 
 def fit(box: Box, size: tuple[int, int], how: str) -> Fit:
-    """How the part ``box`` of a picture goes into a frame ``size`` (height, width).
+    """Fit the part ``box`` of a picture into a frame of ``size`` (height, width).
 
-    "pad" shows all of it between black bars, "crop" cuts its longer side evenly, "stretch" distorts it.
+    how: "pad" adds black bars, "crop" cuts the longer side evenly at both ends, "stretch" distorts.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -68,12 +68,12 @@ def fit(box: Box, size: tuple[int, int], how: str) -> Fit:
 def choose(
     joints: np.ndarray, picture: tuple[int, int], size: tuple[int, int] | int, how: str | None, crop: str | None
 ) -> tuple[Fit, bool]:
-    """The window and what becomes of it, and whether the window is the person's.
+    """Choose the window; returns its mapping to frames, and whether it is cropped to the person.
 
-    joints: (N, 25, 2), the dancer's in all frames that are used; NaN where not known.
-    size: height and width of the frames, or how many pixels they may have: then they take the window's shape.
-    how: one of ``FITS``; None cuts the little that is left over by sides in multiples of 8, and pads a size that was
-        asked for. crop: one of ``CROPS``; None is the person's window where that is clearly smaller than the picture.
+    joints: (N, 25, 2), the dancer's joints in all used frames; NaN if unknown.
+    size: height and width of the frames, or a number of pixels: then the frames take the window's shape.
+    how: one of ``FITS``; None pads to a given height and width, and otherwise crops the remainder of rounding to 8.
+    crop: one of ``CROPS``; None crops to the person if that window is clearly smaller than the picture.
     """
     whole, person = (0.0, 0.0, float(picture[0]), float(picture[1])), _person(joints, picture)
     share = (person[2] - person[0]) * (person[3] - person[1]) / (picture[0] * picture[1])
@@ -86,7 +86,7 @@ def choose(
 
 
 def _person(joints: np.ndarray, picture: tuple[int, int]) -> Box:
-    """Everywhere that the joints go, with a margin, inside the picture."""
+    """The box around all joints, with a margin, within the picture."""
     low, high = np.nanmin(joints, axis=1), np.nanmax(joints, axis=1)
     margin = _MARGIN * float(np.median((high - low).max(1)))
     limits = np.array(picture, float)
@@ -98,7 +98,7 @@ def _person(joints: np.ndarray, picture: tuple[int, int]) -> Box:
 
 
 def _grown(box: Box, aspect: float, picture: tuple[int, int]) -> Box:
-    """``box`` made as wide for its height as ``aspect`` says by what lies around it, as far as the picture reaches."""
+    """``box`` extended to the ratio ``aspect`` of width to height, as far as the picture allows."""
     width, height = box[2] - box[0], box[3] - box[1]
     width, height = max(width, min(picture[0], height * aspect)), max(height, min(picture[1], width / aspect))
     left = min(max(0.0, (box[0] + box[2] - width) / 2), picture[0] - width)
@@ -107,7 +107,7 @@ def _grown(box: Box, aspect: float, picture: tuple[int, int]) -> Box:
 
 
 def _shape(box: Box, pixels: int) -> tuple[int, int]:
-    """Height and width, multiples of 8, about as many pixels as that and about as wide for their height as ``box``."""
+    """Height and width, multiples of 8, with about ``pixels`` pixels and about the aspect ratio of ``box``."""
     aspect = (box[2] - box[0]) / (box[3] - box[1])
     sides = range(LEAST_SIDE, 8 * max(2, pixels // LEAST_SIDE // 8) + 1, 8)
     sizes = [(high, max(LEAST_SIDE, (int(high * aspect / 8) + more) * 8)) for high in sides for more in (0, 1)]
@@ -116,8 +116,8 @@ def _shape(box: Box, pixels: int) -> tuple[int, int]:
 
 
 def preview(image: Image.Image, fit: Fit, own: np.ndarray, others: np.ndarray, rows: int = 480) -> Image.Image:
-    """A picture of the clip, ``rows`` high, with its joints (25, 2) drawn and what lies outside the window darkened;
-    thin boxes show where the dancer is in ``others``, (N, 25, 2)."""
+    """A picture of the clip, ``rows`` high, with its joints ``own`` (25, 2) drawn and the outside of the window
+    darkened. Thin boxes show the dancer's positions in ``others``, (N, 25, 2)."""
     scale = rows / image.height
     small = image.resize((max(1, round(image.width * scale)), rows), Image.Resampling.BILINEAR)
     box = [round(value * scale) for value in fit.box]

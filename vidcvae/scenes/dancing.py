@@ -1,7 +1,7 @@
 """A synthetic dance: a drawn figure in a room, and its skeleton, as ``VideoData`` of any length.
 
-A frame is a function of pose and room but for a slow drift of the light, so that a model that follows the pose can
-do well and one that repeats its first frame cannot.
+Apart from a slow drift of the light, a frame is a function of pose and room: a model that follows the pose can do
+well, and a model that repeats its first frame cannot.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _project(point: np.ndarray, pose: dict[str, float], size: tuple[int, int]) -
 
 
 def _seen(body: dict[str, np.ndarray], pose: dict[str, float], size: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    """What a pose estimator finds: every joint, and of the face only what is not turned away."""
+    """The joints that a pose estimator would find: all but the parts of the face that are turned away."""
     hidden = {name for name in _FACE if body[name][2] < body["head"][2] - 0.03}
     return {name: _project(body[name], pose, size) for name in skeleton.JOINTS if name not in hidden}
 

@@ -1,8 +1,8 @@
-"""A made-up robot that pushes things over a table: actions, positions and frames that belong together exactly.
+"""A synthetic robot that pushes things over a table: exactly matching actions, positions and frames.
 
-Seen from above: a two-link arm reaches in over the far edge, and its gripper moves by a random action at every
-step. Lowered, it pushes balls, boxes and cups; lifted, it passes over them. Given the action the next frame
-follows; from the frames alone it does not, since the actions are drawn anew at every step.
+The view is from above. A two-link arm reaches in over the far edge, and its gripper moves by a random action at every
+step. Lowered, it pushes balls, boxes and cups; lifted, it passes over them. The next frame follows from the action,
+but not from the frames alone, since each action is drawn independently.
 
 N clips, T frames, M objects. Positions are in units of the workspace, -1..1 (z: 0 on the table, 1 lifted); pixels
 have their origin in the upper left corner, y pointing down.
@@ -155,7 +155,7 @@ def draw_scene(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def simulate(position: Array, objects: Array, radii: Array) -> tuple[Array, Array]:
-    """Quasi-static pushing: what is touched is moved out of the way, and turns.
+    """Quasi-static pushing: objects that are touched move out of the way and turn.
 
     position (N, T, 3), objects (N, M, 2) at the start, radii (N, M) -> objects (N, T, M, 2), angles (N, T, M).
     """
@@ -176,7 +176,7 @@ def simulate(position: Array, objects: Array, radii: Array) -> tuple[Array, Arra
 
 
 def _push_away(place: Array, hand: Array, radii: Array, touching: Array) -> tuple[Array, Array]:
-    """Objects (N, M, 2) out of the gripper's circle; by how much each turns (N, M)."""
+    """Move objects (N, M, 2) out of the gripper's circle; also returns the angle that each turns by (N, M)."""
     away = place - hand[:, None]
     distance = np.maximum(np.linalg.norm(away, axis=-1), 1e-3)
     overlap = np.where(touching, np.maximum(GRIPPER_RADIUS + radii - distance, 0), 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidcvae import config as settings
 from vidcvae.config import Config
+from vidcvae.data import numbered
 from vidcvae.errors import DataError, VidcvaeError, typed
 from vidcvae.evaluation import records
 from vidcvae.storage import checkpoint, lock
@@ -179,8 +180,10 @@ def _video(run: RunFolder, data: VideoData, split: tuple[str, ...]) -> str:
     test = data.splits.get("test", ())
     folder, name = data.source / "test", test[0].name if test else ""
     if test and (folder / "test_img" / name).is_dir():
-        first = min((folder / "test_img" / name).glob("[0-9]*.png"), key=lambda path: int(path.stem))
-        return typed("generate", run.path, "--first-frame", first, "--poses", folder / "test_label" / name)
+        frames = numbered.sort(numbered.visible(folder / "test_img" / name), (".png",)).by_number
+        if frames:
+            first = frames[min(frames)]
+            return typed("generate", run.path, "--first-frame", first, "--poses", folder / "test_label" / name)
     if test and (folder / name).is_dir():
         return typed("generate", run.path, "--trajectory", folder / name)
     split = () if test else split or ("--split", "val")
