@@ -25,7 +25,7 @@ from vidcvae.training.state import new_state
 from vidcvae.training.step import Scheduled, draw, gradients
 
 MOST_CLIPS, FAST = 8, 0.05  # a step of the fewest clips that takes fewer seconds than this is timed with more
-WEIGHTS = Scheduled(0.01, 0.3, 1e-4)
+WEIGHTS = Scheduled(0.01, 1e-4)
 
 
 def settled(
