@@ -65,7 +65,7 @@ def test_the_cpus_allocator_is_understood(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", tiny_config())
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 46, dtype=torch.uint8).fill_(1)
-    assert failures.ran_out_of_memory(refused.value)
+    assert failures.memory_error(refused.value)
     error = failures.out_of_memory(refused.value, tiny_config(), 1, run)
     assert "65536.00 GiB was requested" in error.message
     assert re.search(r"only \d+\.\d\d GiB is free", error.message), error.message
@@ -76,7 +76,7 @@ def test_the_cpus_allocator_is_understood(tmp_path: Path) -> None:
     "text", ["CUDA error: out of memory\nCUDA kernel errors", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
 )
 def test_a_gpus_library_is_understood(tmp_path: Path, text: str) -> None:
-    assert failures.ran_out_of_memory(RuntimeError(text))
+    assert failures.memory_error(RuntimeError(text))
     message = failures.out_of_memory(
         RuntimeError(text), tiny_config(), 1, new_run(tmp_path / "run", tiny_config())
     ).message
@@ -86,7 +86,7 @@ def test_a_gpus_library_is_understood(tmp_path: Path, text: str) -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert not failures.ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not failures.memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ ON_GPU = "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATU
 
 def explained(error: MemoryError | RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError | None:
     """A failure of PyTorch or numpy as a ``VidcvaeError``; None if it is a fault of this program."""
-    if ran_out_of_memory(error):
+    if memory_error(error):
         return out_of_memory(error, config, world, run)
     name, separator, _ = str(error).partition(" does not have a deterministic implementation")
     if not separator:
@@ -100,13 +100,11 @@ def explained(error: MemoryError | RuntimeError, config: Config, world: int, run
     )
 
 
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out in a GPU's allocator or library, in numpy, or in PyTorch on a CPU."""
-    return _memory_error(error) is not None
+def memory_error(error: BaseException | None) -> BaseException | None:
+    """The error of a GPU's allocator or library, of numpy, or of PyTorch on a CPU, that memory ran out; else None.
 
-
-def _memory_error(error: BaseException | None) -> BaseException | None:
-    """The memory error in a chain of errors: a failed capture raises another one after it."""
+    It may be an earlier one in a chain of errors: a failed capture of a graph raises another one after it.
+    """
     while error is not None:
         matches = any(text in str(error) for text in (*ON_CPU, *ON_GPU))
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and matches):
@@ -117,7 +115,7 @@ def _memory_error(error: BaseException | None) -> BaseException | None:
 
 def out_of_memory(error: MemoryError | RuntimeError, config: Config, world: int, run: RunFolder) -> VidcvaeError:
     """How much was requested, how much was free, and which settings need less."""
-    cause = _memory_error(error) or error
+    cause = memory_error(error) or error
     text = str(cause)
     requested = re.search(r"(?:[Tt]ried to|Unable to) allocate ([\d.]+ ?\w+)", text)
     free = re.search(r"of which ([\d.]+ ?\w+) is free", text)

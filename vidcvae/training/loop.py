@@ -96,6 +96,7 @@ class _Training:
     requests: Requests = field(default_factory=Requests)
     pending: PendingRequests = field(default_factory=PendingRequests)
     _unchecked: list[tuple[int, list[Place], Tensor, Scheduled]] = field(default_factory=list)
+    _before_epoch_end: int | None = None  # size of the history while an epoch is being finished
 
     # --- 1. set up ---------------------------------------------------------------------------------
 
@@ -268,8 +269,6 @@ class _Training:
         self._before_epoch_end = None
         if last or best or progress.epochs % self.config.checkpoint.every == 0 or self._save_is_due():
             self._save(best)
-
-    _before_epoch_end: int | None = None
 
     def _validate(self) -> bool:
         """Score free runs over the validation split; return whether the score is the best so far."""

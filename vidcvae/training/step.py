@@ -196,37 +196,37 @@ def clip_terms(
     The encoders and the posterior see all frames at once; whatever depends on predictions runs frame by frame.
     """
     truth, before = frames[:, 1:], frames[:, :-1]
-    given = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
+    inputs = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
     keep = draws.keep
     codes = model.encode_frames(frames)
     if start is None and draws.noise is None:
-        given_codes = at(codes, slice(0, -1))
+        input_codes = at(codes, slice(0, -1))
     else:
-        noisy = given if draws.noise is None else given + draws.noise
-        given_codes = _encode(model, noisy, draws.level)
+        noisy = inputs if draws.noise is None else inputs + draws.noise
+        input_codes = _encode(model, noisy, draws.level)
     condition_codes = model.encode_condition(None if condition is None else condition[:, 1:], truth)
     posterior = model.posterior(at(codes, slice(1, None)), condition_codes)
     z = reparameterize(*posterior, draws.eps)
-    state = model.initial_state(given[:, 0], None if condition is None else condition[:, 0], anchor)
+    state = model.initial_state(inputs[:, 0], None if condition is None else condition[:, 0], anchor)
 
     if keep is None and all(share == "truth" for share in draws.pattern):
-        prediction, prior = model.forced(state, given_codes, condition_codes, z)
-        reference = given
+        prediction, prior = model.forced(state, input_codes, condition_codes, z)
+        reference = inputs
     else:
         predictions: list[Tensor] = []
         references: list[Tensor] = []
         mus: list[Tensor] = []
         logvars: list[Tensor] = []
-        last, advance = given[:, 0], partial(_advance, model, keep)
+        last, advance = inputs[:, 0], partial(_advance, model, keep)
         if config.training.checkpoint_activations:
             advance = partial(checkpoint, advance, use_reentrant=False, preserve_rng_state=False)
         shares = draws.mask.to(frames)[:, :, None, None, None]  # (B, T-1, 1, 1, 1)
         for t, share in enumerate(draws.pattern):
             previous = None
             if share == "truth":
-                last, previous = given[:, t], at(given_codes, t)
+                last, previous = inputs[:, t], at(input_codes, t)
             elif share == "mixed":
-                last = shares[:, t] * given[:, t] + (1 - shares[:, t]) * last
+                last = shares[:, t] * inputs[:, t] + (1 - shares[:, t]) * last
             references.append(last)
             noise = None if draws.noise is None or previous is not None else draws.noise[:, t]
             level = None if draws.level is None else draws.level[:, t]
