@@ -69,7 +69,7 @@ def loop_step(engine: Engine, batches: Batches, step: int, mask: Tensor) -> None
     draws = batches.draws(step, mask)
     if bool((mask == 1).all()):  # all frames at once, where there is no dropout either
         draws = replace(draws, keep=None)
-    terms, ends = engine.step(batch, draws, Scheduled(0.1, 0.3, 1e-3))
+    terms, ends = engine.step(batch, draws, Scheduled(0.1, 1e-3))
     assert engine.state.replay is not None
     engine.state.replay.add(ends, places, 5)
     engine.state.progress.window.add({**terms, "beta": 0.1})

@@ -81,7 +81,7 @@ def test_a_batch_larger_than_the_clips_is_explained(squares: VideoData) -> None:
     """5 windows of 4 frames; the clips of a full batch would be the same ones again."""
     config = tiny_config(training={"batch_size": 6})
     (text,) = batches_module.warnings(config, squares)
-    assert "training.batch_size (6) is more than the 5 clips of an epoch" in text and "--batch-size 5" in text
+    assert "training.batch_size (6) is larger than the 5 clips of an epoch" in text and "--batch-size 5" in text
     assert batches_module.warnings(tiny_config(training={"batch_size": 5}), squares) == []
 
 

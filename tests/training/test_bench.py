@@ -120,7 +120,7 @@ def _one_step(config: Config, **training: object) -> tuple[TrainingState, dict[s
     frames, poses, eps, mask = (x.float() for x in clip(config))
     batch = ClipBatch(*((x * 255).to(torch.uint8) for x in (frames, poses)))
     state.model.eval()  # BatchNorm's statistics are the one thing that parts of a batch do not share
-    return state, training_step(state, batch, draw(eps, mask), config, Scheduled(0.01, 0.3, 1e-3), torch.float32)[0]
+    return state, training_step(state, batch, draw(eps, mask), config, Scheduled(0.01, 1e-3), torch.float32)[0]
 
 
 @pytest.mark.parametrize("setting", [{"accumulate": 2}, {"accumulate": 4}, {"checkpoint_activations": True}])

@@ -217,7 +217,7 @@ def test_a_killed_rank_comes_back_and_a_signal_to_one_stops_all(place: Path, cou
         job.process.kill()
     said = job.error.read_text()
     assert [p.name for p in (place / "runs").iterdir() if p.name[0] != "."] == ["pose-cvae-001"], "no second run"
-    assert said.count("another process of this training is gone") == 1
+    assert said.count("another process of this training has ended") == 1
     stopped = re.findall(r"stopped at step (\d+) of", said)
     assert len(stopped) == 1, "rank 0 alone tells"
     assert re.search(r"exitcode\s*: 143", said), said[-3000:]

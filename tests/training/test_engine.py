@@ -35,7 +35,7 @@ from .test_loop import KillAt, fingerprint, last, new_run
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])
-WEIGHTS = Scheduled(0.1, 0.3, 1e-3)
+WEIGHTS = Scheduled(0.1, 1e-3)
 
 
 def gpu(test: Callable[..., None]) -> Callable[..., None]:

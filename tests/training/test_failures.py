@@ -52,7 +52,7 @@ def test_out_of_gpu_memory_in_a_training(tmp_path: Path, squares: VideoData, mon
         train(run, config, squares)
     error = caught.value
     assert error.exit_code == EXIT_FAILURE
-    assert "2.25 GiB was asked for where 1.05 GiB is free" in error.message
+    assert "2.25 GiB was requested, but only 1.05 GiB is free" in error.message
     assert "4 clips of 4 frames of 8x16 at a time" in error.message and "last.safetensors is intact" in error.message
     assert "\n" not in error.message
     assert "--set training.accumulate=2 (the same batch, 2 at a time)" in error.hint
@@ -65,10 +65,10 @@ def test_the_cpus_allocator_is_understood(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", tiny_config())
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 46, dtype=torch.uint8).fill_(1)
-    assert failures.ran_out_of_memory(refused.value)
+    assert failures.memory_error(refused.value)
     error = failures.out_of_memory(refused.value, tiny_config(), 1, run)
-    assert "65536.00 GiB was asked for" in error.message
-    assert re.search(r"where \d+\.\d\d GiB is free", error.message), error.message
+    assert "65536.00 GiB was requested" in error.message
+    assert re.search(r"only \d+\.\d\d GiB is free", error.message), error.message
     assert "no checkpoint was saved yet" in error.message
 
 
@@ -76,17 +76,17 @@ def test_the_cpus_allocator_is_understood(tmp_path: Path) -> None:
     "text", ["CUDA error: out of memory\nCUDA kernel errors", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
 )
 def test_a_gpus_library_is_understood(tmp_path: Path, text: str) -> None:
-    assert failures.ran_out_of_memory(RuntimeError(text))
+    assert failures.memory_error(RuntimeError(text))
     message = failures.out_of_memory(
         RuntimeError(text), tiny_config(), 1, new_run(tmp_path / "run", tiny_config())
     ).message
-    assert message.startswith("the GPU is out of memory: more was asked for, with"), (
+    assert message.startswith("the GPU is out of memory: more was requested, with"), (
         "this machine's memory is another's"
     )
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert not failures.ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not failures.memory_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_out_of_memory_in_a_capture_names_the_way_without_one(
     run, config = new_run(tmp_path / "run", tiny_config()), tiny_config()
     with pytest.raises(VidcvaeError) as caught:
         train(run, config, squares)
-    assert "2.25 GiB was asked for where 1.05 GiB is free" in caught.value.message
+    assert "2.25 GiB was requested, but only 1.05 GiB is free" in caught.value.message
     assert caught.value.hint.startswith("Use --set training.cuda_graph=off (")
 
 
@@ -166,7 +166,7 @@ def test_host_memory_that_is_missing_anywhere_is_one_sentence(
     config = tiny_config()
     with pytest.raises(VidcvaeError) as caught:
         train(new_run(tmp_path / "run", config), config, squares)
-    assert "this machine is out of memory: 64.0 TiB was asked for where" in caught.value.message
+    assert "this machine is out of memory: 64.0 TiB was requested, but only" in caught.value.message
     assert "--batch-size 1" in caught.value.hint
 
 

@@ -75,5 +75,7 @@ def test_a_background_that_changes_is_told_of() -> None:
     dark = Sequence("dark", 255 - first.frames[:20], {"pose": first.tracks["pose"][:20]})
     rooms = replace(data, splits={**data.splits, "train": (first, dark)})
     (text,) = batches.warnings(other, rooms)
-    assert re.search(r"only 6\d% stays as it is", text) and text.endswith("--set model.scene=false")
+    assert re.search(r"only 6\d% of the background of .* stays the same", text) and text.endswith(
+        "--set model.scene=false"
+    )
     assert batches.warnings(settings.with_values(other, {"model": {"scene": False}}), rooms) == []

@@ -98,7 +98,7 @@ def test_a_non_finite_loss_changes_nothing() -> None:
     batch = ClipBatch(*torch.randint(0, 256, (2, 2, 4, 3, 8, 16), dtype=torch.uint8))
     eps = torch.randn(2, 3, 4, 8, 16)
     mask = forcing_mask(config.teacher_forcing, 0, 2, 3, 1, 0, 0, 0)
-    args = (draw(eps, mask), config, Scheduled(1.0, 0.3, 1e-3), torch.float32)
+    args = (draw(eps, mask), config, Scheduled(1.0, 1e-3), torch.float32)
     training_step(state, batch, *args)
     before = {name: t.clone() for name, t in state.tensors().items() if "running" not in name and "batches" not in name}
     with pytest.raises(NonFiniteError, match="the kl became"):
@@ -117,7 +117,7 @@ def test_moving_average_follows_the_weights() -> None:
     start = parameter.detach().clone()
     batch = ClipBatch(*torch.randint(0, 256, (2, 2, 4, 3, 8, 16), dtype=torch.uint8))
     mask = forcing_mask(config.teacher_forcing, 0, 2, 3, 1, 0, 0, 0)
-    training_step(state, batch, draw(torch.randn(2, 3, 4, 8, 16), mask), config, Scheduled(0.1, 0, 1e-3), torch.float32)
+    training_step(state, batch, draw(torch.randn(2, 3, 4, 8, 16), mask), config, Scheduled(0.1, 1e-3), torch.float32)
     decay = min(0.99, 1 / 10)
     assert torch.allclose(state.ema[name], decay * start + (1 - decay) * parameter.detach(), atol=1e-7)
     assert settings.to_table(config)["training"]["ema"] == 0.99
@@ -144,7 +144,7 @@ def test_a_divided_batch_has_the_free_bits_of_the_whole(name: str, monkeypatch: 
         }
         state = new_state(model, own := settings.with_values(config, values))
         batch = ClipBatch(frames[clips], poses[clips], None if anchor is None else (anchor[0][clips], anchor[1][clips]))
-        terms, _ = gradients(state, batch, drawn[clips], own, Scheduled(1.0, 0.3, 1e-3), torch.float32)
+        terms, _ = gradients(state, batch, drawn[clips], own, Scheduled(1.0, 1e-3), torch.float32)
         return terms, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     halves = [float(step_of(slice(first, first + 2), 0.0)[0]["kl"]) / 4 for first in (0, 2)]
@@ -169,7 +169,7 @@ def test_a_divided_batch_counts_once_in_batch_norm() -> None:
         torch.manual_seed(1)
         batch = ClipBatch(*torch.randint(0, 256, (2, 4, 4, 3, 8, 16), dtype=torch.uint8))
         drawn = draw(torch.randn(4, 3, 4, 8, 16), torch.tensor([[1.0, 0, 0]] * 4))
-        training_step(state, batch, drawn, config, Scheduled(0.1, 0.3, 1e-3), torch.float32)
+        training_step(state, batch, drawn, config, Scheduled(0.1, 1e-3), torch.float32)
         found.append({key: x.clone() for key, x in state.model.named_buffers()})
     assert all(torch.equal(x, found[1][key]) for key, x in found[0].items())
 

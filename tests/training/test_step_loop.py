@@ -33,6 +33,7 @@ def config(**training: object) -> Config:
             "data": {"size": [8, 16]},
             "training": {"batch_size": B, "clip_length": T, "noise": 0.5, **training},
             "optimizer": {"gradient_clip": 0},
+            "loss": {"smoothing": 0.7},
         }
     )
 
@@ -129,7 +130,7 @@ def test_gradients_are_those_of_the_loop_over_the_whole_batch(parts: int) -> Non
     state.model.float()
     draws = drawn(MASKS["mixed"], True, True).map(lambda x: x.float())
     for _ in range(2):  # a second time nothing is left of the first
-        found, ends = gradients(state, batch, draws, chosen, Scheduled(0.1, 0.7, 1e-3), torch.float32)
+        found, ends = gradients(state, batch, draws, chosen, Scheduled(0.1, 1e-3), torch.float32)
     twin = state_of(chosen)
     want, last = plain_loop(twin, drawn(MASKS["mixed"], True, True), frames, poses, anchor, start)
     total = want["reconstruction"] + 0.1 * want["kl"] + 0.7 * want["smoothing"]
@@ -176,12 +177,12 @@ def test_a_step_takes_the_rate_that_it_is_given_and_nothing_after_a_loss_that_is
     batch = ClipBatch(*((x * 255).round().to(torch.uint8) for x in (frames, poses)))
     draws = drawn(MASKS["own"], False, False).map(lambda x: x.float())
     before = [p.detach().clone() for p in state.model.parameters()]
-    training_step(state, batch, draws, chosen, Scheduled(0.1, 0.3, 0.03125), torch.float32)
+    training_step(state, batch, draws, chosen, Scheduled(0.1, 0.03125), torch.float32)
     moved = [(a - b.detach()).abs().max().item() for a, b in zip(before, state.model.parameters(), strict=True)]
     assert max(moved) == pytest.approx(0.03125, rel=1e-3), "Adam's first step is the rate"
     after = [p.detach().clone() for p in state.model.parameters()]
     with pytest.raises(NonFiniteError, match="the total became nan"):
-        training_step(state, batch, draws, chosen, Scheduled(float("nan"), 0.3, 1.0), torch.float32)
+        training_step(state, batch, draws, chosen, Scheduled(float("nan"), 1.0), torch.float32)
     assert all(torch.equal(a, b) for a, b in zip(after, state.model.parameters(), strict=True))
 
 

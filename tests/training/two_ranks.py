@@ -113,7 +113,7 @@ def difference(config: Config, ranks: Ranks) -> dict[str, float]:
     if train.latent_dropout:
         others["keep"] = torch.tensor([4 / 3, 4 / 3, 0.0, 4 / 3]).double()
     draws = draw(eps, mask, **others)
-    mine, weights = ranks.slice(batch_size), Scheduled(0.3, 0.3, 1e-3)
+    mine, weights = ranks.slice(batch_size), Scheduled(0.3, 1e-3)
     distributed.share_statistics(model, ranks)
 
     def run(network: Any, rows: slice, who: Ranks) -> dict[str, Tensor]:
@@ -275,7 +275,7 @@ def refused(ranks: Ranks) -> str:
     other = VideoData("squares", "dance", 25, Path("squares"), {"train": (moving_square(14 + ranks.rank, 0),)})
     training = loop._Training(RunFolder(Path("/nowhere")), config, other, lambda e: None, None, None, ranks)
     try:
-        training._begin_alike()
+        training._require_agreement()
     except VidcvaeError as error:
         return error.message
     except SystemExit as leaving:

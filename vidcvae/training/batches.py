@@ -1,6 +1,6 @@
-"""What each step trains on: its clips, where they are from, and all that is drawn for them.
+"""The input of each training step: its clips, their places in the dataset, and all random draws.
 
-Everything is a function of (seed, stream, step), so that a step can be made again, by a resumed run or after a failure.
+Everything is a function of (seed, stream, step), so a resumed run, or a report after a failure, can repeat any step.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from vidcvae.training.schedules import Length
 from vidcvae.training.state import TrainingState
 from vidcvae.training.step import Draws, draw
 
-LEAST_STILL = 0.8  # of the background; rooms of real clips have 0.97 to 0.99, two rooms taken together 0.3
+LEAST_STILL = 0.8  # share of the background; one room of real clips has 0.97 to 0.99, two different rooms 0.3
 
 
 def run_length(config: Config, data: VideoData) -> Length:
-    """How many steps the epochs have.
+    """The number of epochs and steps.
 
-    Raises ``DataError`` if the data are not for this model: no clip can be cut from the training split, a sequence
-    lacks the conditions, or one of validation is too short to be scored.
+    Raises ``DataError`` if the data do not suit the model: no clip can be cut from the training split, a sequence
+    lacks the conditions, or a validation sequence is too short to be scored.
     """
     train, sequences = config.training, data.split("train")
-    scored = data.split("val") if config.validation.every and data.has_split("val") else ()
-    for sequence in (*sequences, *scored):
+    validation = data.split("val") if config.validation.every and data.has_split("val") else ()
+    for sequence in (*sequences, *validation):
         clips.condition_rows(sequence, 0, 1, config.model.condition, config.data.condition)
-    for sequence in scored:
+    for sequence in validation:
         try:
             free_run.run_length(sequence, train.past)
         except DataError as error:
@@ -56,36 +56,35 @@ def run_length(config: Config, data: VideoData) -> Length:
 
 
 def clips_of_epoch(config: Config, data: VideoData) -> int:
-    """How many clips an epoch has, after those of fast_train."""
+    """The number of clips in an epoch, after those of fast_train."""
     return len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
 
 
 def warnings(config: Config, data: VideoData) -> list[str]:
-    """What is probably not meant, with the way out."""
-    found, batch, clips = [], config.training.batch_size, clips_of_epoch(config, data)
-    epochs_are_passes = not config.training.steps_per_epoch
-    if batch > clips and (epochs_are_passes or config.data.sampling == "windows"):
-        found.append(
-            f"training.batch_size ({batch}) is more than the {clips} clips of an epoch: every batch has some of them "
-            f"more than once. Use --batch-size {clips} or less."
+    """Probable mistakes in the settings for these data, each with its remedy."""
+    texts, batch, clips = [], config.training.batch_size, clips_of_epoch(config, data)
+    if batch > clips and (not config.training.steps_per_epoch or config.data.sampling == "windows"):
+        texts.append(
+            f"training.batch_size ({batch}) is larger than the {clips} clips of an epoch, so every batch repeats some "
+            f"of them. Use --batch-size {clips} or less."
         )
     if isinstance(config.model, AnchorCvaeConfig) and config.model.scene:
         still = scene.behind(train := data.split("train"), _in_use(config, train)).still
         if still < LEAST_STILL:
-            found.append(
-                f"model.scene is for one room and a camera that stands still, but of the background of {data.source} "
-                f"only {still:.0%} stays as it is: the first frame is the better anchor, --set model.scene=false"
+            texts.append(
+                f"model.scene needs one room and a fixed camera, but only {still:.0%} of the background of "
+                f"{data.source} stays the same. The first frame is the better anchor: --set model.scene=false"
             )
     if config.validation.every and not data.has_split("val"):
-        found.append(
-            f"{data.source} has no val split: nothing is validated, and the last checkpoint stands for the best. "
-            "Afterwards evaluate, plot and report need --split train, or other data: --data DATASET."
+        texts.append(
+            f"{data.source} has no val split: nothing is validated, and the last checkpoint counts as the best. "
+            "Afterwards, evaluate, plot and report need --split train or other data: --data DATASET."
         )
-    return found
+    return texts
 
 
 def show_scene(model: VideoModel, config: Config, sequences: tuple[clips.Sequence, ...]) -> None:
-    """Give a model that mixes its frames with the empty scene the one of the training split."""
+    """Give the empty scene of the training split to a model that mixes its frames with one."""
     if model.scene is not None:
         model.scene.copy_(clips.to_unit(torch.from_numpy(scene.behind(sequences, _in_use(config, sequences)).picture)))
 
@@ -96,10 +95,10 @@ def _in_use(config: Config, sequences: tuple[clips.Sequence, ...]) -> list[int]:
 
 
 class Batches:
-    """The batches of the training split, of which each rank has its rows.
+    """The batches of the training split; each rank takes its own rows.
 
-    ``order(turn)`` are an epoch's clips as they are trained; ``in_use`` of each sequence how many frames data.partial
-    allows; ``cut(places, length)`` cuts clips.
+    ``order(epoch)``: the clips of an epoch in training order. ``in_use``: for each sequence, the number of frames that
+    data.partial allows. ``cut(places, length)``: cuts clips.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Batches:
         self.scene = None if empty is None else np.asarray((empty.cpu() * 255).round().to(torch.uint8))
 
     def of(self, step: int, length: int) -> tuple[list[Place], ClipBatch]:
-        """Where all clips of a step are from, some of them where an earlier one ended; and this rank's own."""
+        """The places of all clips of a step, and this rank's clips. With replay, some continue an earlier clip."""
         train, replay = self.config.training, self.state.replay
         places = [self._place(pick, step, i) for i, pick in enumerate(self._picks(step))]
         if not replay:
@@ -125,7 +124,7 @@ class Batches:
         return places, replace(batch, start=replay.starts(batch.frames[:, 0], rows[self.mine]))
 
     def cut(self, places: list[Place], length: int) -> ClipBatch:
-        """Clips at places. Where a model mixes its frames with the scene, that is the anchor, moved as the clip is."""
+        """Clips at ``places``. The anchor of a model with an empty scene is that scene, moved like the clip."""
         batch = self.cut_clips(places, length)
         if self.scene is None:
             return batch
@@ -133,7 +132,7 @@ class Batches:
         return replace(batch, anchor=(scenes, torch.full_like(scenes, 255)))
 
     def draws(self, step: int, mask: Tensor) -> Draws:
-        """This rank's part of everything random in a step, apart from its clips; ``mask`` (B, T-1) is of all ranks."""
+        """This rank's random draws for a step, apart from its clips; ``mask`` (B, T-1) covers all ranks."""
         train, size = self.config.training, self.config.data.frame_size
         shape = (*mask.shape, *self.state.model.latent_shape(*size))
         eps = rng.normal(shape, train.seed, "posterior", step, device=self.device)
@@ -148,30 +147,28 @@ class Batches:
         return draw(eps, mask, noise=noise, level=level, keep=keep)[self.mine]
 
     def clips_per_epoch(self) -> int:
-        """How many clips an epoch that is not shortened trains: whole batches, or each clip once."""
+        """The number of clips in an epoch that is not shortened: whole batches, or each clip once."""
         train = self.config.training
         return train.steps_per_epoch * train.batch_size or len(self.order(train.epochs))
 
     def draws_latents(self, step: int) -> bool:
-        """Whether any clip of a step, of all ranks, has a drawn z; where latent dropout took them all, there is no
-        KL, and the 0 that the loss has for it is no posterior's."""
+        """Whether any clip of a step, on any rank, has a drawn z. If latent dropout hits all of them, the KL term is a
+        meaningless 0."""
         keep = self._keep(step)
         return keep is None or bool(keep.any())
 
     def _keep(self, step: int) -> Tensor | None:
-        """1 for the clips whose z is drawn, 0 for those with the prior's mean; None where all are drawn."""
+        """1 for clips whose z is drawn, 0 for clips that use the prior's mean; None if all are drawn."""
         train = self.config.training
         if not train.latent_dropout:
             return None
         return (rng.uniform((train.batch_size,), train.seed, "latent-dropout", step) >= train.latent_dropout).float()
 
     def _picks(self, step: int) -> list[sampler.Pick]:
-        """The clips of a step. An epoch's last batch is filled up from its beginning, so all are full."""
-        train = self.config.training
-        if train.steps_per_epoch:  # an epoch is only a count: go on through order after order
-            fast_steps = (
-                self.config.data.fast_train_epochs * train.steps_per_epoch if self.config.data.fast_train else 0
-            )
+        """The clips of a step. The last batch of an epoch is filled up with clips from its beginning."""
+        train, data = self.config.training, self.config.data
+        if train.steps_per_epoch:  # an epoch is only a count: batches run on from one order of all clips to the next
+            fast_steps = data.fast_train_epochs * train.steps_per_epoch if data.fast_train else 0
             fast = step < fast_steps
             n, since = len(self.order(0, fast)), step if fast else step - fast_steps
             turns = (divmod(i, n) for i in range(since * train.batch_size, (since + 1) * train.batch_size))
@@ -182,7 +179,7 @@ class Batches:
         return [order[i % len(order)] for i in range(first, first + train.batch_size)]
 
     def _place(self, pick: sampler.Pick, step: int, i: int) -> Place:
-        """A clip's anchor, for models that keep one in sight: a frame of its sequence; and how it is moved."""
+        """The place of a clip, with its random flip and shift, and a random anchor frame for models that use one."""
         sequence, first = pick
         data, train = self.config.data, self.config.training
         share, coin, *by = rng.uniform((4,), train.seed, "places", step, i).tolist()
@@ -192,9 +189,9 @@ class Batches:
         return Place(sequence, first, anchor, int(data.flip and coin < 0.5), down, right)
 
     def _source(self) -> Callable[[list[Place], int], ClipBatch]:
-        """What cuts clips of a length at places: on a GPU, from a copy there of the whole split, where it fits."""
+        """The function that cuts clips; on a GPU it cuts from a copy of the whole split there, if that fits."""
         kind, pairing = self.config.model.condition, self.config.data.condition
         if self.device.type == "cuda" and resident.fits(self.sequences, kind):
             return Resident(self.sequences, kind, pairing, str(self.device)).cut
-        sequences = self.sequences  # not self, which holds what is returned: a cycle would outlive the training
+        sequences = self.sequences  # not self, which holds this function: a cycle would outlive the training
         return lambda places, length: clips.cut(sequences, places, length, kind, pairing)

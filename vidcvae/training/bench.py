@@ -1,8 +1,8 @@
-"""The engine measured against the plain loop, in turns in one run, on made-up clips.
+"""Measure the engine against a plain loop, in turns in one process, on made-up clips.
 
-B batch, T frames. The plain loop is the one that everybody writes, and the lab's report describes: for each frame it
-encodes the previous frame, the condition and the true frame, draws z, fuses and decodes; eager, float32,
-contiguous. It shares nothing with the engine but the networks, so that it is also the reference for its numbers.
+B batch, T frames. The plain loop is the obvious one, which the lab's report describes: for each frame it encodes the
+previous frame, the condition and the true frame, draws z, fuses and decodes; eager, float32, contiguous. It shares
+only the networks with the engine, so it also serves as the reference for the engine's numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data.clips import to_unit
 from vidcvae.device import processor
 from vidcvae.models import arithmetic, build_model
 from vidcvae.models.anchor_cvae import AnchorCvae
@@ -42,11 +41,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both rates in ``unit``, the engine's share of the measured matrix peak, and how far the results differ.
+    """Both rates in ``unit``, the engine's share of the measured matrix peak, and the difference between the results.
 
-    flop_per_frame: one frame forward (encoders, posterior, decoder), multiply and add counted apart.
-    peak_memory_bytes: the engine's: of the GPU, or of the whole process; None where the system does not tell.
-    max_difference: train: of the first step's losses, relative; generate: of the frames, absolute.
+    flop_per_frame: one frame forward (encoders, posterior, decoder); a multiplication and an addition count as two.
+    peak_memory_bytes: of the engine on a GPU, or of the whole process on a CPU.
+    max_difference: train: relative, of the first step's losses; generate: absolute, of the frames.
     """
 
     plain: float
@@ -55,26 +54,27 @@ class Comparison:
     unit: str
     flop_per_frame: float
     peak_share: float
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int
     max_difference: float
     machine: str
 
 
 def compare_training(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
-    """Clips/s of whole training steps, optimizer included, from the same weights on the same clips."""
+    """Clips/s of whole training steps, including the optimizer, from the same weights on the same clips."""
     engine_model, plain_model = _twins(config, device)
     dtype = training_arithmetic(engine_model, config, device).dtype
     clips, length = config.training.batch_size, config.training.clip_length
     batch, eps, mask = made_up(engine_model, config, device, clips, length)
-    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+    unit = batch.unit()
+    frames, condition = unit.frames, unit.condition
     engine_state = new_state(engine_model.to(memory_format=torch.channels_last).train(), config)  # type: ignore[call-overload]
     fast = Engine(engine_state, config, dtype)
     plain_state = new_state(plain_model.train(), config)
     rate, draws = config.loss.smoothing, draw(eps, mask)
-    mask = mask.to(device)  # or the plain loop would wait for it in every frame
+    mask = mask.to(device)  # otherwise the plain loop would wait for it in every frame
 
     def engine() -> dict[str, Tensor]:
-        return fast.step(batch, draws, Scheduled(BETA, rate, config.optimizer.lr))[0]
+        return fast.step(batch, draws, Scheduled(BETA, config.optimizer.lr))[0]
 
     def plain() -> dict[str, Tensor]:
         terms = plain_terms(plain_model, frames, condition, eps, mask)
@@ -85,24 +85,27 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
         plain_state.optimizer.step()
         return terms
 
-    got, memory = _with_memory(engine, device, EAGER_CALLS + 1 if device == "cuda" else 1)  # until it is a graph
+    got, memory = _with_memory(
+        engine, device, EAGER_CALLS + 1 if device == "cuda" else 1
+    )  # until the graph is captured
     want = plain()
     losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())
     seconds = in_turns(plain, engine, device, repeats, progress)
-    # counted on the plain model: what is compiled hides its operations
+    # counted on the plain model, because compiled networks hide their operations
     forward = count_flop(lambda: clip_terms(plain_model, frames, condition, draws, config))
     share = 3 * forward / seconds[1] / matrix_peak(dtype, device)  # backward costs twice forward
     return _comparison(seconds, clips, "clips/s", frame_flop(plain_model, frames, condition), share, memory, difference)
 
 
 def compare_generation(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
-    """Frames/s of free runs, z drawn from the prior: one sequence after the other, and all together."""
+    """Frames/s of free runs, z drawn from the prior: the plain loop one sequence at a time, the engine all at once."""
     engine_model, plain_model = _twins(config, device)
     sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
     dtype = arithmetic.free_run(config.training.precision, engine_model.eval(), config, sequences).dtype
     batch, eps, _ = made_up(engine_model, config, device, sequences, length)
-    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+    unit = batch.unit()
+    frames, condition = unit.frames, unit.condition
 
     @torch.no_grad()
     def plain() -> Tensor:
@@ -133,9 +136,9 @@ def compare_generation(config: Config, device: str, repeats: int, progress: Prog
 def plain_terms(
     model: VideoModel, frames: Tensor, condition: Tensor | None, eps: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
-    """The terms of ``training.step.clip_terms``, frame after frame.
+    """The terms of ``training.step.clip_terms``, computed frame by frame.
 
-    frames (B, T, 3, H, W), condition (B, T, ...), eps (B, T-1, ...), mask (B, T-1) the truth's share in each step.
+    frames (B, T, 3, H, W), condition (B, T, ...), eps (B, T-1, ...), mask (B, T-1): the truth's share in each step.
     """
     forward = _plain_step(model, frames[:, 0], condition)
     last = frames[:, 0]
@@ -143,8 +146,8 @@ def plain_terms(
     for t in range(1, frames.shape[1]):
         share = mask[:, t - 1, None, None, None].to(frames)
         reference = share * frames[:, t - 1] + (1 - share) * last
-        given = None if condition is None else condition[:, t]
-        last, posterior, prior = forward(reference, given, frames[:, t], eps[:, t - 1])
+        row = None if condition is None else condition[:, t]
+        last, posterior, prior = forward(reference, row, frames[:, t], eps[:, t - 1])
         terms["kl"] = terms["kl"] + kl_elements(posterior, prior).sum() / len(frames)
         terms["reconstruction"] = terms["reconstruction"] + F.mse_loss(last, frames[:, t])
         terms["smoothing"] = terms["smoothing"] + F.mse_loss(last - reference, frames[:, t] - frames[:, t - 1])
@@ -154,15 +157,12 @@ def plain_terms(
 def plain_video(model: VideoModel, past: Tensor, condition: Tensor | None = None, *, eps: Tensor) -> Tensor:
     """Frames P..T-1 of a free run from ``past`` (B, P, 3, H, W), z drawn from the prior with ``eps`` (B, T-1, ...)."""
     forward = _plain_step(model, past[:, 0], condition)
-    last, made = past[:, 0], []
+    video = [past[:, 0]]
     for t in range(1, eps.shape[1] + 1):
         truth = past[:, t] if t < past.shape[1] else None
-        last, _, _ = forward(last, None if condition is None else condition[:, t], truth, eps[:, t - 1])
-        if truth is None:
-            made.append(last)
-        else:
-            last = truth
-    return torch.stack(made, dim=1)
+        frame, _, _ = forward(video[-1], None if condition is None else condition[:, t], truth, eps[:, t - 1])
+        video.append(frame if truth is None else truth)
+    return torch.stack(video[past.shape[1] :], dim=1)
 
 
 # reference, condition, true frame (None: draw from the prior), eps -> frame, posterior, prior (None: N(0, I))
@@ -185,15 +185,15 @@ def _plain_anchor_step(model: AnchorCvae, first: Tensor, condition: Tensor | Non
     def step(reference: Tensor, pose: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
         nonlocal state
         assert pose is not None
-        before, given = model.encode_frames(reference[:, None]), 1 - pose
+        before, skeleton = model.encode_frames(reference[:, None]), 1 - pose
         z, posterior = eps, None
-        (p_mu, p_logvar), state = model.prior(state, before[:, 0], given)
+        (p_mu, p_logvar), state = model.prior(state, before[:, 0], skeleton)
         if truth is not None:
-            mu, logvar = (x[:, 0] for x in model.posterior(model.encode_frames(truth[:, None]), given[:, None]))
+            mu, logvar = (x[:, 0] for x in model.posterior(model.encode_frames(truth[:, None]), skeleton[:, None]))
             z, posterior = mu + eps * torch.exp(logvar / 2), (mu, logvar)
         elif model.prior_net is not None:
             z = p_mu + eps * torch.exp(p_logvar / 2)
-        frame, state = model.step(state, before[:, 0], given, z)
+        frame, state = model.step(state, before[:, 0], skeleton, z)
         return frame, posterior, (p_mu, p_logvar)
 
     return step
@@ -215,7 +215,7 @@ def _plain_pose_step(model: PoseCvae) -> PlainStep:
 
 
 def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
-    """As in the original code: the LSTMs keep their state from step to step."""
+    """The LSTMs keep their state from step to step, as in the original code."""
     hidden: dict[str, Hidden] = {}
     skips: list[Tensor] = []
     steps_done = 0
@@ -225,11 +225,11 @@ def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
         y, hidden[name] = network(x[:, None], before)
         return y[:, 0] if isinstance(y, Tensor) else (y[0][:, 0], y[1][:, 0])
 
-    def step(reference: Tensor, given: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
+    def step(reference: Tensor, row: Tensor | None, truth: Tensor | None, eps: Tensor) -> tuple[Tensor, Any, Any]:
         nonlocal skips, steps_done
-        h, *found = model.encoder(reference)
+        h, *new_skips = model.encoder(reference)
         if model.last_frame_skip or steps_done < model.renewals:
-            skips = found
+            skips = new_skips
         steps_done += 1
         prior = None if model.prior_lstm is None else recur("prior", model.prior_lstm, h)
         posterior = None
@@ -237,8 +237,8 @@ def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
             posterior = recur("posterior", model.posterior_lstm, model.encoder(truth)[0])
         mu, logvar = posterior or prior or (torch.zeros_like(eps), torch.zeros_like(eps))
         z = mu + eps * torch.exp(logvar / 2)
-        row = [] if given is None else [model.condition_embedding(given)]
-        code = recur("predictor", model.frame_predictor, torch.cat([h, z, *row], dim=-1))
+        embedded = [] if row is None else [model.condition_embedding(row)]
+        code = recur("predictor", model.frame_predictor, torch.cat([h, z, *embedded], dim=-1))
         return model.decoder(model.frame_predictor.normalize(code), *skips), posterior, prior
 
     return step
@@ -250,7 +250,7 @@ def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
 def in_turns(
     plain: Callable[[], Any], engine: Callable[[], Any], device: str, repeats: int, progress: Progress | None = None
 ) -> tuple[float, float]:
-    """Median seconds of each, measured in turns so that whatever else the machine does strikes both."""
+    """Median seconds of each, measured in turns so that other load on the machine affects both."""
     times: tuple[list[float], list[float]] = ([], [])
     for done in range(repeats):
         for run, seconds in zip((plain, engine), times, strict=True):
@@ -265,19 +265,19 @@ def in_turns(
 
 
 def count_flop(run: Callable[[], Any]) -> float:
-    """Floating-point operations of ``run``: what PyTorch's counter finds, and its LSTMs, for which it finds nothing."""
+    """Floating-point operations of ``run``: those that PyTorch counts, plus those of LSTMs, which it does not count."""
     counter = FlopCounterMode(display=False)
-    known: list[int] = []
+    counted_before: list[int] = []
     lstm = 0.0
 
     def enter(module: nn.Module, inputs: Any) -> None:
         if isinstance(module, nn.LSTM):
-            known.append(counter.get_total_flops())
+            counted_before.append(counter.get_total_flops())
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal lstm
-        if isinstance(module, nn.LSTM):  # in place of what some backends let the counter see of it
-            lstm += lstm_flop(module, inputs[0].shape[:-1].numel()) - (counter.get_total_flops() - known.pop())
+        if isinstance(module, nn.LSTM):  # replaces what PyTorch counts inside an LSTM on some backends
+            lstm += lstm_flop(module, inputs[0].shape[:-1].numel()) - (counter.get_total_flops() - counted_before.pop())
 
     before = nn.modules.module.register_module_forward_pre_hook(enter)
     after = nn.modules.module.register_module_forward_hook(leave)
@@ -291,48 +291,48 @@ def count_flop(run: Callable[[], Any]) -> float:
 
 
 def lstm_flop(lstm: nn.LSTM, vectors: int) -> float:
-    """8 H (inputs + H) for each layer and vector: four gates, multiply and add counted apart."""
+    """8 H (inputs + H) for each layer and vector: four gates; a multiplication and an addition count as two."""
     h = lstm.hidden_size
     layers = [lstm.input_size] + [h] * (lstm.num_layers - 1)
     return float(sum(8 * h * (inputs + h) for inputs in layers) * vectors)
 
 
 def frame_flop(model: VideoModel, frames: Tensor, condition: Tensor | None, posterior: bool = True) -> float:
-    """Floating-point operations of one frame of one clip, forward: each network once."""
+    """Floating-point operations of one frame of one clip forward, through each network once."""
     two, row = frames[:1, :2], None if condition is None else condition[:1, :1]
     model.eval()
 
     def forward() -> None:
-        code, given = model.encode_frames(two[:, :1]), model.encode_condition(row, two[:, :1])
-        mu, _ = model.posterior(code, given) if posterior else (None, None)
+        code, condition_code = model.encode_frames(two[:, :1]), model.encode_condition(row, two[:, :1])
+        mu, _ = model.posterior(code, condition_code) if posterior else (None, None)
         state = model.initial_state(two[:, 0], None if row is None else row[:, 0])
-        (p_mu, _), state = model.prior(state, at(code, 0), at(given, 0))
-        model.step(state, at(code, 0), at(given, 0), torch.zeros_like(p_mu if mu is None else mu[:, 0]))
+        (p_mu, _), state = model.prior(state, at(code, 0), at(condition_code, 0))
+        model.step(state, at(code, 0), at(condition_code, 0), torch.zeros_like(p_mu if mu is None else mu[:, 0]))
 
     return count_flop(forward)
 
 
 def matrix_peak(dtype: torch.dtype, device: str, n: int = 0) -> float:
-    """The most floating-point operations a second that a large product of matrices reaches here, in ``dtype``.
+    """The highest rate of a large n x n matrix product on this device in ``dtype``, in floating-point operations/s.
 
-    On a CPU a 1x1 convolution is tried too: it is a product by another library, which may be the faster one.
+    On a CPU it also tries a 1x1 convolution, the same product by another library, which may be faster.
     """
     n = n or (8192 if device == "cuda" else 1024)
     a = torch.rand(n, n, device=device, dtype=dtype)
     image = torch.rand(16, n, 8, n // 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    ways = [lambda: a @ a]
+    products = [lambda: a @ a]
     if device == "cpu":
-        ways.append(lambda: F.conv2d(image, a[:, :, None, None]))
+        products.append(lambda: F.conv2d(image, a[:, :, None, None]))
     best = float("inf")
     with torch.inference_mode():
-        for way in ways:
-            way()
-            best = min(best, *(in_turns(way, way, device, 1)[0] for _ in range(5)))
+        for product in products:
+            product()
+            best = min(best, *(in_turns(product, product, device, 1)[0] for _ in range(5)))
     return 2 * n**3 / best
 
 
 def machine() -> str:
-    """Processor, threads and PyTorch, for the record."""
+    """The processor or GPU, the number of CPU threads and the version of PyTorch."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
@@ -340,15 +340,15 @@ def machine() -> str:
 
 def _twins(config: Config, device: str) -> tuple[VideoModel, VideoModel]:
     """Two models with the same weights."""
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, on both sides
+    torch.backends.cudnn.allow_tf32 = False  # both compute in full float32
     torch.manual_seed(rng.seed_of(config.training.seed, "weights"))
     one, other = build_model(config).to(device), build_model(config).to(device)
     other.load_state_dict(one.state_dict())
     return one, other
 
 
-def _with_memory(run: Callable[[], Any], device: str, calls: int = 1) -> tuple[Any, int | None]:
-    """Run it for the first few times: the first result, and the most memory that all of them took."""
+def _with_memory(run: Callable[[], Any], device: str, calls: int = 1) -> tuple[Any, int]:
+    """The first result of ``calls`` runs, and their peak memory in bytes."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     result, *_ = [run() for _ in range(calls)]
@@ -370,7 +370,7 @@ def _wait(device: str) -> None:
 
 
 def _comparison(
-    seconds: tuple[float, float], amount: int, unit: str, flop: float, share: float, memory: int | None, apart: float
+    seconds: tuple[float, float], amount: int, unit: str, flop: float, share: float, memory: int, difference: float
 ) -> Comparison:
     plain, engine = (amount / s for s in seconds)
-    return Comparison(plain, engine, engine / plain, unit, flop, share, memory, apart, machine())
+    return Comparison(plain, engine, engine / plain, unit, flop, share, memory, difference, machine())

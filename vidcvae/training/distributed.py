@@ -1,15 +1,15 @@
-"""Several processes that train one model: torchrun starts them, and each takes its slice of every batch.
+"""Train one model in several processes, which torchrun starts; each takes its slice of every batch.
 
 Everything random is a function of (seed, stream, step), so all ranks draw what the whole batch needs and keep their
-rows. Every loss is a mean over clips, and the slices are equal: the mean of the ranks' gradients is the gradient.
+rows. Every loss is a mean over clips and the slices are equal, so the mean of the ranks' gradients is the gradient.
 
-The gradients are averaged by one plain all-reduce after the backward pass, not by DistributedDataParallel. DDP wraps a
-module with one ``forward``; these models have several functions that are called many times a step, with accumulation
-and recomputed activations in between, and a CUDA graph around it all. What DDP would gain is to hide the sending
-behind the backward pass, and there is little to hide: docs/scaling.md has the numbers.
+One plain all-reduce after the backward pass averages the gradients, not DistributedDataParallel. DDP wraps a module
+with one ``forward``; these models have several functions that are called many times a step, with accumulation and
+recomputed activations in between, and a CUDA graph around them all. DDP would only overlap the communication with the
+backward pass, which saves little: docs/scaling.md has the numbers.
 
-What concerns the processes and not the tensors (signals, the clock, results) goes over a group of its own, on the CPU,
-so that nobody waits for a GPU, and as JSON, so that nothing is unpickled.
+Signals, the clock and results travel through a separate group on the CPU, so that nothing waits for a GPU, and as
+JSON, so that nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from vidcvae.models.loading import pick_device
 from vidcvae.storage import durable
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=1)  # rank 0 may decode a dataset or score a long video; a rank that dies is noticed at once
+PATIENCE = timedelta(days=1)  # rank 0 may decode a dataset or score a long video; a dead rank is noticed at once
 
 
 class Ranks:
-    """The processes that train together, and the place of this one: ``rank`` of ``world``."""
+    """The processes that train together; this one is ``rank`` of ``world``."""
 
     def __init__(self, rank: int = 0, world: int = 1) -> None:
         self.rank, self.world = rank, world
@@ -48,11 +48,11 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is rank 0, the only one that writes and speaks."""
+        """Whether this is rank 0, the only one that writes files and reports."""
         return self.rank == 0
 
     def slice(self, rows: int) -> slice:
-        """This rank's part of so many rows."""
+        """This rank's part of ``rows`` rows."""
         each = rows // self.world
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -61,7 +61,7 @@ class Ranks:
     def average(self, parameters: Iterable[nn.Parameter], terms: dict[str, Tensor]) -> None:
         """Replace the gradients and the terms by their means over the ranks.
 
-        A NaN or an infinity on one rank is one on all of them afterwards, so that they stop before the same update.
+        A NaN or an infinity on one rank reaches all of them, so that they stop before the same update.
         """
         if self.world == 1:
             return
@@ -74,11 +74,11 @@ class Ranks:
         torch._foreach_copy_(tensors, [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean over the ranks, of which no gradient is known."""
+        """The mean over the ranks, without a gradient."""
         return x if self.world == 1 else _averaged(x.detach())
 
     def all_rows(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks in their order, from equally many of each."""
+        """The rows of all ranks in their order; each rank passes equally many."""
         if self.world == 1:
             return rows
         parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.world)]
@@ -87,7 +87,7 @@ class Ranks:
         return torch.cat(parts)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Take rank 0's buffers: running statistics that each rank has gathered for itself."""
+        """Take over rank 0's buffers: the running statistics, which each rank has computed for itself."""
         if self.world > 1:
             with _together():
                 for buffer in model.buffers():
@@ -96,39 +96,39 @@ class Ranks:
     # --- plain data --------------------------------------------------------------------------------
 
     def largest(self, *numbers: float) -> list[float]:
-        """Of each number the largest that any rank has."""
+        """The maximum of each number over the ranks."""
         if self.world == 1:
             return list(numbers)
-        found = torch.tensor(numbers, dtype=torch.float64)
+        maxima = torch.tensor(numbers, dtype=torch.float64)
         with _together():
-            dist.all_reduce(found, dist.ReduceOp.MAX, group=self._control)
-        return found.tolist()
+            dist.all_reduce(maxima, dist.ReduceOp.MAX, group=self._control)
+        return maxima.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's ``value``, of plain data, in their order."""
+        """The ``value`` of every rank (plain data), in their order."""
         if self.world == 1:
             return [value]
         text = json.dumps(value).encode()
-        text = text.ljust(int(self.largest(len(text))[0]))  # JSON does not mind spaces
+        text = text.ljust(int(self.largest(len(text))[0]))  # JSON ignores trailing spaces
         parts = [torch.empty(len(text), dtype=torch.uint8) for _ in range(self.world)]
         with _together():
             dist.all_gather(parts, torch.frombuffer(bytearray(text), dtype=torch.uint8), group=self._control)
         return [json.loads(part.numpy().tobytes()) for part in parts]
 
     def share(self, jobs: int) -> list[int]:
-        """Which of so many jobs are this rank's."""
+        """The numbers of this rank's jobs, out of ``jobs``."""
         return list(range(self.rank, jobs, self.world))
 
     def dealt(self, tables: list[Tensor]) -> list[Tensor]:
-        """The float64 results of all jobs, from those of each rank's ``share``."""
+        """The float64 results of all jobs; each rank passes those of its ``share``."""
         if self.world == 1:
             return tables
-        found = self.gather([table.tolist() for table in tables])
-        jobs = sum(map(len, found))
-        return [torch.tensor(found[i % self.world][i // self.world], dtype=torch.float64) for i in range(jobs)]
+        of_ranks = self.gather([table.tolist() for table in tables])
+        jobs = sum(map(len, of_ranks))
+        return [torch.tensor(of_ranks[i % self.world][i // self.world], dtype=torch.float64) for i in range(jobs)]
 
     def from_main(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives on rank 0, plain data, everywhere; where it fails, all leave with its exit code."""
+        """Run ``work`` on rank 0 and return its result (plain data) on all; if it fails, all exit with its code."""
         if self.world == 1:
             return work()
         if not self.main:
@@ -145,7 +145,7 @@ class Ranks:
         return result
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """``work`` on every rank, on rank 0 before the others, which find what it wrote."""
+        """Run ``work`` on rank 0, then on the others, which find the files that it wrote."""
         if not self.main:
             self.from_main(lambda: None)
             with self._own_failures():
@@ -154,21 +154,21 @@ class Ranks:
         self.from_main(lambda: results.append(work()))
         return results[0]
 
-    def must_agree(self, **facts: Any) -> None:
-        """Leave on all ranks, with rank 0's ``UsageError``, where a fact (plain data) is not the same everywhere."""
-        everyone = self.gather(facts)
-        unlike = [name for name in facts if any(theirs[name] != everyone[0][name] for theirs in everyone)]
-        if unlike and not self.main:
+    def must_agree(self, **values: Any) -> None:
+        """Exit on all ranks, with a ``UsageError`` on rank 0, unless every value (plain data) is the same on all."""
+        of_ranks = self.gather(values)
+        unequal = next((name for name in values if any(other[name] != of_ranks[0][name] for other in of_ranks)), None)
+        if unequal and not self.main:
             raise SystemExit(EXIT_USAGE)
-        if unlike:
+        if unequal:
             raise UsageError(
-                f"the processes of this training do not have the same {unlike[0].replace('_', ' ')}.",
+                f"the processes of this training do not have the same {unequal}.",
                 "All machines must see the same dataset and run folder, and run the same command.",
             )
 
     @contextlib.contextmanager
     def parting(self) -> Iterator[None]:
-        """Part when the block ends. Of an end that all ranks share rank 0 tells, and the others leave after it."""
+        """Leave the group after the block. Rank 0 reports an error that all ranks share; the others exit after it."""
         try:
             with self._own_failures():
                 yield
@@ -177,15 +177,15 @@ class Ranks:
                 raise
             if not isinstance(error, PeerLost):
                 with contextlib.suppress(VidcvaeError):
-                    self.gather(None)  # until rank 0 has gone: torchrun stops the rest as soon as one leaves
+                    self.gather(None)  # wait for rank 0 to exit: torchrun stops all ranks as soon as one exits
             raise SystemExit(error.exit_code) from None
         if self.world > 1:
-            self._control = None  # a group that is still held would outlive this, and may abort the process at its exit
+            self._control = None  # a group that is still referenced may abort the process when it exits
             dist.destroy_process_group()
 
     @contextlib.contextmanager
     def _own_failures(self) -> Iterator[None]:
-        """Say whose failure it is, where rank 0 has not the same."""
+        """Name the rank in an error that rank 0 does not share."""
         try:
             yield
         except VidcvaeError as error:
@@ -195,22 +195,22 @@ class Ranks:
 
 
 class PeerLost(VidcvaeError):
-    """Another rank is gone."""
+    """Another rank has ended."""
 
 
-_SHARED = (Stopped, NonFiniteError, PeerLost)  # what all ranks end with alike
+_SHARED = (Stopped, NonFiniteError, PeerLost)  # errors that end all ranks in the same way
 ALONE = Ranks()
 
 
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
-    """Say it in a sentence when a collective operation fails because another rank is gone."""
+    """Raise ``PeerLost`` if a collective operation fails because another rank has ended."""
     try:
         yield
     except RuntimeError as error:
         raise PeerLost(
-            "another process of this training is gone; the checkpoints saved before are intact.",
-            "Its own message or exit code tells why. With torchrun --max-restarts N all begin again from there.",
+            "another process of this training has ended; the checkpoints saved before are intact.",
+            "Its message or exit code says why. With torchrun --max-restarts N, all restart from the last checkpoint.",
         ) from error
 
 
@@ -222,12 +222,12 @@ def started_by_torchrun() -> bool:
 
 
 def is_main() -> bool:
-    """Whether this process is rank 0, or alone; known before the ranks have joined."""
+    """Whether this process is rank 0 or alone; usable before the ranks have joined."""
     return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 def job() -> dict[str, str]:
-    """What tells the torchrun that started this process from every other; empty where there is none."""
+    """The identity of the torchrun that started this process; empty if there is none."""
     if not started_by_torchrun():
         return {}
     starter = os.getppid()
@@ -238,19 +238,23 @@ def job() -> dict[str, str]:
 def is_of_this_job(other: dict[str, str]) -> bool:
     """Whether ``other`` is the ``job`` of an earlier start of these processes.
 
-    torchrun itself lives on when it starts its processes again. Only where rank 0 has moved to another machine the
-    job's name (--rdzv-id) has to do.
+    torchrun itself survives when it restarts its processes. If rank 0 has moved to another machine, only the name of
+    the job (--rdzv-id) can be compared.
     """
     this = job()
-    moved = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and this["id"] != "none"
-    return other["process"] == this["process"] or (moved and other["id"] == this["id"])
+    may_have_moved = _restarts() > 0 and this["id"] != "none"
+    return other["process"] == this["process"] or (may_have_moved and other["id"] == this["id"])
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def join(config: Config) -> Ranks:
     """The ranks that torchrun started, or this process alone.
 
-    GPUs talk over nccl, CPUs over gloo. Raises ``UsageError`` where the batch cannot be shared out evenly, or there
-    are more ranks than GPUs.
+    GPUs communicate through nccl, CPUs through gloo. Raises ``UsageError`` if the batch cannot be divided evenly, or
+    if there are more ranks than GPUs.
     """
     device = pick_device(config.training.device)
     if not started_by_torchrun():
@@ -266,33 +270,35 @@ def join(config: Config) -> Ranks:
         torch.cuda.set_device(local)
     if world == 1:
         return ALONE
-    # The defaults of its functions are the group of the time when it is imported, as PyTorch's optimizers do: none yet
+    # Its functions default to the process group that exists when it is imported. PyTorch's optimizers import it later,
+    # so import it now, while there is no group.
     importlib.import_module("torch.distributed.nn.functional")
     store, _, _ = next(rendezvous("env://", rank, world))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun's store outlives a restart, with the addresses of dead processes in it (pytorch/pytorch 135712). The
-        # machines of a larger job may count restarts differently; docs/scaling.md tells what helps there.
-        store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        # torchrun's store survives a restart, with the addresses of dead processes in it (pytorch/pytorch 135712). The
+        # machines of a larger job may count restarts differently; docs/scaling.md describes the remedy.
+        store = PrefixStore(f"start-{_restarts()}", store)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=world)
     return Ranks(rank, world)
 
 
 def check(config: Config, world: int) -> None:
-    """Whether ``world`` ranks can train so; raises ``UsageError``."""
+    """Raise ``UsageError`` if ``world`` ranks cannot share the batch."""
     train = config.training
-    if train.batch_size % (world * train.accumulate):
-        parts = f" x training.accumulate {train.accumulate}" if train.accumulate > 1 else ""
-        nearest = max(1, round(train.batch_size / (world * train.accumulate))) * world * train.accumulate
+    parts = world * train.accumulate
+    each, rest = divmod(train.batch_size, parts)
+    if rest:
+        accumulated = f" x training.accumulate {train.accumulate}" if train.accumulate > 1 else ""
+        nearest = max(1, round(train.batch_size / parts)) * parts
         raise UsageError(
             f"training.batch_size ({train.batch_size}) is the batch of all ranks together, and cannot be divided "
-            f"evenly by {world} ranks{parts}.",
+            f"evenly by {world} ranks{accumulated}.",
             f"Use --batch-size {nearest}, or another --nproc-per-node.",
         )
-    each = train.batch_size // (world * train.accumulate)
     if train.batch_norm_ranks == "rank" and each < config.model.fewest_clips:
         raise UsageError(
             f"{config.model.name} needs two clips at a time on each rank for its BatchNorm; {world} ranks have {each}.",
-            f"Use --batch-size {2 * world * train.accumulate}, or --set training.batch_norm_ranks=sync.",
+            f"Use --batch-size {2 * parts}, or --set training.batch_norm_ranks=sync.",
         )
 
 
@@ -300,7 +306,7 @@ def check(config: Config, world: int) -> None:
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the ranks; each of them contributes to the losses of all, so the gradients are averaged too."""
+    """The mean over the ranks. Each rank contributes to the losses of all, so the gradients are averaged too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -319,9 +325,9 @@ def _averaged(x: Tensor) -> Tensor:
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm in 1d or 2d whose statistics are those of all ranks' clips, on any device.
+    """BatchNorm in 1d or 2d with the statistics of all ranks' clips, on any device.
 
-    Equal to one BatchNorm over the whole batch, as every rank has equally many rows. (Ioffe & Szegedy 2015)
+    Equal to one BatchNorm over the whole batch, because all ranks have equally many rows. (Ioffe & Szegedy 2015)
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -347,7 +353,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def share_statistics(model: nn.Module, ranks: Ranks) -> None:
-    """Let every BatchNorm take its statistics over all ranks. On GPUs that is PyTorch's own, which knows no CPU."""
+    """Make every BatchNorm use the statistics of all ranks. PyTorch's own SyncBatchNorm supports GPUs only."""
     if ranks.world == 1:
         return
     if next(model.parameters()).is_cuda:

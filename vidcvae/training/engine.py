@@ -1,7 +1,7 @@
-"""A training step as the machine likes it: on a CPU at once, on a GPU as one CUDA graph that nobody waits for.
+"""Run a training step fast: directly on a CPU, as one CUDA graph without synchronization on a GPU.
 
-On a GPU the loop reads nothing back between two log lines. So the check for NaN is on the GPU as well: from the first
-step on whose loss or gradient is not finite, no step changes anything, and ``Engine.check`` tells on the next log line.
+On a GPU the loop reads nothing back between two log lines, so the check for NaN runs there too. From the first step
+whose loss or gradient is not finite, no step changes anything, and ``Engine.check`` raises at the next log line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidcvae.config import Config, unfit_for_graphs
 from vidcvae.data.clips import ClipBatch
-from vidcvae.models.graphs import Graphed
+from vidcvae.models.graphs import Graphed, map_tensors
 from vidcvae.rng import to_device
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.state import TrainingState, ema_memory
@@ -27,8 +27,11 @@ from vidcvae.training.step import Draws, Scheduled, Terms, must_be_finite, train
 class Engine:
     """``step`` is ``training.step.training_step``, several times faster on a GPU.
 
-    deferred: look for what is not finite in ``check`` only; None: on a GPU.
+    deferred: report non-finite values in ``check`` only, not in ``step``; None: on a GPU.
+    late: after ``check`` has raised, how many steps ago the first non-finite step was.
     """
+
+    late = 0
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class Engine:
         self.names: tuple[str, ...] = ()
         self.steps = 0  # since the last check
         if self.deferred:
-            # fused optimizers take their rate from the GPU, and change nothing where found_inf is 1
+            # fused optimizers read their rate on the GPU, and change nothing while found_inf is 1
             self.broken = torch.zeros((), device=self.device)
             self.finite_steps = torch.zeros((), device=self.device)
             self.first_broken: Tensor | None = None
@@ -58,24 +61,25 @@ class Engine:
         self.run: Callable[..., Any] = Graphed(self._step) if graphed else self._step
 
     def step(self, batch: ClipBatch, draws: Draws, weights: Scheduled) -> tuple[Terms, Tensor]:
-        """Terms and last frames, as ``training_step`` gives them.
+        """The terms and last frames that ``training_step`` returns.
 
-        Raises ``NonFiniteError`` at once on a CPU; on a GPU ``check`` does.
+        Raises ``NonFiniteError``, unless deferred to ``check``.
         """
         if not self.deferred:
             return training_step(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
         numbers = torch.tensor([weights.beta, weights.lr, 1 - ema_memory(self.state, self.config.training.ema)])
-        values, ends = self.run(*(self._there(parts) for parts in (_parts(batch), _parts(draws), numbers)))
+        inputs = map_tensors((_parts(batch), _parts(draws), numbers), lambda x: to_device(x, self.device))
+        values, ends = self.run(*inputs)
         self.steps += 1
         return dict(zip(self.names, values.clone().unbind(), strict=True)), ends.clone()
 
     def close(self) -> None:
-        """Let go of the graphs, after the last step: NCCL waits for those that captured its collectives before it ends
-        (pytorch/pytorch 115388), and ``run`` holds the engine that holds it, until some garbage collection."""
+        """Free the graphs after the last step. NCCL cannot shut down while a graph holds its collectives
+        (pytorch/pytorch 115388), and ``run`` and the engine refer to each other until a garbage collection."""
         del self.run
 
     def check(self) -> None:
-        """Raise ``NonFiniteError`` if one of the last steps was not finite; ``late`` says how many steps ago."""
+        """Raise ``NonFiniteError`` if a step since the last check was not finite, and set ``late``."""
         if not self.deferred:
             return
         self.late = self.steps - int(self.finite_steps)
@@ -85,25 +89,19 @@ class Engine:
         self.steps = 0
         self.finite_steps.zero_()
 
-    late = 0
-
-    def _there(self, value: Any) -> Any:
-        """Tensors on the GPU, without waiting for those that are not."""
-        if isinstance(value, tuple):
-            return tuple(self._there(part) for part in value)
-        return to_device(value, self.device) if isinstance(value, Tensor) else value
-
     def _step(self, batch: Any, draws: Any, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """A whole step of tensors alone, without a look at any of them: the terms' values, and the last frames."""
+        """A whole step on tensors, none of which is read on the CPU: the values of the terms, and the last frames."""
         beta, lr, ema = numbers.unbind()
         for group in self.state.optimizer.param_groups:
-            group["capturable"] = _capturing(self.device)  # PyTorch asks for it in a capture, and warns of it outside
+            group["capturable"] = _capturing(
+                self.device
+            )  # PyTorch requires it in a capture, and warns about it elsewhere
         terms, ends = training_step(
             self.state,
             ClipBatch(*batch),
             Draws(*draws),
             self.config,
-            Scheduled(beta, self.config.loss.smoothing, lr, ema),
+            Scheduled(beta, lr, ema),
             self.dtype,
             self.ranks,
             check=self._guard,
@@ -112,7 +110,7 @@ class Engine:
 
     @torch.no_grad()
     def _guard(self, terms: Terms) -> Tensor:
-        """1, and 0 from the first step on that is not finite: then the optimizer, told by found_inf, skips as well."""
+        """1, or 0 from the first non-finite step on; found_inf makes the optimizer skip those steps as well."""
         self.names = tuple(terms)
         values = torch.stack([value.float() for value in terms.values()])
         if self.first_broken is None:
@@ -125,7 +123,7 @@ class Engine:
 
 
 def _parts(inputs: ClipBatch | Draws) -> tuple[Any, ...]:
-    """The fields of a dataclass, as inputs of a graph."""
+    """The fields of a dataclass as a tuple, the form that a graph takes."""
     return tuple(getattr(inputs, field.name) for field in fields(inputs))
 
 
@@ -135,15 +133,17 @@ def _capturing(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """For a block, only operations that give the same numbers each time; on a GPU those are not the fastest.
+    """If ``wanted``, allow only reproducible operations in this block; on a GPU they are slower.
 
-    Others raise a ``RuntimeError``. cuBLAS reads its variable once, when a process first multiplies on a GPU.
+    Other operations raise a ``RuntimeError``. cuBLAS reads its variable once, when a process first multiplies on a GPU.
     (https://pytorch.org/docs/stable/notes/randomness.html)
     """
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # of the two that are allowed, the one for LSTMs too
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":16:8"
+    )  # of the two allowed values, the one that also suits LSTMs
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
     torch.use_deterministic_algorithms(True)

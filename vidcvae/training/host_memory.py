@@ -1,6 +1,6 @@
-"""Whether a training step on the CPU has room in this machine's memory, asked before anything is made.
+"""Check, before anything is written, that a training step on the CPU fits into this machine's memory.
 
-Linux gives out more memory than there is, and ends a process that uses it without a word.
+Linux hands out more memory than it has, and kills a process that uses it without a message.
 """
 
 from __future__ import annotations
@@ -17,35 +17,33 @@ from vidcvae.models import build_model
 from vidcvae.models.arithmetic import has_bf16
 from vidcvae.training.step import clip_terms, draw
 
-MEASURED = 2  # clips, the fewest that every model takes
+MEASURED = 2  # clips: the smallest batch that every model accepts
 
 
 def must_suffice(config: Config, world: int, clips: int) -> None:
-    """Raise ``VidcvaeError`` with what fits, where a step surely needs more memory than this machine has left.
+    """Raise ``VidcvaeError`` with a batch size that fits if a step certainly needs more memory than is free.
 
-    clips: of an epoch; a batch of more is not proposed.
+    clips: the number in an epoch; the proposed batch is not larger.
     """
-    free, wanted = available(), needed(config, world)
-    if wanted <= free:
+    free, bound = available(), needed(config, world)
+    if bound <= free:
         return
     train = config.training
     least = world * train.accumulate * config.model.fewest_clips
-    fits = min(int(train.batch_size * free / wanted), max(clips, least)) // least * least
-    each = (
-        f"--batch-size {fits}" if fits else "smaller frames (--size), shorter clips (--clip-length) or a smaller model"
-    )
+    fits = min(int(train.batch_size * free / bound), max(clips, least)) // least * least
+    smaller = "smaller frames (--size), shorter clips (--clip-length) or a smaller model"
+    height, width = config.data.frame_size
     raise VidcvaeError(
-        f"training.batch_size ({train.batch_size}) needs about {wanted / 2**30:.1f} GiB of memory for a step, with "
-        f"clips of {train.clip_length} frames of {config.data.frame_size[0]}x{config.data.frame_size[1]}, where "
-        f"{free / 2**30:.1f} GiB are free.",
-        f"Use {each}.",
+        f"training.batch_size ({train.batch_size}) needs about {bound / 2**30:.1f} GiB of memory for a step, with "
+        f"clips of {train.clip_length} frames of {height}x{width}, but only {free / 2**30:.1f} GiB are free.",
+        f"Use {f'--batch-size {fits}' if fits else smaller}.",
     )
 
 
 def needed(config: Config, world: int = 1) -> int:
-    """Bytes of a step's clips and of what its forward pass keeps for the backward pass: a bound from below.
+    """A lower bound of a step's memory in bytes: its clips, and what the forward pass keeps for the backward pass.
 
-    Measured on tensors without memory, for few clips of few frames.
+    Measured on meta tensors, which take no memory, with few clips of few frames.
     """
     train, size = config.training, config.data.frame_size
     length = min(train.clip_length, train.past + 3)
@@ -70,7 +68,7 @@ def needed(config: Config, world: int = 1) -> int:
         return x
 
     plain = replace(config, kl=replace(config.kl, free_bits=0.0))
-    alive = []  # or another tensor would be taken for one that is gone
+    alive = []  # keeps the tensors, so that no address is used twice
     with torch.autograd.graph.saved_tensors_hooks(lambda x: alive.append(x) or keep(x), lambda x: x):  # type: ignore[func-returns-value]
         clip_terms(model, frames, rows, draw(eps, mask), plain)
     halved = train.precision == "bf16" or (train.precision == "auto" and has_bf16())

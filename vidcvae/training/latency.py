@@ -1,4 +1,4 @@
-"""How long a single step of a free run takes: what live use waits for."""
+"""The latency of a single step of a free run, which live use waits for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 
 from vidcvae import rng
 from vidcvae.config import Config
-from vidcvae.data.clips import to_unit
 from vidcvae.models import arithmetic, build_model
 from vidcvae.models.graphs import EAGER_CALLS
 from vidcvae.models.rollout import rollout
@@ -20,7 +19,7 @@ from vidcvae.training.timing import made_up
 
 @dataclass(frozen=True)
 class Latency:
-    """Of single steps, one frame for each video, from the call to the frame, in milliseconds."""
+    """Times of single steps (one frame of every video), from the call to the frame, in milliseconds."""
 
     frames_per_second: float
     median_ms: float
@@ -35,27 +34,26 @@ class Latency:
 def measure_latency(
     config: Config, videos: int, length: int, device: str, repeats: int, progress: Progress | None = None
 ) -> Latency:
-    """Each step of ``repeats`` free runs of ``videos`` side by side, z drawn from the prior.
+    """Time every step of ``repeats`` free runs of ``videos`` videos at once, with z drawn from the prior.
 
-    The first steps of each run, which make ready, are left out. Precision and threads are what ``training.precision``
-    means here.
+    The first steps of each run, which warm up, are left out. ``training.precision`` decides precision and threads.
     """
     torch.manual_seed(rng.seed_of(config.training.seed, "weights"))
     model = build_model(config).to(device).eval()
-    found = arithmetic.free_run(config.training.precision, model, config, videos)
+    chosen = arithmetic.free_run(config.training.precision, model, config, videos)
     batch, eps, _ = made_up(model, config, device, videos, length)
-    frames, condition = to_unit(batch.frames), None if batch.condition is None else to_unit(batch.condition)
+    batch = batch.unit()
     seconds: list[float] = []
-    with arithmetic.threads(found.threads):
+    with arithmetic.threads(chosen.threads):
         for done in range(repeats):
             run = rollout(
                 model,
-                frames[:, : config.training.past],
-                condition,
+                batch.frames[:, : config.training.past],
+                batch.condition,
                 lambda t: eps[:, t - 1],
                 latent="prior",
                 length=length,
-                dtype=found.dtype,
+                dtype=chosen.dtype,
             )
             began = time.perf_counter()
             for step, _ in enumerate(run):
@@ -67,7 +65,7 @@ def measure_latency(
                 began = now
             if progress:
                 progress(done + 1, repeats)
-        where = machine()
+        measured_on = machine()
     times = sorted(seconds)
     return Latency(
         frames_per_second=videos * len(times) / sum(times),
@@ -75,7 +73,7 @@ def measure_latency(
         p95_ms=1000 * times[int(0.95 * (len(times) - 1))],
         worst_ms=1000 * times[-1],
         steps=len(times),
-        precision=found.precision,
-        threads=found.threads,
-        machine=where,
+        precision=chosen.precision,
+        threads=chosen.threads,
+        machine=measured_on,
     )

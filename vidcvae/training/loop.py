@@ -1,13 +1,12 @@
-"""The training loop: what is trained, step after step, each saved so that it can go on.
+"""The training loop: steps, validation and checkpoints, from the start or from a checkpoint.
 
-Everything random is a function of (seed, stream, step), so a resumed run is the uninterrupted one, bit for bit: on a
-CPU as long as the number of threads is the same (``threads``), on a GPU with ``training.deterministic``.
+Everything random is a function of (seed, stream, step), so a resumed run equals an uninterrupted one bit for bit: on a
+CPU if the number of threads is the same (``threads``), on a GPU with ``training.deterministic``.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,21 +31,19 @@ from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
-from vidcvae.training.signals import PendingRequests, Requests, exit_code, listening
+from vidcvae.training.signals import PendingRequests, Report, Requests, exit_code, listening
 from vidcvae.training.state import Meter, Progress, new_state
 from vidcvae.training.step import Draws, Scheduled, forcing_mask
 from vidcvae.training.threads import Threads, may_change
 from vidcvae.training.timing import settled
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a training ended.
 
-    minutes: time of training in all, over all resumes. A validation at the very end comes after a time budget and is
-    counted apart, in validation_minutes.
+    minutes: training time over all resumes. validation_minutes: time of a validation after the time budget is used
+    up, which ``minutes`` does not include.
     """
 
     run: RunFolder
@@ -57,7 +54,7 @@ class Outcome:
 
 
 class _StopRequested(Exception):
-    """A signal came."""
+    """A signal asked training to stop."""
 
 
 def train(
@@ -70,20 +67,20 @@ def train(
     weights: dict[str, Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> Outcome:
-    """Train until the epochs or the minutes are over, from the start or from a checkpoint of this run.
+    """Train until the epochs or the minutes are used up, from the start or from a checkpoint of this run.
 
-    ``weights`` are where a fresh run starts from. ``report`` gets every event, a dict with a "kind"; the history too.
-    Those of the kinds "stopping" and "leaving" come at the moment of a signal, from another thread.
-    ``ranks`` are the processes that train together (``distributed.join``); rank 0 alone writes and reports.
+    weights: initial weights of a fresh run. report: receives every event, a dict with a "kind", also those that go into
+    the history. Events "stopping" and "leaving" come from another thread, as soon as a signal arrives.
+    ranks: the processes that train together (``distributed.join``); only rank 0 writes and reports.
     Raises ``Stopped`` after a signal, with everything saved, ``NonFiniteError`` before a NaN does any harm, and
-    ``VidcvaeError`` where the memory is not enough.
+    ``VidcvaeError`` if memory runs out.
     """
     try:
         with deterministic(config.training.deterministic):
             return _Training(run, config, data, report, resume, weights, ranks).run_to_the_end()
     except (MemoryError, RuntimeError) as error:
-        if found := failures.explained(error, config, ranks.world, run):
-            raise found from error
+        if explained := failures.explained(error, config, ranks.world, run):
+            raise explained from error
         raise
 
 
@@ -97,8 +94,9 @@ class _Training:
     weights: dict[str, Tensor] | None
     ranks: Ranks
     requests: Requests = field(default_factory=Requests)
-    asked: PendingRequests = field(default_factory=PendingRequests)
+    pending: PendingRequests = field(default_factory=PendingRequests)
     _unchecked: list[tuple[int, list[Place], Tensor, Scheduled]] = field(default_factory=list)
+    _before_epoch_end: int | None = None  # size of the history while an epoch is being finished
 
     # --- 1. set up ---------------------------------------------------------------------------------
 
@@ -128,7 +126,7 @@ class _Training:
         else:
             durable.clean_leftovers(self.run.checkpoints)
             self.history = History(self.run.history, self.resume.meta.history_size if self.resume else 0)
-        self.validated = (self.resume.meta.validation if self.resume else None) or {}
+        self.validated = (self.resume and self.resume.meta.validation) or {}
         self.pace = Pace(config, self.length, self.progress.step, self.progress.minutes)
 
     # --- 2. the loop -------------------------------------------------------------------------------
@@ -137,11 +135,11 @@ class _Training:
         with listening(self.report) as self.requests, threads(self.threads.number):
             try:
                 self._announce()
-                self._begin_alike()
+                self._require_agreement()
                 while self.progress.epochs < self.config.training.epochs and not self._out_of_time():
                     self._epoch()
                 if self.progress.saved_step != self.progress.step:
-                    self._finish_epoch()  # the time was over in the middle of one
+                    self._finish_epoch()  # the time ran out within an epoch
             except _StopRequested:
                 raise self._stopped() from None
             finally:
@@ -180,7 +178,7 @@ class _Training:
         for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
             self.report({"kind": "warning", "text": text})
 
-    def _begin_alike(self) -> None:
+    def _require_agreement(self) -> None:
         self.ranks.must_agree(
             configuration=settings.to_table(self.config),
             clips=[len(sequence) for sequence in self.batches.sequences],
@@ -196,9 +194,9 @@ class _Training:
             self._agree()
             if warning := self.pace.warning(self.progress.step):
                 self.report(warning)
-            if self.asked.stop is not None:
+            if self.pending.stop is not None:
                 raise _StopRequested
-            if self.asked.save or (self._save_is_due() and self.progress.step < end):
+            if self.pending.save or (self._save_is_due() and self.progress.step < end):
                 self._save()
             if self._out_of_time():
                 return
@@ -206,16 +204,14 @@ class _Training:
 
     def _step(self) -> None:
         config, progress, train = self.config, self.progress, self.config.training
-        # 1. what the schedules say
-        at = schedules.scheduled_step(progress.step, self.length, self.asked.minutes, train.max_minutes)
+        # 1. the schedules
+        at = schedules.scheduled_step(progress.step, self.length, self.pending.minutes, train.max_minutes)
         epoch = self.length.epoch(at)
         weights = Scheduled(
-            schedules.beta(config.kl, self.length, at),
-            config.loss.smoothing,
-            schedules.learning_rate(config, self.length, at),
+            schedules.beta(config.kl, self.length, at), schedules.learning_rate(config, self.length, at)
         )
         ratio = schedules.teacher_forcing_ratio(config.teacher_forcing, epoch)
-        # 2. the batch, its noise, and which previous frames are the truth
+        # 2. the batch, its random draws, and which previous frames are the truth
         frames = schedules.clip_length(train, self.length, at)
         places, batch = self.batches.of(progress.step, frames)
         mask = forcing_mask(
@@ -235,7 +231,7 @@ class _Training:
         progress.step += 1
         if progress.step % train.log_every == 0:
             self._check()
-        # 4. the books
+        # 4. means and events
         drawn = self.batches.draws_latents(progress.step - 1)
         numbers: dict[str, Tensor | float] = {
             **{name: term for name, term in terms.items() if drawn or not name.startswith("kl")},
@@ -255,7 +251,7 @@ class _Training:
             self._log("step", progress.window)
             progress.window = Meter()
 
-    # --- 3. after an epoch: score, save --------------------------------------------------------------
+    # --- 3. after an epoch: validate, save -----------------------------------------------------------
 
     def _finish_epoch(self) -> None:
         progress, every = self.progress, self.config.validation.every
@@ -274,10 +270,8 @@ class _Training:
         if last or best or progress.epochs % self.config.checkpoint.every == 0 or self._save_is_due():
             self._save(best)
 
-    _before_epoch_end: int | None = None
-
     def _validate(self) -> bool:
-        """A free run over the validation split; returns whether it is the best so far."""
+        """Score free runs over the validation split; return whether the score is the best so far."""
 
         def advance(done: int, total: int) -> None:
             if self.requests.stop is not None:
@@ -290,26 +284,26 @@ class _Training:
         tables: validation.Tables = {}
         with contextlib.suppress(_StopRequested):
             tables = validation.measured(self.state, config, sequences, self.ranks.share(len(sequences)), advance)
-        self._agree()  # before anyone waits for the tables of a rank that was told to stop
-        if self.asked.stop is not None:
+        self._agree()  # so that no rank waits for the tables of one that was asked to stop
+        if self.pending.stop is not None:
             raise _StopRequested
         step = self.progress.step
-        tables = {way: self.ranks.dealt(own) for way, own in tables.items()}
-        found = validation.scores(tables, sequences, config, step)
-        score = found[config.validation.metric]
+        tables = {variant: self.ranks.dealt(own) for variant, own in tables.items()}
+        scores = validation.scores(tables, sequences, config, step)
+        score = scores[config.validation.metric]
         best = self.progress.best is None or score > self.progress.best
-        self.progress.scores = {k: found[k] for k in (*validation.METRICS, validation.baseline(config))}
+        self.progress.scores = {k: scores[k] for k in (*validation.METRICS, validation.baseline(config))}
         if best:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
-        self._record({"kind": "validation", **self.pace.at(step), **found})
-        self.pace.begin_window()  # the next clips/s are those of training alone
+        self._record({"kind": "validation", **self.pace.at(step), **scores})
+        self.pace.begin_window()  # so that the next clips/s does not include the validation
         return best
 
     def _save(self, best: bool = False) -> None:
         progress = self.progress
         self._check()
-        progress.minutes, progress.saved_step, self.asked.save = self.pace.minutes(), progress.step, False
+        progress.minutes, progress.saved_step, self.pending.save = self.pace.minutes(), progress.step, False
         if not self.ranks.main:
             return
         size = self.history.size if self._before_epoch_end is None else self._before_epoch_end
@@ -335,16 +329,16 @@ class _Training:
     # --- 4. endings ---------------------------------------------------------------------------------
 
     def _stopped(self) -> Stopped:
-        assert self.asked.stop is not None
+        assert self.pending.stop is not None
         self._save()
         return Stopped(
             f"stopped at step {self.progress.step} of {self.length.steps}; everything is saved.",
-            f"Go on with: {typed('resume', self.run.path)}",
-            exit_code(self.asked.stop),
+            f"To continue: {typed('resume', self.run.path)}",
+            exit_code(self.pending.stop),
         )
 
     def _check(self) -> None:
-        """Make sure that all steps so far were finite, of which a GPU has not told yet."""
+        """Raise ``NonFiniteError`` if a GPU step since the last check was not finite."""
         try:
             self.engine.check()
         except NonFiniteError as error:
@@ -361,7 +355,7 @@ class _Training:
         losses = failures.losses_of(self.state, batch, draws, self.config, weights, self.dtype)
         return failures.non_finite(error, self.run, self.progress.step, weights, clips, losses, self.ranks)
 
-    # --- 5. the books -------------------------------------------------------------------------------
+    # --- 5. clock, signals, history -----------------------------------------------------------------
 
     @property
     def progress(self) -> Progress:
@@ -369,15 +363,15 @@ class _Training:
 
     def _out_of_time(self) -> bool:
         budget = self.config.training.max_minutes
-        return bool(budget) and self.asked.minutes >= budget
+        return bool(budget) and self.pending.minutes >= budget
 
     def _agree(self) -> None:
-        """Let all ranks know what any of them was asked, and go by rank 0's clock, so that they decide alike."""
+        """Share the requests of every rank and rank 0's clock, so that all ranks decide alike."""
         save, self.requests.save = self.requests.save, False
         minutes = self.pace.minutes() if self.ranks.main else 0.0
-        stop, any_save, self.asked.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
-        self.asked.stop = int(stop) or None
-        self.asked.save |= bool(any_save)
+        stop, any_save, self.pending.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
+        self.pending.stop = int(stop) or None
+        self.pending.save |= bool(any_save)
 
     def _log(self, kind: str, meter: Meter) -> None:
         if self.ranks.main:

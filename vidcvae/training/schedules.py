@@ -1,7 +1,7 @@
-"""Schedules as pure functions: the same ones train, preview and plot.
+"""Schedules as pure functions, shared by training, previews and plots.
 
-Where training has a time budget, ``step`` is the scheduled step: the later of the steps taken and the share of the
-time that is spent, so that every schedule ends with the smaller of the two budgets.
+With a time budget, ``step`` is the scheduled step: the later of the steps taken and the step that corresponds to the
+time spent. Every schedule then ends with whichever budget runs out first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vidcvae.errors import counted
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is. The first ``short_epochs`` may have fewer steps (the course's --fast_train)."""
+    """The length of a run. The first ``short_epochs`` may have fewer steps (the course's --fast_train)."""
 
     epochs: int
     steps_per_epoch: int
@@ -36,19 +36,19 @@ class Length:
         return self.begin(epoch + 1)
 
     def epoch(self, step: int) -> int:
-        """The epoch that a step is in; the last one for steps beyond the end."""
+        """The epoch that contains a step; the last one for steps beyond the end."""
         beyond = step - self.short_epochs * self.short_steps
         epoch = step // self.short_steps if beyond < 0 else self.short_epochs + beyond // self.steps_per_epoch
         return min(epoch, self.epochs - 1)
 
     def done(self, steps: int) -> float:
-        """How many epochs so many steps are: whole ones, and a share of the next."""
+        """The number of epochs in ``steps`` steps, with the fraction of an unfinished one."""
         epoch = self.epoch(steps)
         return epoch + (steps - self.begin(epoch)) / (self.end(epoch) - self.begin(epoch))
 
 
 def scheduled_step(step: int, length: Length, minutes: float, budget: float) -> int:
-    """The step that the schedules see: ``step``, or further on when a time ``budget`` is running out."""
+    """The step for the schedules: ``step``, or a later one if the time ``budget`` runs out before the steps do."""
     if not budget:
         return step
     return max(step, min(length.steps - 1, int(length.steps * minutes / budget)))
@@ -58,8 +58,8 @@ def beta(kl: KlConfig, length: Length, step: int) -> float:
     """The KL weight (Fu et al. 2019, eq. 6): tau / R while tau <= R, then 1, in each of M cycles.
 
     tau = (i mod ceil(T / M)) / ceil(T / M), with i the epoch of T epochs, or the iteration of T iterations.
-    "monotonic" is one cycle; "none" stands at ``stop``. There is no division by the length of the climb, which
-    in the course's formula is 0 for a climb of one epoch.
+    "monotonic" is one cycle; "none" is constant at ``stop``. Nothing is divided by the length of the ramp, which
+    in the course's formula is 0 for a ramp of one epoch.
     """
     match kl.type:
         case "none":
@@ -77,13 +77,13 @@ def beta(kl: KlConfig, length: Length, step: int) -> float:
 
 
 def teacher_forcing_ratio(forcing: TeacherForcingConfig, epoch: int) -> float:
-    """Constant before ``decay_start``, then ``decay_step`` lower each epoch, down to ``floor``."""
-    fallen = forcing.ratio - forcing.decay_step * max(0, epoch - forcing.decay_start + 1)
-    return min(forcing.ratio, max(forcing.floor, fallen))
+    """Constant before ``decay_start``, then lower by ``decay_step`` each epoch, down to ``floor``."""
+    decayed = forcing.ratio - forcing.decay_step * max(0, epoch - forcing.decay_start + 1)
+    return min(forcing.ratio, max(forcing.floor, decayed))
 
 
 def learning_rate(config: Config, length: Length, step: int) -> float:
-    """The learning rate of a step: warm-up, then constant, stairs at the milestones, or a half cosine to ``final``."""
+    """The learning rate of a step: warm-up, then constant, steps at the milestones, or a half cosine to ``final``."""
     schedule, lr = config.lr_schedule, config.optimizer.lr
     match schedule.type:
         case "constant":
@@ -99,7 +99,7 @@ def learning_rate(config: Config, length: Length, step: int) -> float:
 
 
 def clip_length(training: TrainingConfig, length: Length, step: int) -> int:
-    """Frames in a clip: from ``clip_length_start`` to ``clip_length``, evenly over the first half of training."""
+    """Frames in a clip: grows from ``clip_length_start`` to ``clip_length`` over the first half of training."""
     if not training.clip_length_start:
         return training.clip_length
     grown = min(1.0, 2 * step / length.steps)
@@ -107,38 +107,38 @@ def clip_length(training: TrainingConfig, length: Length, step: int) -> int:
 
 
 def warnings(config: Config, length: Length) -> list[str]:
-    """What is probably not meant, each with the way out."""
-    kl, found = config.kl, []
+    """Probable mistakes in the schedules, each with its remedy."""
+    kl, texts = config.kl, []
     if kl.type != "none":
         steps = map(length.begin, range(length.epochs)) if kl.per == "epoch" else range(length.steps)
         peak = max(beta(kl, length, step) for step in steps)
         if peak < kl.stop - 1e-6:
-            found.append(
+            texts.append(
                 f"beta never reaches its stop {kl.stop:g}: the {kl.type} schedule over "
                 f"{counted(length.epochs, 'epoch')} peaks at {peak:.3g}. "
                 f"Use fewer cycles (--set kl.cycles=N) or a smaller ratio (--set kl.ratio=R)."
             )
     if kl.reduction == "sum" and beta(kl, length, 0) == 0:
-        found.append(
-            "beta starts at exactly 0, so nothing holds the posterior's logvar and it may run away to NaN. "
+        texts.append(
+            "beta starts at exactly 0, so nothing limits the posterior's logvar, which may diverge to NaN. "
             "Use --set kl.start=0.01."
         )
-    return found
+    return texts
 
 
 def fitted_to_time(config: Config, length: Length, possible: int) -> tuple[str, bool]:
-    """What a time budget does to a run of which only ``possible`` steps fit in; and whether it spoils a schedule.
+    """A text about a time budget that only ``possible`` steps fit into, and whether it spoils a schedule.
 
-    Stairs of the learning rate, meant for a full run, come after a few steps of a short one, which then learns nothing.
+    Milestones of the learning rate for a full run come after a few steps of a short one, which then learns nothing.
     """
     budget, schedule = config.training.max_minutes, config.lr_schedule
     text = (
         f"{budget:g} minutes allow about {possible:,} of {length.steps:,} steps; all schedules are fitted to the time"
     )
-    stairs = [m for m in schedule.milestones if m < length.epochs] if schedule.type == "multistep" else []
-    if not stairs:
+    milestones = [m for m in schedule.milestones if m < length.epochs] if schedule.type == "multistep" else []
+    if not milestones:
         return f"{text}.", False
-    steps = " and ".join(f"{max(1, possible * length.begin(m) // length.steps):,}" for m in stairs)
+    steps = " and ".join(f"{max(1, possible * length.begin(m) // length.steps):,}" for m in milestones)
     return (
         f"{text}, so the learning rate falls by a factor of {schedule.factor:g} after {steps} steps. For a short run "
         f"use --preset anchor-cpu, or --set lr_schedule.type=cosine.",

@@ -1,4 +1,4 @@
-"""Asking a running training to stop: the first signal finishes the step and saves, the second leaves at once."""
+"""Signals to a running training: the first one finishes the step and saves, the second one exits at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from vidcvae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 Report = Callable[[dict[str, Any]], None]
-LAST_WORDS = 0.5  # seconds that a screen has to show them
+LAST_WORDS = 0.5  # seconds that the screen gets to show the last message
 
 
 class Requests:
-    """What signals have asked for: ``stop`` is the signal's number or None, ``save`` asks for a checkpoint."""
+    """The requests of signals: ``stop`` is the number of the signal or None, ``save`` requests a checkpoint."""
 
     def __init__(self) -> None:
         self.stop: int | None = None
@@ -34,23 +34,23 @@ class Requests:
 
 @dataclass
 class PendingRequests:
-    """What all ranks know is asked of them: a signal's number, a checkpoint; and how late it is."""
+    """The requests that all ranks have agreed on, and the minutes on rank 0's clock."""
 
     stop: int | None = None
     save: bool = False
     minutes: float = 0.0
 
 
-# SIGBREAK is Windows': Ctrl-Break, and what one process can ask of another there
+# SIGBREAK exists on Windows: Ctrl-Break, and the only one of these that a process can send to another there
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 _SAVES = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
 def _answer(signals: socket.socket, report: Report) -> None:
-    """Read signals' numbers as they come, answer those that ask to stop, and end the process with the second one.
+    """Read the numbers of signals as they arrive, answer those that ask to stop, and end the process at the second.
 
-    In a thread, since Python calls a handler only when the operation is over that PyTorch is busy with. Nothing may
-    hold us up, a screen that stands still neither; the last checkpoint stands.
+    Runs in a thread, because Python calls a handler only after PyTorch's current operation. Nothing may delay the exit,
+    not even a screen that hangs; the last checkpoint is valid.
     """
     stops = 0
     with signals:
@@ -61,16 +61,16 @@ def _answer(signals: socket.socket, report: Report) -> None:
             name = "Ctrl-C" if stop == signal.SIGINT else signal.Signals(stop).name
             event = {"kind": "stopping", "text": f"{name}: finishing the step, then saving; once more ends at once"}
             if stops == 2:
-                event = {"kind": "leaving", "text": f"{name}: ended at once; the newest checkpoint stands"}
-            telling = threading.Thread(target=report, args=(event,), daemon=True)
-            telling.start()
+                event = {"kind": "leaving", "text": f"{name}: ended at once; the newest checkpoint is intact"}
+            reporting = threading.Thread(target=report, args=(event,), daemon=True)
+            reporting.start()
             if stops == 2:
-                telling.join(LAST_WORDS)
+                reporting.join(LAST_WORDS)
                 os._exit(128 + stop)
 
 
 def exit_code(stop: int) -> int:
-    """What a training that was stopped by this signal leaves with."""
+    """The exit code of a training that this signal stopped."""
     return EXIT_TERMINATED if stop == signal.SIGTERM else EXIT_INTERRUPTED
 
 
@@ -78,16 +78,16 @@ def exit_code(stop: int) -> int:
 def listening(report: Report = lambda event: None) -> Iterator[Requests]:
     """Collect SIGINT, SIGTERM (Windows: SIGBREAK) and SIGUSR1 in a ``Requests`` while the block runs.
 
-    ``report`` is told at once, from another thread, what a signal to stop does: events "stopping", and "leaving".
-    Signals reach the main thread only; trained from another one, nothing is caught.
+    A signal to stop sends ``report`` an event, "stopping" or "leaving", at once and from another thread.
+    Python delivers signals to the main thread only; on any other thread this collects nothing.
     """
     requests = Requests()
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
     numbers = (*_STOPS, *_SAVES)
-    reading, writing = socket.socketpair()  # not a pipe, which Windows cannot make non-blocking
-    writing.setblocking(False)  # as ``set_wakeup_fd`` demands
+    reading, writing = socket.socketpair()  # not a pipe: on Windows pipes cannot be non-blocking
+    writing.setblocking(False)  # ``set_wakeup_fd`` requires it
     threading.Thread(target=_answer, args=(reading, report), daemon=True).start()
     woken = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = [signal.signal(number, requests.handle) for number in numbers]

@@ -1,9 +1,9 @@
-"""Everything that training changes, and how it becomes a checkpoint and comes back, bit for bit."""
+"""Everything that training changes, and its bit-exact conversion to and from checkpoints."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from vidcvae.models.loading import load_weights
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.training.replay import Replay
 
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
 
 class Meter:
-    """Running means of named numbers, summed in float64 where they are, and read only when asked.
+    """Running means of named numbers, summed in float64 on their device and read only on request.
 
-    ``count`` is how often numbers were added; one that is not there each time is a mean over the times that it was.
+    ``count``: the number of calls of ``add``. The mean of a number that some calls lack is over the calls that have it.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Meter:
         self.count += 1
 
     def read(self) -> dict[str, float]:
-        """The sums as plain numbers; on a GPU this waits for it."""
+        """The sums as plain numbers; this waits for a GPU."""
         return {name: float(value) for name, value in self.sums.items()}
 
     def means(self) -> dict[str, float]:
@@ -52,11 +54,11 @@ class Meter:
 
 @dataclass
 class Progress:
-    """Where training stands.
+    """The position of a training.
 
-    step, epochs: how many are finished; an epoch is, once it is validated. saved_step: the newest checkpoint's.
-    minutes: time spent in training, over all resumes; best: the best score so far; scores: the newest ones.
-    window, epoch: the means that the next log line and the next epoch line will report.
+    step, epochs: the finished ones; an epoch is finished after its validation. saved_step: that of the newest
+    checkpoint. minutes: training time over all resumes. best: the best score so far. scores: the newest ones.
+    window, epoch: the means for the next "step" and the next "epoch" line of the history.
     """
 
     step: int = 0
@@ -79,8 +81,8 @@ class Progress:
 
 @dataclass
 class TrainingState:
-    """The model, its optimizer, the moving average of its weights (or none), the frames it replays (or none), and where
-    training stands."""
+    """The model, its optimizer, the moving average of its weights (or none), the replayed frames (or none), and the
+    position."""
 
     model: VideoModel
     optimizer: torch.optim.Optimizer
@@ -90,20 +92,20 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """``model.*``, ``ema.*``, ``optimizer.KEY.PARAMETER`` and ``replay.*``."""
-        found = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        found |= {f"ema.{name}": t for name, t in self.ema.items()}
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        tensors |= {f"ema.{name}": t for name, t in self.ema.items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                found[f"optimizer.{key}.{name}"] = value
-        return found | (self.replay.tensors() if self.replay else {})
+                tensors[f"optimizer.{key}.{name}"] = value
+        return tensors | (self.replay.tensors() if self.replay else {})
 
     def restore(self, saved: Checkpoint) -> None:
-        """Take over a checkpoint's tensors and position; raises ``DataError`` if it is of another model."""
+        """Take over the tensors and the position of a checkpoint; raises ``DataError`` if it is of another model."""
         load_weights(self.model, saved.part("model"), saved.path)
+        hint = f"Start a new run from its weights: {typed('train', '--init', saved.path)}"
         if saved.meta.progress is None:
             raise DataError(
-                f"{saved.path} holds weights only, no optimizer and no position, so it cannot be resumed.",
-                f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
+                f"{saved.path} has only weights, no optimizer state and no position, so it cannot be resumed.", hint
             )
         try:
             self._take_over(saved)
@@ -112,10 +114,7 @@ class TrainingState:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = reading.label((str(error).splitlines() or [""])[0][:200])
-            raise DataError(
-                f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).",
-                f"Start a new run from its weights: {typed('train', '--init', saved.path)}",
-            ) from None
+            raise DataError(f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).", hint) from None
 
     def _take_over(self, saved: Checkpoint) -> None:
         device = next(self.model.parameters()).device
@@ -125,7 +124,7 @@ class TrainingState:
         for name, parameter in self.model.named_parameters():
             state = {key.partition(".")[0]: t for key, t in optimizer.items() if key.partition(".")[2] == name}
             if state:
-                # Adam keeps its moments beside the parameter, in its memory format
+                # Adam keeps its moments in the memory format of the parameter
                 self.optimizer.state[parameter] = {
                     key: t.to(device) if t.dim() == 0 else torch.empty_like(parameter).copy_(t.to(device))
                     for key, t in state.items()
@@ -137,20 +136,13 @@ class TrainingState:
 def new_state(model: VideoModel, config: Config) -> TrainingState:
     """A fresh optimizer and moving average around ``model``."""
     settings = config.optimizer
-    match settings.name:
-        case "adam":
-            cls: type[torch.optim.Adam] = torch.optim.Adam
-        case "adamw":
-            cls = torch.optim.AdamW
-        case _:
-            assert_never(settings.name)
     device = next(model.parameters()).device
-    optimizer = cls(
+    optimizer = OPTIMIZERS[settings.name](
         model.parameters(),
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
-        fused=True,  # one pass over all weights, and nothing to wait for on a GPU
+        fused=True,  # one pass over all weights, without synchronization on a GPU
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
     replay = Replay(config.data.frame_size, str(device)) if config.training.replay else None
@@ -158,5 +150,5 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
 
 
 def ema_memory(state: TrainingState, decay: float) -> float:
-    """The moving average's decay at this step: less in the first steps, so that it starts warm."""
+    """The decay of the moving average at this step; it is lower in the first steps, when the average is young."""
     return min(decay, (1 + state.progress.step) / (10 + state.progress.step))

@@ -1,4 +1,4 @@
-"""One training step: posterior for the whole clip, then frame after frame, then the update.
+"""One training step: the posterior of the whole clip, then frame by frame, then the update.
 
 B batch, T frames in the clip, S* the latent's shape.
 """
@@ -29,25 +29,25 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Scheduled:
-    """What the schedules say about a step; ema: the new weights' share of their moving average, else as by ``state``.
+    """The scheduled values of a step. They are tensors if a CUDA graph reads them.
 
-    Tensors where they are inputs of a CUDA graph.
+    ema: the share of the new weights in their moving average; None: ``ema_memory`` decides.
     """
 
     beta: float | Tensor
-    smoothing: float
     lr: float | Tensor
     ema: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is random in a step.
+    """All random draws of a step.
 
-    eps (B, T-1, S*); mask (B, T-1) from ``forcing_mask``, and what it says of all clips at once in each step ("truth",
-    "own" or "mixed"), known on the CPU; noise (B, T-1, 3, H, W) on the previous frames, scaled already, and its
-    level (B, T-1); keep (B,): 0 for clips with the prior's mean for z, the weight of their KL for those with a drawn
-    one, 1 in the mean of the whole batch, so that parts of it may be averaged.
+    eps: (B, T-1, S*). mask: (B, T-1) from ``forcing_mask``.
+    pattern: for each step, what the mask is for all clips: "truth", "own" or "mixed"; known on the CPU.
+    noise: (B, T-1, 3, H, W), scaled, added to the previous frames; level: its (B, T-1).
+    keep: (B,), 0 for clips whose z is the prior's mean; for the others the weight of their KL, with mean 1 over the
+        whole batch, so that its parts may be averaged.
     """
 
     eps: Tensor
@@ -71,7 +71,7 @@ class Draws:
 
 
 def draw(eps: Tensor, mask: Tensor, **others: Tensor | None) -> Draws:
-    """The draws of a step, from a ``mask`` on the CPU."""
+    """The ``Draws`` of a step, with the pattern of a ``mask`` on the CPU."""
     each = ((column.min(), column.max()) for column in mask.unbind(1))
     pattern = tuple("truth" if low == 1 else "own" if high == 0 else "mixed" for low, high in each)
     return Draws(eps, mask, pattern, **others)
@@ -80,10 +80,10 @@ def draw(eps: Tensor, mask: Tensor, **others: Tensor | None) -> Draws:
 def forcing_mask(
     forcing: TeacherForcingConfig, ratio: float, batch: int, steps: int, past: int, seed: int, epoch: int, step: int
 ) -> Tensor:
-    """How much of each step's previous frame is the truth: (B, T-1), on the CPU, so that it costs no sync.
+    """The truth's share in the previous frame of each step: (B, T-1), on the CPU, so that reading it costs no sync.
 
-    A coin of probability ``ratio`` is thrown for each epoch, batch, clip or frame. Where it says so the share is 1,
-    or ``ratio`` itself with ``reference = "mix"``. The given frames are always the truth.
+    A coin with probability ``ratio`` is tossed for each epoch, batch, clip or frame. Heads makes the share 1, or
+    ``ratio`` with ``reference = "mix"``; tails makes it 0. The given frames are always the truth.
     """
     index = (epoch,) if forcing.draw == "epoch" else (epoch, step)
     match forcing.draw:
@@ -110,10 +110,10 @@ def training_step(
     ranks: Ranks = ALONE,
     check: Callable[[Terms], float | Tensor] | None = None,
 ) -> tuple[Terms, Tensor]:
-    """Forward and backward (of the batch's parts in turn), clip, check, update: the one path of every update.
+    """Forward and backward (of the batch's parts in turn), clip, check, update. Every update takes this path.
 
-    check: from the terms 1, or 0 where the update must not change anything; without it a ``NonFiniteError`` is raised
-    before anything is updated.
+    check: maps the terms to 1, or to 0 if the update must change nothing. The default raises ``NonFiniteError`` before
+    anything is updated.
 
     Returns the terms with their ``total`` and ``grad_norm``, and the last predicted frame of each clip.
     """
@@ -139,8 +139,7 @@ def gradients(
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> tuple[Terms, Tensor]:
-    """The first half of a step: the clipped gradients of a batch, of which each of ``ranks`` has its rows, on the
-    parameters."""
+    """The first half of a step: put the clipped gradients of a batch, whose rows ``ranks`` share, on the parameters."""
     device, parts = next(state.model.parameters()).device, config.training.accumulate
     batch, draws = batch.to(device).unit(), draws.to(device)
     each = len(batch.frames) // parts
@@ -154,7 +153,7 @@ def gradients(
             )
 
     kl_of_batch: Callable[[Tensor], Tensor] = ranks.mean
-    if config.kl.free_bits and parts > 1:  # what is free is so for the whole batch, which must be known before any part
+    if config.kl.free_bits and parts > 1:  # free bits depend on the KL of the whole batch: compute it before any part
         kls: list[Tensor] = []
         with torch.no_grad(), _untouched_buffers(state.model):
             for part in slices:
@@ -166,11 +165,11 @@ def gradients(
     ends: list[Tensor] = []
     state.optimizer.zero_grad(set_to_none=True)
     for part in slices:
-        found, end = of_part(part, kl_of_batch)
-        found["total"] = objectives.total(found, weights.beta, weights.smoothing)
-        (found["total"] / parts).backward()
+        part_terms, end = of_part(part, kl_of_batch)
+        part_terms["total"] = objectives.total(part_terms, weights.beta, config.loss.smoothing)
+        (part_terms["total"] / parts).backward()
         ends.append(end)
-        for name, value in found.items():
+        for name, value in part_terms.items():
             terms[name] = terms.get(name, 0) + value.detach() / parts
     ranks.average(state.model.parameters(), terms)
     limit = config.optimizer.gradient_clip or float("inf")
@@ -190,43 +189,44 @@ def clip_terms(
 ) -> tuple[Terms, Tensor]:
     """The objective's terms on a batch of clips, and the last predicted frame of each.
 
-    frames (B, T, 3, H, W) in 0..1; condition (B, T, ...), whose entry 0 is not used; start (B, 3, H, W): what the model
-    gets for frame 0, where it is not the truth; kl_of_batch: from the KL (T-1,) of these clips that of the whole batch,
-    which they may be a part of. Encoding and posterior see all frames at once; what depends on predictions runs in
-    order.
+    frames: (B, T, 3, H, W) in 0..1. condition: (B, T, ...); entry 0 is not used.
+    start: (B, 3, H, W), the model's input for frame 0 if that is not the truth.
+    kl_of_batch: maps the KL (T-1,) of these clips to that of the whole batch, of which they may be a part.
+
+    The encoders and the posterior see all frames at once; whatever depends on predictions runs frame by frame.
     """
     truth, before = frames[:, 1:], frames[:, :-1]
-    given = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
+    inputs = before if start is None else torch.cat([start[:, None], before[:, 1:]], dim=1)
     keep = draws.keep
     codes = model.encode_frames(frames)
     if start is None and draws.noise is None:
-        given_codes = at(codes, slice(0, -1))
+        input_codes = at(codes, slice(0, -1))
     else:
-        noisy = given if draws.noise is None else given + draws.noise
-        given_codes = _encode(model, noisy, draws.level)
+        noisy = inputs if draws.noise is None else inputs + draws.noise
+        input_codes = _encode(model, noisy, draws.level)
     condition_codes = model.encode_condition(None if condition is None else condition[:, 1:], truth)
     posterior = model.posterior(at(codes, slice(1, None)), condition_codes)
     z = reparameterize(*posterior, draws.eps)
-    state = model.initial_state(given[:, 0], None if condition is None else condition[:, 0], anchor)
+    state = model.initial_state(inputs[:, 0], None if condition is None else condition[:, 0], anchor)
 
     if keep is None and all(share == "truth" for share in draws.pattern):
-        prediction, prior = model.forced(state, given_codes, condition_codes, z)
-        reference = given
+        prediction, prior = model.forced(state, input_codes, condition_codes, z)
+        reference = inputs
     else:
         predictions: list[Tensor] = []
         references: list[Tensor] = []
         mus: list[Tensor] = []
         logvars: list[Tensor] = []
-        last, advance = given[:, 0], partial(_advance, model, keep)
+        last, advance = inputs[:, 0], partial(_advance, model, keep)
         if config.training.checkpoint_activations:
             advance = partial(checkpoint, advance, use_reentrant=False, preserve_rng_state=False)
         shares = draws.mask.to(frames)[:, :, None, None, None]  # (B, T-1, 1, 1, 1)
         for t, share in enumerate(draws.pattern):
             previous = None
             if share == "truth":
-                last, previous = given[:, t], at(given_codes, t)
+                last, previous = inputs[:, t], at(input_codes, t)
             elif share == "mixed":
-                last = shares[:, t] * given[:, t] + (1 - shares[:, t]) * last
+                last = shares[:, t] * inputs[:, t] + (1 - shares[:, t]) * last
             references.append(last)
             noise = None if draws.noise is None or previous is not None else draws.noise[:, t]
             level = None if draws.level is None else draws.level[:, t]
@@ -238,7 +238,7 @@ def clip_terms(
         prior = torch.stack(mus, 1), torch.stack(logvars, 1)
 
     kl = objectives.kl_per_frame(posterior, prior, config.kl.reduction, keep)  # (T-1,)
-    terms = {  # the KL first: where its logvar overflows, the prediction does too, and the first culprit is named
+    terms = {  # the KL first: if its logvar overflows, so does the prediction, and the error names the first bad term
         "kl": kl.sum(),
         "reconstruction": objectives.reconstruction(
             prediction, truth, config.loss.reconstruction, before, config.loss.motion
@@ -246,14 +246,16 @@ def clip_terms(
     }
     if config.kl.free_bits:
         above = kl_of_batch(kl.detach()) >= config.kl.free_bits
-        terms["kl_charged"] = torch.where(above, kl, config.kl.free_bits).sum()  # in the mean over all parts, the clamp
+        terms["kl_charged"] = torch.where(
+            above, kl, config.kl.free_bits
+        ).sum()  # averaged over all parts, this is the clamp
     if config.loss.smoothing:
         terms["smoothing"] = objectives.smoothing(prediction, reference, truth, before)
     return terms, prediction[:, -1].detach()
 
 
 def _encode(model: VideoModel, frames: Tensor, level: Tensor | None) -> Code:
-    """Codes of (B, T, 3, H, W), for models that know noise with its level (B, T)."""
+    """Codes of (B, T, 3, H, W); a model that is trained with noise also gets its level (B, T)."""
     return model.encode_frames(frames) if level is None else model.encode_frames(frames, level)  # type: ignore[call-arg]
 
 
@@ -268,7 +270,7 @@ def _advance(
     condition: Code,
     z: Tensor,
 ) -> tuple[Tensor, Gaussian, State]:
-    """One frame from the one before it, whose code is computed where it is not known: frame, prior, state."""
+    """The next frame, its prior and the new state. ``previous`` None: encode ``last``, the previous frame."""
     if previous is None:
         seen = last if noise is None else last + noise
         previous = at(_encode(model, seen[:, None], None if level is None else level[:, None]), 0)
@@ -281,7 +283,7 @@ def _advance(
 
 @contextlib.contextmanager
 def _untouched_buffers(model: nn.Module) -> Iterator[None]:
-    """Running statistics are as before once the block ends."""
+    """Restore the running statistics when the block ends."""
     before = [buffer.clone() for buffer in model.buffers()]
     yield
     for buffer, saved in zip(model.buffers(), before, strict=True):
@@ -289,7 +291,7 @@ def _untouched_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def must_be_finite(terms: Terms) -> float:
-    """1; raises ``NonFiniteError`` that names the first term that is not finite."""
+    """1, or a ``NonFiniteError`` that names the first term that is not finite."""
     if bad := objectives.first_non_finite(terms):
         raise NonFiniteError(f"the {bad.replace('_', ' ')} became {float(terms[bad])}")
     return 1.0
@@ -297,7 +299,7 @@ def must_be_finite(terms: Terms) -> float:
 
 @torch.no_grad()
 def update_ema(state: TrainingState, share: float | Tensor) -> None:
-    """ema += share * (weights - ema); a share that is a tensor is known on the GPU alone."""
+    """ema += share * (weights - ema). A share that is a tensor is not read on the CPU."""
     if not state.ema:
         return
     averages = [state.ema[name] for name, _ in state.model.named_parameters()]

@@ -1,7 +1,7 @@
-"""The number of threads of a run with auto, tried again while it trains: other programs come and go.
+"""Adjust the number of threads of a run with precision auto while it trains, as other programs come and go.
 
-A trial is six steps of the training itself, in turns with the present number of threads and with another one. Trials
-come at fixed steps, so that a run on a quiet machine, stopped and resumed, is the same as one that went through.
+A trial is six steps of the training itself, alternately with the current number of threads and with another one. Trials
+come at fixed steps, so that on a quiet machine a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import torch
 from vidcvae.config import Config
 from vidcvae.models.arithmetic import thread_counts, threads_are_set
 
-EVERY, TRIAL = 128, 6  # steps: between two trials, and of one; it costs about one step in a hundred
-MARGIN = 0.9  # what is not faster by more than this share is no reason to change, which changes the last digits
+EVERY, TRIAL = 128, 6  # steps from one trial to the next, and of one trial: about 1% of the time
+MARGIN = 0.9  # change only for a step that takes less than this share of the time: a change alters the last digits
 
 
 def may_change(config: Config, device: str, ranks: int) -> bool:
-    """Whether the number of threads is ours to choose while training."""
+    """Whether training may change the number of threads."""
     train = config.training
-    ours = train.precision == "auto" and not train.deterministic and not threads_are_set()
-    return ours and device == "cpu" and ranks == 1
+    free = train.precision == "auto" and not train.deterministic and not threads_are_set()
+    return free and device == "cpu" and ranks == 1
 
 
 class Threads:
-    """The present ``number`` of threads, which ``step`` sets; ``free``: trials may change it."""
+    """The current ``number`` of threads, which ``step`` sets; ``free``: trials may change it."""
 
     def __init__(self, number: int, free: bool) -> None:
         self.number, self.free = number, free
-        self.change = ""  # a sentence, where the last step ended a trial that changed the number
+        self.change = ""  # a sentence, if the last step ended a trial that changed the number
         self._counts = sorted({number, *thread_counts(torch.get_num_threads())})
         self._rival = 0
         self._seconds: dict[int, list[float]] = {}
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """A block that computes step ``step`` of the training."""
+        """A context that computes step ``step`` of the training."""
         at, self.change = step % EVERY, ""
         if at == 0:
             self._rival, self._seconds = self._neighbour(step // EVERY), {}
@@ -56,15 +56,15 @@ class Threads:
                 self._decide()
 
     def _neighbour(self, trial: int) -> int:
-        """The next lower or the next higher number, in turns; 0: no trial. At step 0 all were just measured."""
+        """Alternately the next lower and the next higher number; 0: no trial. At step 0 all were just measured."""
         if not self.free or trial == 0:
             return 0
-        here = self._counts.index(self.number)
-        beside = self._counts[max(here - 1, 0) : here] + self._counts[here + 1 : here + 2]
-        return beside[trial % len(beside)] if beside else 0
+        i = self._counts.index(self.number)
+        neighbours = self._counts[max(i - 1, 0) : i] + self._counts[i + 1 : i + 2]
+        return neighbours[trial % len(neighbours)] if neighbours else 0
 
     def _decide(self) -> None:
-        """The first step of each is not counted: libraries choose their kernels in it."""
+        """Take the rival if it is faster. The first step of each is ignored: libraries choose their kernels in it."""
         best = {number: min(seconds[1:]) for number, seconds in self._seconds.items()}
         if best[self._rival] < MARGIN * best[self.number]:
             old, self.number = self.number, self._rival

@@ -1,4 +1,4 @@
-"""The training step timed before the first one is made, on made-up clips and a copy of the model: it leaves no trace.
+"""Time the training step before training begins, on made-up clips and a copy of the model, without side effects.
 
 B batch, T frames, C H W a frame.
 """
@@ -24,30 +24,30 @@ from vidcvae.training.distributed import Ranks
 from vidcvae.training.state import new_state
 from vidcvae.training.step import Scheduled, draw, gradients
 
-MOST_CLIPS, FAST = 8, 0.05  # a step of the fewest clips that takes fewer seconds than this is timed with more
-WEIGHTS = Scheduled(0.01, 0.3, 1e-4)
+MOST_CLIPS, FAST = 8, 0.05  # if a step of the fewest clips takes less than FAST seconds, more clips are timed
+WEIGHTS = Scheduled(0.01, 1e-4)
 
 
 def settled(
     model: VideoModel, config: Config, device: str, ranks: Ranks, run: RunFolder, resume: Checkpoint | None
 ) -> Arithmetic:
-    """What a run computes in: as before, so that a resumed run goes on exactly; else what rank 0 finds.
+    """The arithmetic of a run: that of its checkpoint, so that a resumed run is exact, else what rank 0 measures.
 
-    What was measured is kept in RUN/precision.json.
+    Writes a measurement to RUN/precision.json.
     """
     auto = config.training.precision == "auto"
     if resume and auto:
         return restored(resume.meta.arithmetic) or by_hardware(device)
-    found = Arithmetic(**ranks.from_main(lambda: asdict(training_arithmetic(model, config, device, ranks.world))))
+    measured = Arithmetic(**ranks.from_main(lambda: asdict(training_arithmetic(model, config, device, ranks.world))))
     if auto and ranks.main:
-        durable.write_json(run.path / "precision.json", asdict(found))
-    return found
+        durable.write_json(run.path / "precision.json", asdict(measured))
+    return measured
 
 
 def training_arithmetic(model: VideoModel, config: Config, device: str, world: int = 1) -> Arithmetic:
-    """What ``training.precision`` means here: of forward and backward of a clip's first steps, the faster precision.
+    """What ``training.precision`` means here; "auto" is the faster precision for forward and backward of short clips.
 
-    ``model`` is on ``device`` and as it was built: of several ranks one alone measures.
+    ``model`` is on ``device``, and not yet changed for several ranks, of which only one measures.
     """
     train = config.training
     part = max(1, train.batch_size // (world * train.accumulate))
@@ -81,7 +81,7 @@ def _step(model: VideoModel, config: Config, device: str, clips: int, dtype: tor
 def made_up(
     model: VideoModel, config: Config, device: str, clips: int, length: int
 ) -> tuple[ClipBatch, Tensor, Tensor]:
-    """Clips of noise, eps, and the usual previous frames: the model's own for poses, the truth for actions."""
+    """Clips of noise, eps, and a mask: the model's own previous frames for poses, the true ones for actions."""
     shape, seed = (clips, length, 3, *config.data.frame_size), config.training.seed
 
     def image(stream: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""The score of a model in the middle of its training: a free run over the validation split."""
+"""Score a model during its training, by free runs over the validation split."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
 from vidcvae.training.state import TrainingState
 
-LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # how z is chosen: 0, and drawn as in the course
+LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # z is 0, or drawn as in the course
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Tables = dict[RunVariant, list[Tensor]]
 
 
 def baseline(config: Config) -> str:
-    """What a model is compared with: the PSNR of repeating the first frame, or the last given one."""
+    """The key of the baseline: the PSNR of repeating the first frame, or the last given one."""
     return "baseline_copy_last_past_psnr" if config.training.past > 1 else "baseline_copy_first_psnr"
 
 
@@ -37,24 +37,32 @@ def measured(
     only: Sequence[int],
     progress: Callable[[int, int], None],
 ) -> Tables:
-    """``freerun.measure`` of the sequences ``only``, with the moving average of the weights where there is one."""
+    """``free_run.measure`` of the sequences ``only``, with the moving average of the weights if there is one."""
     device = next(state.model.parameters()).device
-    ways, frames, seed = [RunVariant(z) for z in LATENTS], config.validation.frames, config.training.seed
+    variants, frames, seed = [RunVariant(z) for z in LATENTS], config.validation.frames, config.training.seed
     with _eval_weights(state):
         return measure(
-            state.model, sequences, config, ways, seed=seed, frames=frames, device=device, progress=progress, only=only
+            state.model,
+            sequences,
+            config,
+            variants,
+            seed=seed,
+            frames=frames,
+            device=device,
+            progress=progress,
+            only=only,
         )
 
 
 def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, step: int) -> dict[str, Any]:
-    """What the history is told. Raises ``NonFiniteError`` if a score is not finite."""
-    found = summaries(tables, sequences)
+    """The scores for the history. Raises ``NonFiniteError`` if one is not finite."""
+    means = summaries(tables, sequences)
     record: dict[str, Any] = {}
     for latent in LATENTS:
-        record[f"psnr_{latent}"] = found[latent]["psnr_mean"]
-        record[f"ssim_{latent}"] = found[latent]["ssim_mean"]
-        record[f"psnr_{latent}_per_frame"] = found[latent]["psnr_per_frame"]
-    record[baseline(config)] = found["zero"][baseline(config)]
+        record[f"psnr_{latent}"] = means[latent]["psnr_mean"]
+        record[f"ssim_{latent}"] = means[latent]["ssim_mean"]
+        record[f"psnr_{latent}_per_frame"] = means[latent]["psnr_per_frame"]
+    record[baseline(config)] = means["zero"][baseline(config)]
     for metric in METRICS:
         if not math.isfinite(record[metric]):
             raise NonFiniteError(
@@ -66,8 +74,9 @@ def scores(tables: Tables, sequences: Sequence[clips.Sequence], config: Config, 
 
 
 def counted(before: dict[str, Any], data: VideoData, config: Config) -> dict[str, Any]:
-    """What ``best`` is the best of, after one more validation than ``before``: a checkpoint keeps it, so that its score
-    can tell that it was chosen, by what, on what data and of how many."""
+    """How the best checkpoint was chosen (metric, data and number of validations), after one more than ``before``.
+
+    Checkpoints keep this, and so do the scores of a model that was chosen by it."""
     sequences, past = data.split("val"), config.training.past
     return {
         "split": data.split_name("val"),
@@ -79,7 +88,7 @@ def counted(before: dict[str, Any], data: VideoData, config: Config) -> dict[str
 
 @contextlib.contextmanager
 def _eval_weights(state: TrainingState) -> Iterator[None]:
-    """The model in eval mode, with the moving average of its weights where there is one, for a block."""
+    """Put the model into eval mode, with the moving average of its weights if there is one, for a block."""
     state.model.eval()
     raw = {name: p.detach().clone() for name, p in state.model.named_parameters()} if state.ema else {}
     _put(state, state.ema)
