@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 Report = Callable[[dict[str, Any]], None]
 
-STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip shows so many of the first frames: all would double the validation's cost
+STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip covers the first frames; all frames would double the validation's cost
 SCHEDULES = ("beta", "teacher_forcing", "forced", "lr")
 NO_SCALARS = ("kind", "step", "epoch", "epochs_done")
 
 
 def folder(run: RunFolder) -> Path:
-    """RUN/tensorboard; a run that has it keeps a log."""
+    """RUN/tensorboard. A run logs to TensorBoard if it has this folder."""
     return run.path / "tensorboard"
 
 
@@ -39,13 +39,13 @@ def check() -> None:
     except ImportError:
         raise UsageError(
             "a TensorBoard log needs tensorboard, which is not installed.",
-            "pip install 'vidcvae[tensorboard]', or go on without --tensorboard.",
+            "pip install 'vidcvae[tensorboard]', or leave out --tensorboard.",
         ) from None
 
 
 @contextlib.contextmanager
 def logging(run: RunFolder, data: VideoData, step: int, report: Report) -> Iterator[Report]:
-    """Yield a ``report`` that also logs; what an earlier log tells of steps after ``step`` is hidden."""
+    """Yield a ``report`` that also logs. Entries of an earlier log after ``step`` are hidden."""
     check()
     from torch.utils.tensorboard import SummaryWriter
 
@@ -63,7 +63,7 @@ def logging(run: RunFolder, data: VideoData, step: int, report: Report) -> Itera
 
 
 class Log:
-    """Takes the events of training as they are reported."""
+    """Writes each event of training to the log."""
 
     def __init__(self, writer: SummaryWriter, data: VideoData) -> None:
         self._writer = writer
@@ -87,7 +87,7 @@ class Log:
 
 
 def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
-    """Truth, pose and free run, z = 0, at times evenly spread over the first frames: uint8 (3, H, W)."""
+    """Truth, free run with z = 0, and pose, at evenly spaced times of the first frames: uint8 (3, H, W)."""
     loaded = load_model(checkpoint)
     config, past = loaded.config, loaded.config.training.past
     length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
