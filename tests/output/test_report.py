@@ -150,7 +150,7 @@ def test_the_numbers_are_those_of_the_records(page: Path, made: report.Report) -
     assert "<td>1,234,567</td><td>30 of 700</td><td>3 of 70</td><td>2.5</td><td>Abacus 2</td>" in text, "what was done"
     assert 'id="rate-0' in text and 'id="plan' not in text, "the learning rate that was, not the plan"
     assert "<td>cyclical</td><td>none</td>" in text, "what differs"
-    assert "Age test: frames 30 to 39, against a run begun at frame 20" in text and "<td>1.50</td>" in text
+    assert "Age test: frames 30 to 39, compared with a run restarted at frame 20" in text and "<td>1.50</td>" in text
 
 
 @pytest.mark.parametrize(

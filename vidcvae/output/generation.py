@@ -63,8 +63,7 @@ def compare(
     for t, frames in enumerate(videos(loaded, past, condition, given.length, latent, noise)):
         made[:, t] = frames
         progress(t + 1, given.length)
-    titles = ["generated"] if samples == 1 else [f"sample {k}" for k in range(samples)]
-    columns = dict(zip(titles, made, strict=True))
+    columns = dict(zip(_titles(samples), made, strict=True))
     if given.truth is None:
         return columns
     past, condition = given.batch(1)
@@ -80,6 +79,10 @@ def compare(
         scores = [metrics.psnr(clips.to_unit(torch.from_numpy(m[future])), target).mean().item() for m in made]
         beside["best"] = made[int(np.argmax(scores))]
     return beside | columns
+
+
+def _titles(samples: int) -> list[str]:
+    return ["generated"] if samples == 1 else [f"sample {k}" for k in range(samples)]
 
 
 def videos(
@@ -191,7 +194,7 @@ def write_panels(
     times = video.spread(len(poses), MOST_DANCE_COLUMNS)
     kept: list[list[np.ndarray]] = []
     for t, frames in enumerate(made):
-        titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
+        titles = ["pose", *_titles(len(frames))]
         row = [poses[t], *frames]
         add(pictures.panel(row, titles, scale))
         if t in times:

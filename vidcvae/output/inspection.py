@@ -99,23 +99,20 @@ class _Totals:
     """Sums over the frames of a split."""
 
     def __init__(self) -> None:
-        self.sequences = self.frames = self.steps = self.future = 0
+        self.future = 0
         self.rows: dict[str, int] = {}
         self.mean = self.motion = self.first = self.previous = self.last_past = 0.0
         self.lengths: list[int] = []
         self.ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, sequence: Sequence) -> None:
-        self.sequences += 1
-        self.frames += len(sequence)
-        self.steps += len(sequence) - 1
         self.lengths.append(len(sequence))
         for name, rows in sequence.tracks.items():
             self.rows[name] = self.rows.get(name, 0) + len(rows)
             if rows.dtype != np.uint8 and len(rows):
                 low, high = self.ranges.get(name, (rows[0], rows[0]))
                 self.ranges[name] = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
-        first, before = _unit(sequence.frames[:1]), _unit(sequence.frames[:1])
+        first = before = _unit(sequence.frames[:1])
         self.mean += float(first.mean())
         for frames in _pieces(sequence.frames[1:]):
             earlier = np.concatenate([before, frames[:-1]])
@@ -132,15 +129,17 @@ class _Totals:
         def mean(total: float, count: int) -> float | None:
             return total / count if count else None
 
+        frames, sequences = sum(self.lengths), len(self.lengths)
+        predicted = frames - sequences  # all but each sequence's first
         measured: Report = {
-            "sequences": self.sequences,
-            "frames": self.frames,
+            "sequences": sequences,
+            "frames": frames,
             "lengths": [min(self.lengths), max(self.lengths)],
             "rows": self.rows,
-            "mean": mean(self.mean, self.frames),
-            "motion": mean(self.motion, self.steps),
-            "copy_first_psnr": mean(self.first, self.steps),
-            "copy_previous_psnr": mean(self.previous, self.steps),
+            "mean": mean(self.mean, frames),
+            "motion": mean(self.motion, predicted),
+            "copy_first_psnr": mean(self.first, predicted),
+            "copy_previous_psnr": mean(self.previous, predicted),
         }
         if kind == "push":
             measured["copy_last_past"] = {"psnr": mean(self.last_past, self.future), "past": _PAST, "future": _FUTURE}
@@ -163,7 +162,7 @@ def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
                 {"name": sequence.name, "frames": len(sequence), "poses": sequence.condition_length,
                  "unknown_poses": sorted(sequence.unknown_poses)}
             )  # fmt: skip
-        if total.sequences <= _ROWS:
+        if len(total.lengths) <= _ROWS:
             rows.append((f"{split} {sequence.name}", _pictures(sequence)))
     for split, total in totals.items():
         found = report["splits"].setdefault(split, {})

@@ -59,13 +59,10 @@ def strip(rows: Sequence[Sequence[Frame]], titles: Sequence[str], times: Sequenc
 
 def _join(parts: Sequence[Frame], axis: int) -> Frame:
     """Parts side by side (axis 2) or one below another (axis 1), with gaps between them."""
-    spaced: list[Frame] = []
-    for part in parts:
-        if spaced:
-            shape = (part.shape[1], GAP) if axis == 2 else (GAP, part.shape[2])
-            spaced.append(_blank(*shape))
-        spaced.append(part)
-    return np.concatenate(spaced, axis=axis)
+    _, height, width = parts[0].shape
+    gap = _blank(height, GAP) if axis == 2 else _blank(GAP, width)
+    spaced = [piece for part in parts for piece in (gap, part)]
+    return np.concatenate(spaced[1:], axis=axis)
 
 
 def _blank(height: int, width: int) -> Frame:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vidcvae.config import to_toml
@@ -42,10 +43,10 @@ class Report:
     environment: dict[str, str]
     command: str
     made: str
-    labels: list[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", plots.labels([entry.run for entry in self.entries]))
+    @functools.cached_property
+    def labels(self) -> list[str]:
+        return plots.labels(self.runs)
 
     @property
     def runs(self) -> list[plots.Run]:
@@ -186,19 +187,13 @@ def _psnr_chart(report: Report) -> Chart | None:
 
 def _drifts(report: Report) -> dict[str, Any]:
     drifts = [(label, entry.drift) for label, entry in report.named() if entry.drift]
-    rows = [
-        [
-            label,
-            f"{d.slope_per_100:+.2f}",
-            f"{d.gap_slope_per_100:+.2f}",
-            f"{d.age_test.from_start:.2f}",
-            f"{d.age_test.from_restart:.2f}",
-            f"{d.age_test.lost:.2f}",
-        ]
-        for label, d in drifts
-    ]
     if not drifts:
-        return {"drifts": rows}
+        return {"drifts": []}
+    rows = []
+    for label, drift in drifts:
+        slopes, age = (drift.slope_per_100, drift.gap_slope_per_100), drift.age_test
+        scores = (age.from_start, age.from_restart, age.lost)
+        rows.append([label, *(f"{slope:+.2f}" for slope in slopes), *(f"{score:.2f}" for score in scores)])
     return {"drifts": rows, "drift_chart": plots.drift_chart(drifts), "age_test": drifts[0][1].age_test}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
@@ -15,6 +15,7 @@ from vidcvae.errors import UsageError
 from vidcvae.models.loading import load_model
 from vidcvae.models.rollout import rollout
 from vidcvae.output import pictures, video
+from vidcvae.output.generation import GenerationInput
 from vidcvae.storage.run import RunFolder
 
 if TYPE_CHECKING:
@@ -92,11 +93,14 @@ def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
     config, past = loaded.config, loaded.config.training.past
     length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
     condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
-    rows = None if condition is None else torch.from_numpy(condition.copy())[None]
-    frames = torch.from_numpy(sequence.frames[:length].copy())
-    made = rollout(loaded.model, frames[None, :past], rows, length=length)
-    shown = {"truth": list(frames.numpy()), "free run": [*frames[:past].numpy(), *(video.to_bytes(f)[0] for f in made)]}
+    frames = sequence.frames[:length]
+    given = GenerationInput(frames[:past], None if condition is None else np.array(condition), length)
+    made = rollout(loaded.model, *given.batch(1), length=length)
+    shown: dict[str, Any] = {
+        "truth": frames,
+        "free run": [*frames[:past], *(video.to_bytes(frame)[0] for frame in made)],
+    }
     if "pose" in sequence.tracks:
-        shown["pose"] = list(sequence.tracks["pose"][:length])
+        shown["pose"] = sequence.tracks["pose"][:length]
     times = video.spread(length, STRIP_COLUMNS)
     return pictures.strip([[row[t] for t in times] for row in shown.values()], list(shown), times)

@@ -97,11 +97,11 @@ def is_folder(target: Path) -> bool:
 def _kind(target: Path) -> str:
     """ "gif", "mp4" or "folder"."""
     suffix = target.suffix.lower()
-    if target.is_dir() or not suffix:
-        return suffix[1:] if suffix in (".gif", ".mp4") else "folder"
-    if suffix not in (".gif", ".mp4"):
+    if suffix in (".gif", ".mp4"):
+        return suffix[1:]
+    if suffix and not target.is_dir():
         raise UsageError(f"{target} is not a GIF or MP4.", _FORMS)
-    return suffix[1:]
+    return "folder"
 
 
 @contextlib.contextmanager
