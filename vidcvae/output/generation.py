@@ -72,13 +72,13 @@ def compare(
         loaded.model, past, condition, latent="posterior", length=given.length, truth=truth[None], dtype=loaded.dtype
     )
     posterior = np.concatenate([given.past, *map(to_bytes, run)])
-    beside = {"truth": given.truth, "posterior": posterior}
+    others = {"truth": given.truth, "posterior": posterior}
     if samples > 1:
         future = slice(len(given.past), None)
         target = clips.to_unit(truth[future])
         scores = [metrics.psnr(clips.to_unit(torch.from_numpy(m[future])), target).mean().item() for m in made]
-        beside["best"] = made[int(np.argmax(scores))]
-    return beside | columns
+        others["best"] = made[int(np.argmax(scores))]
+    return others | columns
 
 
 def _titles(samples: int) -> list[str]:

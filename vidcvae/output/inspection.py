@@ -57,8 +57,8 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
         data = packed.open_packed(path, verify=False)
         check_packed_size(data, size or data.size, "without --size")
         report["faults"] = packed.damage(path)
-        found = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
-        stream = Stream(data.name, data.kind, data.fps, path, found)
+        pairs = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
+        stream = Stream(data.name, data.kind, data.fps, path, pairs)
         size = data.size
     else:
         size = size or own_size(path)
@@ -165,11 +165,11 @@ def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
         if len(total.lengths) <= _ROWS:
             rows.append((f"{split} {sequence.name}", _pictures(sequence)))
     for split, total in totals.items():
-        found = report["splits"].setdefault(split, {})
-        found |= total.report(stream.kind)
+        summary = report["splits"].setdefault(split, {})
+        summary |= total.report(stream.kind)
         if split in stretches:
-            found["stretches"] = stretches[split]
-            found["nearest_pose_psnr"] = _nearest_pose_psnr(searched or {}, split)
+            summary["stretches"] = stretches[split]
+            summary["nearest_pose_psnr"] = _nearest_pose_psnr(searched or {}, split)
     return rows
 
 
@@ -204,8 +204,8 @@ def _nearest_pose_psnr(splits: dict[str, list[Sequence]], split: str) -> float |
 
 def _note_static(report: Report) -> None:
     """Note splits that hardly move: every model scores well on them, as even a repeated first frame does."""
-    for split, found in report["splits"].items():
-        score = found["copy_first_psnr"]
+    for split, summary in report["splits"].items():
+        score = summary["copy_first_psnr"]
         if score is not None and score > _STATIC_DB:
             report["notes"].append(f"{split} hardly moves: repeating the first frame scores {score:.2f} dB.")
 
@@ -265,21 +265,21 @@ def measures(report: Report) -> Table:
     columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
     columns += ["copy last"] if push else ["copy first", "copy previous", "nearest pose"]
     rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
-        conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
+    for split, summary in report["splits"].items():
+        counts = "/".join(str(count) for count in sorted(set(summary["rows"].values())))
+        conditions = f"{counts} {'+'.join(f'{name}s' for name in summary['rows'])}" if counts else "none"
         copied = ("copy_first_psnr", "copy_previous_psnr", "nearest_pose_psnr")
-        scores = [found["copy_last_past"]["psnr"]] if push else [found[key] for key in copied]
-        numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
-        rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
+        scores = [summary["copy_last_past"]["psnr"]] if push else [summary[key] for key in copied]
+        numbers = [_number(summary["mean"], 4), _number(summary["motion"], 4), *(_number(score, 2) for score in scores)]
+        rows.append([split, summary["sequences"], summary["frames"], conditions, *numbers])
     return columns, rows
 
 
 def files(report: Report) -> Table:
     """The number of image files in each folder, their sizes and their colour modes."""
     rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        for side, files in found["files"].items():
+    for split, summary in report["splits"].items():
+        for side, files in summary["files"].items():
             kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
             rows.append([f"{split}_{side}", files["count"], *kinds])
     return ["folder", "readable", "sizes", "modes"], rows
@@ -288,14 +288,14 @@ def files(report: Report) -> Table:
 def lines(report: Report) -> list[str]:
     """The lines below the tables: ranges of actions, sequences, notes and faults."""
     shown = []
-    for split, found in report["splits"].items():
-        for name, (low, high) in found.get("ranges", {}).items():
+    for split, summary in report["splits"].items():
+        for name, (low, high) in summary.get("ranges", {}).items():
             ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
             shown.append(f"{split} {name}: {ranges}")
-        if "stretches" in found:
+        if "stretches" in summary:
             spans = [
                 f"{s['name']} ({counted(s['frames'], 'frame')}, {counted(s['poses'], 'pose')})"
-                for s in found["stretches"]
+                for s in summary["stretches"]
             ]
             more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
             shown.append(f"{split} sequences: {', '.join(spans[:8])}{more}")

@@ -94,9 +94,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
     keys = differing(runs)
     if not 1 <= len(keys) <= 3:
         return [run.name for run in runs]
-    found = [", ".join(f"{key} = {value_of(run, key)}" for key in keys) for run in runs]
+    names = [", ".join(f"{key} = {value_of(run, key)}" for key in keys) for run in runs]
     return [
-        f"{label} ({run.name})" if found.count(label) > 1 else label for label, run in zip(found, runs, strict=True)
+        f"{label} ({run.name})" if names.count(label) > 1 else label for label, run in zip(names, runs, strict=True)
     ]
 
 
@@ -329,7 +329,7 @@ def _curve(run: Run, name: str, key: str, colour: int) -> tuple[Line, ...]:
     steps, epochs = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
     fine = steps or epochs
     # Histories store sums over the predicted frames of a clip; a mean per frame does not depend on the clip's length
-    values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
+    values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in records] for records in (fine, epochs))
     if len(epochs) < FEW_EPOCHS:
         return (Line(name, run.epochs_of(fine), values, colour),)
     return Line("", run.epochs_of(fine), values, colour, "faint"), Line(name, run.middles_of(epochs), means, colour)
@@ -342,10 +342,10 @@ def _schedule(runs: Sequence[Run], key: str, stepped: Callable[[Config], bool], 
         steps, ends = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
         by_epoch, logged = stepped(run.config), {r["epoch"] for r in steps}
         gaps = [r for r in ends if r["epoch"] not in logged] if by_epoch else []  # the mean over an epoch is its value
-        found = sorted([*steps, *gaps], key=lambda r: int(r["step"])) or ends
-        x, y = run.epochs_of(found), [r[key] for r in found]
+        records = sorted([*steps, *gaps], key=lambda r: int(r["step"])) or ends
+        x, y = run.epochs_of(records), [r[key] for r in records]
         if by_epoch:
-            x, y = _staircase(x, y, [r["epoch"] for r in found])
+            x, y = _staircase(x, y, [r["epoch"] for r in records])
         lines.append(Line(name, x, y, colour if len(runs) == 1 else index))
     return tuple(lines)
 
