@@ -65,7 +65,7 @@ GENERATE = ("generate", "--poses", "data/test/test_label/0", "--first-frame")
         ((*GENERATE, FRAME, "--weights", "ema"), 2, "no moving average"),
         ((*GENERATE, FRAME, "--device", "tpu"), 2, "tpu"),
         (("generate", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "has one pose only"),
-        (("generate", "--first-frame", FRAME, "--poses", FRAME), 4, "is one image"),
+        (("generate", "--first-frame", FRAME, "--poses", FRAME), 4, "is a single image"),
         (("generate", "--first-frame", FRAME, "--poses", "TMP/full"), 4, "full has no images in it"),
         (("generate", "TMP/cut.safetensors", "--first-frame", FRAME, "--poses", "TMP/one"), 4, "cut.safetensors"),
         (("evaluate", "--latent", "prior_mean"), 2, "Did you mean 'prior-mean'"),
