@@ -196,7 +196,7 @@ def test_what_a_model_only_remembers_is_told(runs: Path, cli: Cli, tiny_dance: P
     done = cli("compare", "a-0", "--json")
     assert json.loads(done.out)["warnings"] == [f"a-0 {remembered}."] and f"a-0 {remembered}" in done.err
     page = cli("report", "a-0", "--no-videos", "-o", "r.html")
-    assert page.code == 0 and f"The model {remembered}. More is better." in Path("r.html").read_text("utf-8")
+    assert page.code == 0 and f"The model {remembered}. Higher is better." in Path("r.html").read_text("utf-8")
     shutil.copytree(tiny_dance, "b")
     shutil.rmtree("b/train")
     Path("b/dataset.toml").unlink()  # it tells of train
@@ -290,7 +290,7 @@ def test_a_library_user_has_the_scores_of_the_commands_without_a_word(
         (("evaluate", "a-0", "--lpips-weights", "none.pt"), 2, "there is no file none.pt"),
         (("evaluate", "a-0", "--long", 9), 2, "less than two passes"),
         (("evaluate", "a-0", "--latent", "al"), 2, "Did you mean 'all'"),
-        (("plot", "drift", "a-0", "-o", "a.jpg"), 2, "a.jpg is no kind of figure"),
+        (("plot", "drift", "a-0", "-o", "a.jpg"), 2, "a.jpg is not a PNG, SVG or PDF"),
         (("plot", "drift", "a-0", "--split", "test"), 4, "nothing is left to score"),
         (("plot", "latents", "a-0", "--frame", 99), 2, "frame 99 of"),
     ],

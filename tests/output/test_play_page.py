@@ -337,7 +337,7 @@ def test_controls_and_pictures_have_names(dance: browser.Browser) -> None:
     named = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n["ignored"] and "role" in n]
     wanted = {"button", "slider", "checkbox", "radio", "combobox", "image", "img", "application"}
     assert [(role, name) for role, name in named if role in wanted and not name] == []
-    for one in (("button", "Record"), ("checkbox", "z = 0 beside"), ("slider", "Frame of the sequence")):
+    for one in (("button", "Record"), ("checkbox", "same with z = 0"), ("slider", "Frame of the sequence")):
         assert one in named
     assert any(role in ("image", "img") and "frame" in name for role, name in named)
 

@@ -219,7 +219,7 @@ def test_a_figure_is_what_its_suffix_says(tmp_path: Path, kind: str, start: byte
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"figure\.jpg is no kind of figure") as error:
+    with pytest.raises(UsageError, match=r"figure\.jpg is not a PNG") as error:
         figures.save(plots.lr_chart([_run()]), tmp_path / "figure.jpg")
     assert ".png, .svg, .pdf" in error.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -146,17 +146,17 @@ def test_the_numbers_are_those_of_the_records(page: Path, made: report.Report) -
         assert each.record
         assert f"<td>{each.record['psnr_mean']:.2f}</td>" in text
     assert "reaches 21.20 dB over 39 frames made from one given frame" in text
-    assert "Repeating the first frame scores 16.00 dB: kl.type = none wins by 5.20 dB. More is better." in text
+    assert "Repeating the first frame scores 16.00 dB: kl.type = none wins by 5.20 dB. Higher is better." in text
     assert "<td>1,234,567</td><td>30 of 700</td><td>3 of 70</td><td>2.5</td><td>Abacus 2</td>" in text, "what was done"
     assert 'id="rate-0' in text and 'id="plan' not in text, "the learning rate that was, not the plan"
     assert "<td>cyclical</td><td>none</td>" in text, "what differs"
-    assert "Age test: frames 30 to 39, against a run begun at frame 20" in text and "<td>1.50</td>" in text
+    assert "Age test: frames 30 to 39, compared with a run restarted at frame 20" in text and "<td>1.50</td>" in text
 
 
 @pytest.mark.parametrize(
     ("baseline", "says"),
     [
-        (21.2, "Repeating the first frame scores 21.20 dB: they are equal"),
+        (21.2, "Repeating the first frame scores 21.20 dB: the two are equal"),
         (24.0, "Repeating the first frame scores 24.00 dB: a still picture wins by 3.80 dB"),
         (16.0, "the model wins by 4.20 dB"),
     ],
@@ -176,7 +176,7 @@ def test_the_training_frame_of_the_nearest_pose_stands_beside_the_copy(made: rep
         assert each.record
         each.record["baseline_nearest_pose_psnr"] = 20.7  # between 20.2 and 21.2
     text = report.render(report.Report(entries, (), {}, "vidcvae report", "2026-01-31"))
-    assert "wins by 5.20 dB. kl.type = none beats the nearest training frame by 0.50 dB. More is better." in text
+    assert "wins by 5.20 dB. kl.type = none beats the nearest training frame by 0.50 dB. Higher is better." in text
     assert '<th scope="row">training frame of the nearest pose</th><td>20.70</td>' in text
     note = "kl.type = cyclical does not beat repeating the training frame of the nearest pose: it has only remembered."
     assert note in text

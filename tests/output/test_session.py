@@ -117,7 +117,7 @@ def test_a_recording_in_the_middle_says_which_frames_it_is(dance: Session, tmp_p
     told, _ = ask(dance, "save")
     assert (told["frames"], told["first"], told["last"]) == (4, 6, 9)
     assert np.array_equal(frames, made_by(cli, told["command"], tmp_path / "again")[6:10])
-    with pytest.raises(VidcvaeError, match="nothing in this recording"):
+    with pytest.raises(VidcvaeError, match="this recording is empty"):
         ask(dance, "save")
 
 

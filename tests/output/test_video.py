@@ -199,8 +199,8 @@ def test_targets_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> N
     (tmp_path / "folder.gif").mkdir()
     (tmp_path / "plain").write_text("x")
     for name, fps, words in [
-        ("a.avi", 25, r"a\.avi is no kind of video"),
-        ("a.png", 25, r"a\.png is no kind of video"),
+        ("a.avi", 25, r"a\.avi is not a GIF or MP4"),
+        ("a.png", 25, r"a\.png is not a GIF or MP4"),
         ("full", 25, "full is not an empty folder"),
         ("folder.gif", 25, "is a folder, but a GIF is a file"),
         ("plain", 25, "plain is a file"),
@@ -280,13 +280,13 @@ def test_poses_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gif").write_bytes(gif[: len(gif) - 200])
     (tmp_path / "text.gif").write_text("hello")
     for name, words in [
-        ("nowhere", "there is no .*nowhere"),
+        ("nowhere", "nowhere does not exist"),
         ("empty", "empty has no images in it"),
         ("named", r"left\.png has a name that is not a number"),
         ("cut", r"cut.1\.png is damaged or cut off"),
         ("cut.gif", r"cut\.gif is damaged or cut off"),
         ("text.gif", r"text\.gif is .*, not a GIF image"),
-        ("cut/0.png", "is one image"),
+        ("cut/0.png", "is a single image"),
     ]:
         with pytest.raises(DataError, match=words):
             video.read_poses(tmp_path / name, SIZE)

@@ -124,7 +124,7 @@ def test_the_gif_is_good(tmp_path: Path) -> None:
     assert read_poses(tmp_path / "x.gif", gif(16, 8, 6, (4, 8)))().shape == (9, 3, *SIZE)  # type: ignore[attr-defined]
 
 
-@bomb("is too long: of its size, 20,000 frames are read")
+@bomb("is too long: at its size, at most 20,000 frames can be read")
 def gif_of_300000_frames(folder: Path) -> Callable[[], object]:
     return read_poses(folder / "x.gif", gif(8, 8, 300_000))
 
@@ -132,12 +132,12 @@ def gif_of_300000_frames(folder: Path) -> Callable[[], object]:
 def test_a_gif_s_pixels_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of one pixel on a large screen cost as much as large ones."""
     monkeypatch.setattr(video, "MAX_GIF_PIXELS", 10 * 64 * 64)
-    with pytest.raises(DataError, match="of its size, 10 frames are read"):
+    with pytest.raises(DataError, match="at its size, at most 10 frames can be read"):
         read_poses(tmp_path / "x.gif", gif(64, 64, 100_000))()
     assert len(read_poses(tmp_path / "x.gif", gif(64, 64, 10))()) == 10  # type: ignore[arg-type]
 
 
-@bomb("is too long: its times tell of 655,350 frames")
+@bomb("is too long: its durations amount to 655,350 frames")
 def gif_that_stands_for_hours(folder: Path) -> Callable[[], object]:
     return read_poses(folder / "x.gif", gif(8, 8, 20, (1, 65534)))
 

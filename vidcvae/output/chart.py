@@ -1,6 +1,6 @@
-"""Charts, which know nothing of how they are drawn.
+"""Charts, independent of how they are drawn.
 
-``figures`` makes a file of them, ``terminal`` a text, ``inline_svg`` a drawing for a page.
+``figures`` draws them into files, ``terminal`` as text, and ``inline_svg`` for a web page.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-BARE = 0.25  # of a logarithmic axis: so much may lie beyond its first tick, and beyond its last
-COINCIDE = 0.01  # of a panel's height: curves that are closer than that, at half of their points, cover each other
+BARE = 0.25  # the largest share of a logarithmic axis below its first tick, or above its last
+COINCIDE = 0.01  # two curves overlap if half of their points are closer than this share of the panel's height
 
 Style = Literal["main", "fine", "faint", "dashed", "marks", "over"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve. ``run`` gives its colour (-1: grey). ``style`` "over": dashes that let the curves beneath be seen; they
-    take ``turns``: of its panel's lines of that style this is the first (0), the second, and of how many."""
+    """A curve. ``run`` selects its colour (-1: grey). The style "over" draws dashes, so that the curve beneath shows;
+    ``turns`` is then the line's index among the panel's lines of that style, and their number."""
 
     label: str
     x: Sequence[float]
@@ -33,9 +33,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes: what is on y, with its unit; ``tall`` panels get most of the height. ``xlabel``: an x axis of its own.
+    """One pair of axes. ``ylabel`` includes the unit. ``tall`` panels get most of the height.
 
-    log: a logarithmic axis, where any value is positive. A curve that covers an earlier one is drawn as dashes over it.
+    xlabel: set if the panel has its own x axis. log: a logarithmic y axis, ignored if no value is positive.
+    A curve that covers an earlier one is drawn as dashes over it.
     """
 
     ylabel: str
@@ -49,19 +50,24 @@ class Panel:
     def __post_init__(self) -> None:
         positive = any(y > 0 for line in self.lines for y in line.y)
         object.__setattr__(self, "log", self.log and positive)
-        object.__setattr__(self, "lines", tuple(_told_apart(self.lines, self.log)))
+        object.__setattr__(self, "lines", tuple(_separated(self.lines, self.log)))
+
+    @property
+    def title(self) -> str:
+        """``ylabel`` on one line."""
+        return self.ylabel.replace("\n", " ")
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels one below another over one x axis, but for those that have their own."""
+    """Panels, one below another, over one x axis, except for panels that have their own."""
 
     title: str
     xlabel: str
     panels: tuple[Panel, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What is drawn, in numbers; one that is not finite is null."""
+        """The curves as numbers; a number that is not finite becomes null."""
 
         def numbers(values: Sequence[float]) -> list[float | None]:
             return [float(value) if np.isfinite(value) else None for value in values]
@@ -77,8 +83,8 @@ class Chart:
         return {"title": self.title, "panels": panels}
 
 
-def _told_apart(lines: tuple[Line, ...], log: bool) -> list[Line]:
-    """The lines, those that cover an earlier one as dashes over it."""
+def _separated(lines: tuple[Line, ...], log: bool) -> list[Line]:
+    """The lines; each one that covers an earlier one gets the style "over"."""
 
     def heights(line: Line) -> np.ndarray:
         values = np.asarray(line.y, dtype=float)
@@ -100,10 +106,16 @@ def _told_apart(lines: tuple[Line, ...], log: bool) -> list[Line]:
             over.append(index)
         else:
             solid.append(line)
-    found = list(lines)
+    separated = list(lines)
     for turn, index in enumerate(over):
-        found[index] = replace(found[index], style="over", turns=(turn, len(over)))
-    return found
+        separated[index] = replace(lines[index], style="over", turns=(turn, len(over)))
+    return separated
+
+
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the greatest value, moved apart if they are equal; 0 and 1 if there are none."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
@@ -116,22 +128,24 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Three round numbers or more between 10**low and 10**high, the first and the last near the ends: decades, or
-    with 2 and 5 of each where they are too few, or with more."""
+    """At least three round numbers between 10**low and 10**high, the first and the last near the ends.
+
+    They are decades if these suffice; otherwise 2 and 5 of each decade are added, and then more."""
     inside = range(math.ceil(low), math.floor(high) + 1)
     if len(inside) > 6:
         return [10.0**decade for decade in inside[:: -(-len(inside) // 6)]]
     decades = range(math.floor(low), math.ceil(high) + 1)
     for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        found = [tick for d in decades for f in factors if low <= math.log10(tick := f * 10.0**d) <= high]
-        bare = [math.log10(found[0]) - low, high - math.log10(found[-1])] if found else []
-        if len(found) > 2 and max(bare) <= BARE * (high - low):
-            return found
+        candidates = [factor * 10.0**decade for decade in decades for factor in factors]
+        chosen = [tick for tick in candidates if low <= math.log10(tick) <= high]
+        bare = [math.log10(chosen[0]) - low, high - math.log10(chosen[-1])] if chosen else []
+        if len(chosen) > 2 and max(bare) <= BARE * (high - low):
+            return chosen
     return ticks(10**low, 10**high, 5)
 
 
 def number(value: float) -> str:
-    """Four digits at most; "-" for what is not there."""
+    """The value with at most four digits; "-" if it is not finite."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e5 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Charts as figures that can go into a report as they are: PNG, SVG or PDF by suffix. One style for all."""
+"""Charts as figures for papers and slides: PNG, SVG or PDF, chosen by the suffix. All share one style."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150
 WIDTH, TALL, SHORT = 7.0, 3.1, 1.15  # inches
-# Okabe & Ito: told apart by every kind of colour vision
+# Okabe & Ito: distinguishable with every kind of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
 STYLE: dict[Any, Any] = {
@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
-    "svg.hashsalt": "vidcvae",  # the same figure is the same file
+    "svg.hashsalt": "vidcvae",  # the same figure gives the same file
     "svg.fonttype": "path",
 }
 MARKS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5}
@@ -42,22 +42,20 @@ LINES: dict[Style, dict[str, Any]] = {
     "faint": {"linewidth": 0.8, "alpha": 0.3},
     "dashed": {"linestyle": "--", "linewidth": 1.2},
     "marks": MARKS,
-    "over": {},  # by turns: ``_dashes``
+    "over": {},  # see ``_dashes``
 }
-DASH = 4  # in widths of the line
+DASH = 4  # in line widths
 
 
 def check_target(target: Path) -> None:
+    """Raise ``VidcvaeError`` unless ``target`` can become a figure."""
     if target.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"{target} is no kind of figure that is known.",
-            f"Name a file that ends in {', '.join(SUFFIXES)}.",
-        )
+        raise UsageError(f"{target} is not a PNG, SVG or PDF.", f"Name a file that ends in {', '.join(SUFFIXES)}.")
     durable.check_writable(target)
 
 
 def save(chart: Chart, target: Path) -> None:
-    """Draw ``chart`` into ``target``; raises ``UsageError`` for another suffix than .png, .svg and .pdf."""
+    """Draw ``chart`` into ``target``. Raises ``UsageError`` unless its suffix is .png, .svg or .pdf."""
     check_target(target)
     durable.write_bytes(target, render(chart, target.suffix.lower().removeprefix(".")))
 
@@ -81,24 +79,24 @@ def render(chart: Chart, kind: str) -> bytes:
             axes.set_xlabel(panel.xlabel)
             named = tuple((line.label, line.run) for line in panel.lines if line.label)
             if named in legends and (legend := axes.get_legend()):
-                legend.remove()  # the same names and colours stand in one above
+                legend.remove()  # a panel above has the same names and colours
             legends.add(named)
         grid[0, 0].set_title(_plain(chart.title), loc="left")
         if not own:
             grid[-1, 0].set_xlabel(chart.xlabel)
         figure.align_ylabels()
-        figure.draw_without_rendering()  # which tells where everything is
+        figure.draw_without_rendering()  # computes where everything is
         for axes in grid[:, 0]:
             _make_room(axes)
         buffer = io.BytesIO()
-        # No date in the file: the same figure is the same bytes
+        # No date in the file, so that the same figure gives the same bytes
         metadata: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()
 
 
 def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
-    """``shared``: panels have names in common, which then stand beside a lone curve too."""
+    """Draw one panel. ``shared``: panels have names in common, so that even a single curve needs a legend."""
     from matplotlib.lines import Line2D
 
     for line in panel.lines:
@@ -107,9 +105,9 @@ def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
     axes.set_ylabel(panel.ylabel)
     if panel.log:
         axes.set_yscale("log")
-        found = log_ticks(*(math.log10(end) for end in axes.get_ylim()))
-        if not all(math.log10(tick).is_integer() for tick in found):  # few decades, and Matplotlib names no more
-            axes.set_yticks(found, [number(tick) for tick in found])
+        ticks = log_ticks(*(math.log10(end) for end in axes.get_ylim()))
+        if not all(math.log10(tick).is_integer() for tick in ticks):  # Matplotlib would label the decades alone
+            axes.set_yticks(ticks, [number(tick) for tick in ticks])
             axes.yaxis.set_minor_formatter("")
     if panel.from_zero:
         top = max((value for line in panel.lines for value in line.y), default=1.0) or 1.0
@@ -125,7 +123,7 @@ def _draw(axes: Axes, panel: Panel, shared: bool = False) -> None:
 
 
 def _make_room(axes: Axes) -> None:
-    """Let a legend that lies on a curve wherever it is put stand above the curves instead, in columns."""
+    """Move a legend that overlaps a curve above the curves, in columns, and raise the top of the axis for it."""
     legend = axes.get_legend()
     if legend is None:
         return
@@ -142,7 +140,7 @@ def _make_room(axes: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that is drawn as it is: between two dollars Matplotlib reads formulas, and a run may be named so."""
+    """Escape dollar signs, between which Matplotlib would read a formula: a run's name may contain them."""
     return text.replace("$", r"\$")
 
 
@@ -151,8 +149,8 @@ def _colour(line: Line) -> str:
 
 
 def _dashes(line: Line) -> dict[str, Any]:
-    """Another dash for each round through the colours."""
-    if line.style == "over":  # each in turn, and then the curve beneath
+    """Dashes that differ each time the colours repeat."""
+    if line.style == "over":  # one dash for each line, and then a gap for the curve beneath
         turn, turns = line.turns
         return {"linestyle": (-DASH * turn, (DASH, DASH * turns))}
     turn = max(0, line.run) // len(COLOURS)

@@ -1,6 +1,6 @@
 """From given frames and conditions to the frames of a video, ready to be written.
 
-S sequences or samples side by side, P given frames, T frames in all; C H W a frame.
+S: sequences or samples side by side; P: given frames; T: all frames; C, H, W: a frame.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from vidcvae.output.video import on_disk, to_bytes
 from vidcvae.storage import durable
 
 Progress = Callable[[int, int], None]
-MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # of the picture of all time steps; of chosen ones
+MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # time steps in the picture of a comparison, and of a dance
 
 
 @dataclass(frozen=True)
 class GenerationInput:
-    """What a video is made from.
+    """The input of a video.
 
-    past: uint8 (P, 3, H, W); condition: (T, ...), or None; length: T; truth: uint8 (T, 3, H, W) where it is known.
-    joints: (T, 25, 2) in pixels, of poses whose joints are known.
+    past: uint8 (P, 3, H, W); condition: (T, ...), or None; length: T; truth: uint8 (T, 3, H, W) if known.
+    joints: (T, 25, 2) in pixels, if the joints of the poses are known.
     """
 
     past: np.ndarray
@@ -53,18 +53,17 @@ class GenerationInput:
 def compare(
     loaded: Loaded, given: GenerationInput, latent: Latent, noise: Noise, samples: int, progress: Progress
 ) -> dict[str, np.ndarray]:
-    """Videos, uint8 (T, 3, H, W) each, under their titles: truth, posterior, best sample and all samples, as the
-    figures of Denton & Fergus 2018 show them; without the truth, the samples alone.
+    """Videos by title, uint8 (T, 3, H, W) each: truth, posterior, best sample and all samples, as in the figures of
+    Denton & Fergus 2018. If the truth is not known, the samples alone.
 
-    The posterior's is its mean. The best sample has the highest mean PSNR over the predicted frames.
+    The posterior video uses z's mean. The best sample has the highest mean PSNR over the predicted frames.
     """
     past, condition = given.batch(samples)
     made = on_disk((samples, given.length, *given.past.shape[1:]))
     for t, frames in enumerate(videos(loaded, past, condition, given.length, latent, noise)):
         made[:, t] = frames
         progress(t + 1, given.length)
-    titles = ["generated"] if samples == 1 else [f"sample {k}" for k in range(samples)]
-    columns = dict(zip(titles, made, strict=True))
+    columns = dict(zip(_titles(samples), made, strict=True))
     if given.truth is None:
         return columns
     past, condition = given.batch(1)
@@ -73,21 +72,25 @@ def compare(
         loaded.model, past, condition, latent="posterior", length=given.length, truth=truth[None], dtype=loaded.dtype
     )
     posterior = np.concatenate([given.past, *map(to_bytes, run)])
-    beside = {"truth": given.truth, "posterior": posterior}
+    others = {"truth": given.truth, "posterior": posterior}
     if samples > 1:
         future = slice(len(given.past), None)
         target = clips.to_unit(truth[future])
         scores = [metrics.psnr(clips.to_unit(torch.from_numpy(m[future])), target).mean().item() for m in made]
-        beside["best"] = made[int(np.argmax(scores))]
-    return beside | columns
+        others["best"] = made[int(np.argmax(scores))]
+    return others | columns
+
+
+def _titles(samples: int) -> list[str]:
+    return ["generated"] if samples == 1 else [f"sample {k}" for k in range(samples)]
 
 
 def videos(
     loaded: Loaded, past: Tensor, condition: Tensor | None, length: int, latent: Latent, noise: Noise
 ) -> Iterator[np.ndarray]:
-    """Yield uint8 (S, 3, H, W) for every frame from 0 to T-1, the given ones as they are.
+    """Yield uint8 (S, 3, H, W) for every frame from 0 to T-1; the given frames are not changed.
 
-    past: uint8 (S, P, 3, H, W); condition: (S, T, ...) as ``rollout`` takes it, or None. Memory does not grow with T.
+    past: uint8 (S, P, 3, H, W); condition: (S, T, ...) for ``rollout``, or None. Memory use does not grow with T.
     """
     yield from past.numpy().swapaxes(0, 1)
     for frame in rollout(loaded.model, past, condition, noise, latent=latent, length=length, dtype=loaded.dtype):
@@ -100,30 +103,29 @@ def latent_shape(loaded: Loaded) -> tuple[int, ...]:
 
 
 def fresh_noise(loaded: Loaded, latent: Latent, seed: int, rows: Sequence[int], device: str) -> Noise:
-    """The noise that a score of these rows has: eps_t of each from (seed, row, t), or none where z is a mean."""
+    """The noise that a score of these rows uses: eps_t of each from (seed, row, t), or 0 unless z is drawn."""
     return sequence_noise(latent_shape(loaded), seed, rows, device) if latent == "prior" else zero_noise
 
 
 def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) -> Noise:
-    """Noise read from the tensor ``eps`` (steps, S*) of a safetensors file: eps[t-1] for the step into frame t.
+    """Noise from the tensor ``eps`` (steps, *shape) of a safetensors file: eps[t-1] for the step into frame t.
 
-    Only the entry in use is in memory. Raises ``DataError`` if the file is missing, damaged, or of other shape.
+    Only the entry in use is in memory. Raises ``DataError`` if the file is missing, damaged, or has another shape.
     """
     try:
         file = safetensors.safe_open(path, "pt")
         names = file.keys()
         entries = file.get_slice("eps") if "eps" in names else None
-        found = list(entries.get_shape()) if entries is not None else []
     except FileNotFoundError:
         raise DataError(f"there is no file {path}.", _LATENTS) from None
     except (safetensors.SafetensorError, OSError) as error:
         raise DataError(f"{path} is not a readable safetensors file ({error}).", _LATENTS) from None
     if entries is None:
         raise DataError(f"{path} has no tensor named eps, only {', '.join(sorted(names)) or 'nothing'}.", _LATENTS)
-    if found != [steps, *shape]:
+    if (actual := list(entries.get_shape())) != [steps, *shape]:
         raise DataError(
-            f"eps in {path} has the shape {found}, but {steps + 1} frames and this model need {[steps, *shape]}.",
-            "There must be one entry for each frame after the first.",
+            f"eps in {path} has the shape {actual}, but {steps + 1} frames of this model need {[steps, *shape]}.",
+            "It must have one entry for each frame after the first.",
         )
 
     def noise(t: int) -> Tensor:
@@ -147,9 +149,9 @@ def export_frames(
     device: str,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
-    """The whole video of every sequence, uint8 (T, 3, H, W) each, given frames included.
+    """The whole video of every sequence, uint8 (T, 3, H, W) each, including the given frames.
 
-    Sequences of one length are rolled out side by side, and wait on the disk for their turn to be written.
+    Sequences of equal length are rolled out side by side; their frames are kept on the disk.
     Raises ``DataError`` for a sequence with nothing to predict.
     """
     config, done = loaded.config, 0
@@ -157,10 +159,10 @@ def export_frames(
     for sequence, length in zip(sequences, lengths, strict=True):
         if length <= config.training.past or len(sequence) < config.training.past:
             raise DataError(
-                f"sequence {sequence.name} has {len(sequence)} frames and conditions for {length}: nothing can be "
-                f"predicted from {config.training.past} given."
+                f"sequence {sequence.name} has {len(sequence)} frames and conditions for {length}: nothing is left to "
+                f"predict after {config.training.past} given."
             )
-    found: dict[int, np.ndarray] = {}
+    results: dict[int, np.ndarray] = {}
     for picks in batches(lengths):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
         past = torch.from_numpy(np.stack([s.frames[: config.training.past] for s in chosen]))
@@ -174,8 +176,8 @@ def export_frames(
             if progress:
                 progress(done + (t + 1) * len(picks), sum(lengths))
         done += len(picks) * length
-        found |= dict(zip(picks, made, strict=True))
-    return [found[i] for i in range(len(sequences))]
+        results |= dict(zip(picks, made, strict=True))
+    return [results[i] for i in range(len(sequences))]
 
 
 def write_panels(
@@ -186,13 +188,13 @@ def write_panels(
     scale: int,
     advance: Progress,
 ) -> None:
-    """Pose and samples side by side into a video, and some time steps of it into a PNG."""
+    """Write the pose and the samples side by side into a video, and some time steps into a PNG."""
     poses = given.condition
-    assert poses is not None  # only a dance is shown like this
+    assert poses is not None  # this function is for dances only
     times = video.spread(len(poses), MOST_DANCE_COLUMNS)
     kept: list[list[np.ndarray]] = []
     for t, frames in enumerate(made):
-        titles = ["pose", *(["generated"] if len(frames) == 1 else [f"sample {k}" for k in range(len(frames))])]
+        titles = ["pose", *_titles(len(frames))]
         row = [poses[t], *frames]
         add(pictures.panel(row, titles, scale))
         if t in times:
@@ -203,7 +205,7 @@ def write_panels(
 
 
 def write_comparison(add: Callable[[np.ndarray], None], strip: Path, videos: dict[str, np.ndarray], scale: int) -> None:
-    """Every time step side by side into a video, and all of them, evenly spread where they are many, into a PNG."""
+    """Write the videos side by side into one, and their time steps, at most ``MOST_COLUMNS``, into a PNG."""
     rows, titles = list(videos.values()), list(videos)
     for frames in zip(*rows, strict=True):
         add(pictures.panel(frames, titles, scale))

@@ -1,6 +1,6 @@
-"""Charts as inline SVG for a web page: colours and type come from the page's style sheet, so that they follow its mode.
+"""Charts as inline SVG for a web page. Colours and fonts come from the page's style sheet, and follow its dark mode.
 
-Beside each drawing stand a text alternative, a legend that wraps, and a table of its numbers.
+Each drawing has a text alternative, a legend that wraps, and a table of its numbers.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from markupsafe import Markup
 
 from vidcvae.output import templates
-from vidcvae.output.chart import Chart, Line, Panel, log_ticks, number, ticks
+from vidcvae.output.chart import Chart, Line, Panel, limits, log_ticks, number, ticks
 
-WIDTH, LEFT, RIGHT = 640, 62, 628  # of the drawing, in pixels; where its x axis begins and ends
-HEAD, GAP, FOOT = 26, 16, 40  # over a panel for its title; between two; under the last one for the x axis
-TALL, SHORT = 210, 64  # panels
-COLOURS = 7  # classes c0 .. c6 of the style sheet; grey lines have the class "grey"
-MOST_POINTS = 1000  # of a line; more are means of neighbours
+WIDTH, LEFT, RIGHT = 640, 62, 628  # width of the drawing, and the ends of its x axis, in pixels
+HEAD, GAP, FOOT = 26, 16, 40  # room for a panel's title, between panels, and for the x axis
+TALL, SHORT = 210, 64  # heights of panels
+COLOURS = 7  # classes c0 to c6 of the style sheet; grey lines have the class "grey"
+MOST_POINTS = 1000  # points of a line; longer lines are drawn as means of neighbours
 TABLE_ROWS = 21
 DASH = 6
 
 
 def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> Markup:
-    """The chart as a ``<figure>`` whose ids begin with ``name``; ``caption`` is text.
+    """The chart as a ``<figure>``. Its ids begin with ``name``.
 
-    cursor: the page's script may mark an x in it (it finds the x axis in data attributes).
+    cursor: let the page's script mark an x in it (it reads the x axis from data attributes).
     """
     parts = _parts(chart)
     return templates.render(
@@ -42,7 +42,7 @@ def figure(chart: Chart, name: str, caption: str, cursor: bool = False) -> Marku
 
 
 def _parts(chart: Chart) -> list[Chart]:
-    """The panels that share an x axis; each one alone where they have axes of their own."""
+    """The chart itself if its panels share an x axis, otherwise one chart for each panel."""
     if not any(panel.xlabel for panel in chart.panels):
         return [chart]
     return [Chart(chart.title, panel.xlabel or chart.xlabel, (panel,)) for panel in chart.panels]
@@ -50,8 +50,7 @@ def _parts(chart: Chart) -> list[Chart]:
 
 def drawing(chart: Chart, name: str) -> Markup:
     """The ``<svg>`` alone."""
-    xs = [x for panel in chart.panels for line in panel.lines for x in line.x]
-    low, high = _apart(min(xs, default=0.0), max(xs, default=1.0))
+    low, high = limits([x for panel in chart.panels for line in panel.lines for x in line.x])
 
     def across(x: float) -> str:
         return f"{LEFT + (x - low) / (high - low) * (RIGHT - LEFT):.1f}"
@@ -66,7 +65,7 @@ def drawing(chart: Chart, name: str) -> Markup:
         "drawing.svg.j2",
         chart=chart,
         name=name,
-        text=_said(chart),
+        text=_in_words(chart),
         panels=panels,
         ticks=[(across(tick), number(tick)) for tick in ticks(low, high, 6)],
         low=f"{low:.9g}",
@@ -79,7 +78,7 @@ def drawing(chart: Chart, name: str) -> Markup:
 
 
 def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) -> dict[str, Any]:
-    """What is drawn in a panel between ``top`` and ``bottom``, in pixels."""
+    """The template's values for a panel between ``top`` and ``bottom``, in pixels."""
     log, scale = panel.log, math.log10 if panel.log else float
     values = [scale(y) for line in panel.lines for y in line.y if math.isfinite(y) and (y > 0 or not log)]
     if panel.zero_to_one:
@@ -87,7 +86,7 @@ def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) 
     elif panel.from_zero:
         least, most = 0.0, (max(values, default=0.0) or 1.0) * 1.08
     else:
-        least, most = _apart(min(values, default=0.0), max(values, default=1.0))
+        least, most = limits(values)
         margin = 0.04 * (most - least)
         least, most = least - margin, most + margin
 
@@ -104,7 +103,7 @@ def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) 
             curves.append((f"{line.style} {_colour(line)}", " ".join(map(",".join, spots)), _dashes(line)))
     y_ticks = log_ticks(least, most) if log else ticks(least, most, 5 if panel.tall else 2)
     return {
-        "title": panel.ylabel.replace("\n", " ") + (" (log scale)" if log else ""),
+        "title": panel.title + (" (log scale)" if log else ""),
         "ticks": [(down(tick), number(tick)) for tick in y_ticks],
         "curves": curves,
         "marks": marks,
@@ -112,7 +111,7 @@ def _panel(panel: Panel, across: Callable[[float], str], top: int, bottom: int) 
 
 
 def _legend(chart: Chart) -> list[dict[str, str]]:
-    """One entry for each name, as panels repeat the runs' names and colours; none for a lone name."""
+    """One entry for each name and colour, even if several panels have it; none if there is only one name."""
     entries: dict[tuple[str, str], dict[str, str]] = {}
     for line in (line for panel in chart.panels for line in panel.lines if line.label):
         key = line.label, _colour(line)
@@ -121,39 +120,38 @@ def _legend(chart: Chart) -> list[dict[str, str]]:
 
 
 def _table(chart: Chart) -> tuple[list[str], list[list[str]]] | None:
-    """Heads and rows: the numbers of every line at evenly spread x."""
-    found = [(panel, line) for panel in chart.panels for line in panel.lines if line.x and line.style != "faint"]
-    if not found:
+    """Heads and rows: every line's numbers at evenly spaced x."""
+    drawn = [(panel, line) for panel in chart.panels for line in panel.lines if line.x and line.style != "faint"]
+    if not drawn:
         return None
-    low, high = min(min(line.x) for _, line in found), max(max(line.x) for _, line in found)
-    at = np.linspace(low, high, TABLE_ROWS) if high > low else np.array([low])
-    if all(float(x).is_integer() for _, line in found for x in line.x):
+    xs = [x for _, line in drawn for x in line.x]
+    at = np.unique(np.linspace(min(xs), max(xs), TABLE_ROWS))
+    if all(float(x).is_integer() for x in xs):
         at = np.unique(at.round())
     heads, columns = [chart.xlabel], [at]
-    for panel, line in found:
-        name = panel.ylabel.replace("\n", " ")
-        heads.append(f"{name}: {line.label}" if line.label else name)
+    for panel, line in drawn:
+        heads.append(f"{panel.title}: {line.label}" if line.label else panel.title)
         order = np.argsort(line.x)
         columns.append(np.interp(at, np.asarray(line.x)[order], np.asarray(line.y)[order], np.nan, np.nan))
     return heads, [[number(float(value)) for value in row] for row in zip(*columns, strict=True)]
 
 
-def _said(chart: Chart) -> str:
-    """The chart in words: where each line begins, ends, and how far it goes."""
-    told = []
+def _in_words(chart: Chart) -> str:
+    """The chart in words: each line's first, last, least and greatest value."""
+    sentences = []
     for panel in chart.panels:
         for line in panel.lines:
             points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
             if not points or line.style == "faint":
                 continue
             (x0, y0), (x1, y1) = points[0], points[-1]
-            name = panel.ylabel.replace("\n", " ") + (f", {line.label}" if line.label else "")
+            name = panel.title + (f", {line.label}" if line.label else "")
             least, most = min(y for _, y in points), max(y for _, y in points)
-            told.append(
+            sentences.append(
                 f"{name}: {number(y0)} at {chart.xlabel} {number(x0)}, {number(y1)} at {number(x1)}, "
                 f"between {number(least)} and {number(most)}."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _thinned(line: Line) -> Iterator[tuple[float, float]]:
@@ -164,7 +162,7 @@ def _thinned(line: Line) -> Iterator[tuple[float, float]]:
 
 
 def _dashes(line: Line) -> str:
-    """Attributes of a line over others, whose dashes leave room for theirs."""
+    """SVG attributes for a line of the style "over": dashes with room for those of the others."""
     turn, turns = line.turns
     if line.style != "over":
         return ""
@@ -173,7 +171,3 @@ def _dashes(line: Line) -> str:
 
 def _colour(line: Line) -> str:
     return "grey" if line.run < 0 else f"c{line.run % COLOURS}"
-
-
-def _apart(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if high > low else (low - 0.5, high + 0.5)

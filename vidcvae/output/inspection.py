@@ -1,4 +1,4 @@
-"""What is in a dataset: counts, sizes, faults, and how much there is to predict."""
+"""The contents of a dataset: counts, sizes, faults, and how hard it is to predict."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
 from vidcvae.errors import DataError, VidcvaeError, counted
-from vidcvae.evaluation import nearest_pose
+from vidcvae.evaluation import metrics, nearest_pose
 
 Report = dict[str, Any]
 Table = tuple[list[str], list[list[object]]]  # head, and rows
 Progress = Callable[[int, int], None] | None
 
-_SMALLEST_MSE = 1e-10  # frames that agree to the last bit score 100 dB, not infinity
 _STATIC_DB = 30.0
 _SHOWN_FAULTS = 40
-_PAST, _FUTURE = 2, 10  # of the usual score of robot pushing
+_PAST, _FUTURE = 2, 10  # frames of the usual score of robot pushing
 _AT_ONCE = 256  # frames measured at once
-_ROWS, _COLUMNS = 3, 6  # of the contact sheet: sequences of a split, pictures of a sequence
+_ROWS, _COLUMNS = 3, 6  # sequences of a split, and frames of a sequence, in the contact sheet
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """report: what was found, ready for JSON. rows: (title, pictures of a sequence) for ``contact_sheet``."""
+    """report: the results, ready for JSON. rows: (title, some frames of a sequence) for ``contact_sheet``."""
 
     report: Report
     rows: list[tuple[str, Sequence]]
 
     @property
     def shown(self) -> Counter[str]:
-        """How many sequences of each split the rows are."""
+        """The number of sequences of each split in the contact sheet."""
         return Counter(title.partition(" ")[0] for title, _ in self.rows)
 
 
 def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Inspection:
-    """Look at every file (or check every checksum) of the dataset at ``path``, and measure its splits.
+    """Read every file of the dataset at ``path``, or check every checksum, and measure its splits.
 
     size: the frame size (height, width) at which folders are measured; by default the dataset's own.
-    The report's "faults" name what makes the data unusable; the measures are there only if it is empty. PSNRs
-    are in dB, range 0..1, the mean over frames of each frame's PSNR.
-    Raises ``DataError`` where there is nothing to inspect.
+    The report's "faults" list what makes the data unusable; it contains measures only if there are none. A PSNR
+    is the mean over frames of each frame's PSNR, in dB, for the range 0..1.
+    Raises ``DataError`` if ``path`` is not a dataset.
     """
     kind = layout(path)
     report: Report = {"path": str(path), "layout": kind, "faults": [], "notes": [], "splits": {}}
@@ -57,8 +57,8 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
         data = packed.open_packed(path, verify=False)
         check_packed_size(data, size or data.size, "without --size")
         report["faults"] = packed.damage(path)
-        found = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
-        stream = Stream(data.name, data.kind, data.fps, path, found)
+        pairs = ((split, sequence) for split, sequences in data.splits.items() for sequence in sequences)
+        stream = Stream(data.name, data.kind, data.fps, path, pairs)
         size = data.size
     else:
         size = size or own_size(path)
@@ -99,23 +99,20 @@ class _Totals:
     """Sums over the frames of a split."""
 
     def __init__(self) -> None:
-        self.sequences = self.frames = self.steps = self.future = 0
+        self.future = 0
         self.rows: dict[str, int] = {}
         self.mean = self.motion = self.first = self.previous = self.last_past = 0.0
         self.lengths: list[int] = []
         self.ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, sequence: Sequence) -> None:
-        self.sequences += 1
-        self.frames += len(sequence)
-        self.steps += len(sequence) - 1
         self.lengths.append(len(sequence))
         for name, rows in sequence.tracks.items():
             self.rows[name] = self.rows.get(name, 0) + len(rows)
             if rows.dtype != np.uint8 and len(rows):
                 low, high = self.ranges.get(name, (rows[0], rows[0]))
                 self.ranges[name] = np.minimum(low, rows.min(0)), np.maximum(high, rows.max(0))
-        first, before = _unit(sequence.frames[:1]), _unit(sequence.frames[:1])
+        first = before = _unit(sequence.frames[:1])
         self.mean += float(first.mean())
         for frames in _pieces(sequence.frames[1:]):
             earlier = np.concatenate([before, frames[:-1]])
@@ -132,27 +129,29 @@ class _Totals:
         def mean(total: float, count: int) -> float | None:
             return total / count if count else None
 
-        found: Report = {
-            "sequences": self.sequences,
-            "frames": self.frames,
+        frames, sequences = sum(self.lengths), len(self.lengths)
+        predicted = frames - sequences  # all but each sequence's first
+        measured: Report = {
+            "sequences": sequences,
+            "frames": frames,
             "lengths": [min(self.lengths), max(self.lengths)],
             "rows": self.rows,
-            "mean": mean(self.mean, self.frames),
-            "motion": mean(self.motion, self.steps),
-            "copy_first_psnr": mean(self.first, self.steps),
-            "copy_previous_psnr": mean(self.previous, self.steps),
+            "mean": mean(self.mean, frames),
+            "motion": mean(self.motion, predicted),
+            "copy_first_psnr": mean(self.first, predicted),
+            "copy_previous_psnr": mean(self.previous, predicted),
         }
         if kind == "push":
-            found["copy_last_past"] = {"psnr": mean(self.last_past, self.future), "past": _PAST, "future": _FUTURE}
-            found["ranges"] = {name: [low.tolist(), high.tolist()] for name, (low, high) in self.ranges.items()}
-        return found
+            measured["copy_last_past"] = {"psnr": mean(self.last_past, self.future), "past": _PAST, "future": _FUTURE}
+            measured["ranges"] = {name: [low.tolist(), high.tolist()] for name, (low, high) in self.ranges.items()}
+        return measured
 
 
 def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
     totals: dict[str, _Totals] = {}
     stretches: dict[str, list[Report]] = {}
     rows: list[tuple[str, Sequence]] = []
-    searched = _together(report, stream)
+    searched = _room_to_search(report, stream)
     for split, sequence in stream.sequences:
         if searched is not None:
             searched.setdefault(split, []).append(sequence)
@@ -163,19 +162,19 @@ def _measure(report: Report, stream: Stream) -> list[tuple[str, Sequence]]:
                 {"name": sequence.name, "frames": len(sequence), "poses": sequence.condition_length,
                  "unknown_poses": sorted(sequence.unknown_poses)}
             )  # fmt: skip
-        if total.sequences <= _ROWS:
+        if len(total.lengths) <= _ROWS:
             rows.append((f"{split} {sequence.name}", _pictures(sequence)))
     for split, total in totals.items():
-        found = report["splits"].setdefault(split, {})
-        found |= total.report(stream.kind)
+        summary = report["splits"].setdefault(split, {})
+        summary |= total.report(stream.kind)
         if split in stretches:
-            found["stretches"] = stretches[split]
-            found["nearest_pose_psnr"] = _nearest_pose_psnr(searched or {}, split)
+            summary["stretches"] = stretches[split]
+            summary["nearest_pose_psnr"] = _nearest_pose_psnr(searched or {}, split)
     return rows
 
 
-def _together(report: Report, stream: Stream) -> dict[str, list[Sequence]] | None:
-    """Where all sequences are kept for the search of the nearest poses; None where there is no room, or no pose."""
+def _room_to_search(report: Report, stream: Stream) -> dict[str, list[Sequence]] | None:
+    """A store of all sequences for the nearest-pose search; None if they do not fit into memory, or have no poses."""
     if stream.kind != "dance":
         return None
     try:
@@ -187,8 +186,9 @@ def _together(report: Report, stream: Stream) -> dict[str, list[Sequence]] | Non
 
 
 def _nearest_pose_psnr(splits: dict[str, list[Sequence]], split: str) -> float | None:
-    """Mean PSNR of the training frames of the nearest poses, for all frames of a split but the first of each sequence;
-    None for the training split itself, and where there is nothing to search or to compare."""
+    """Mean PSNR of the training frames with the nearest poses, over all frames except each sequence's first.
+
+    None for the training split itself, and if there is nothing to search or to compare."""
     search = nearest_pose.NearestPose(splits.get("train", ()))
     if split == "train" or not len(search):
         return None
@@ -197,21 +197,21 @@ def _nearest_pose_psnr(splits: dict[str, list[Sequence]], split: str) -> float |
         frames, poses = sequence.frames[1 : sequence.known], sequence.tracks["pose"][1 : sequence.known]
         numbers = search.find(poses)
         for begin in range(0, len(frames), _AT_ONCE):
-            found = np.stack([search.frame(number) for number in numbers[begin : begin + _AT_ONCE]])
-            scores.append(_psnr(_unit(frames[begin : begin + _AT_ONCE]), _unit(found)))
+            nearest = np.stack([search.frame(number) for number in numbers[begin : begin + _AT_ONCE]])
+            scores.append(_psnr(_unit(frames[begin : begin + _AT_ONCE]), _unit(nearest)))
     return float(np.concatenate(scores).mean()) if scores else None
 
 
 def _note_static(report: Report) -> None:
-    """A video that stands still flatters every model: its first frame, repeated, scores well already."""
-    for split, found in report["splits"].items():
-        score = found["copy_first_psnr"]
+    """Note splits that hardly move: every model scores well on them, as even a repeated first frame does."""
+    for split, summary in report["splits"].items():
+        score = summary["copy_first_psnr"]
         if score is not None and score > _STATIC_DB:
             report["notes"].append(f"{split} hardly moves: repeating the first frame scores {score:.2f} dB.")
 
 
 def _pieces(frames: np.ndarray) -> Iterator[np.ndarray]:
-    """Some frames at a time, as float 0..1: a training video as a whole may not fit."""
+    """Some frames at a time, as float 0..1: a whole training video may not fit into memory."""
     for start in range(0, len(frames), _AT_ONCE):
         yield _unit(frames[start : start + _AT_ONCE])
 
@@ -222,14 +222,14 @@ def _unit(frames: np.ndarray) -> np.ndarray:
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """PSNR of each frame, in dB."""
-    return np.asarray(-10 * np.log10(np.maximum(np.square(a - b).mean((1, 2, 3), np.float64), _SMALLEST_MSE)))
+    return metrics.psnr(torch.from_numpy(a), torch.from_numpy(b)).double().numpy()
 
 
 # --- contact sheet ---------------------------------------------------------------------------------
 
 
 def _pictures(sequence: Sequence) -> Sequence:
-    """A few frames, evenly spread over the sequence, with their poses."""
+    """A few frames of the sequence, evenly spaced, with their poses."""
     poses = sequence.tracks.get("pose", sequence.frames)
     picks = np.linspace(0, len(poses) - 1, _COLUMNS).astype(int)
     shown = sequence.frames[picks[picks < len(sequence)]]
@@ -238,7 +238,7 @@ def _pictures(sequence: Sequence) -> Sequence:
 
 
 def contact_sheet(rows: list[tuple[str, Sequence]]) -> np.ndarray:
-    """Titled rows of frames over their poses as one picture, uint8 (3, H, W), enlarged to be seen."""
+    """One enlarged picture, uint8 (3, H, W): for each row its title, its frames, and below them their poses."""
     if not rows:
         raise DataError("there is nothing to show.")
     height, width = rows[0][1].frames.shape[-2:]
@@ -260,50 +260,50 @@ def contact_sheet(rows: list[tuple[str, Sequence]]) -> np.ndarray:
 
 
 def measures(report: Report) -> Table:
-    """What was measured of each split."""
+    """The measures of each split."""
     push = report["kind"] == "push"
     columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
     columns += ["copy last"] if push else ["copy first", "copy previous", "nearest pose"]
     rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        counts = "/".join(str(count) for count in sorted(set(found["rows"].values())))
-        conditions = f"{counts} {'+'.join(f'{name}s' for name in found['rows'])}" if counts else "none"
+    for split, summary in report["splits"].items():
+        counts = "/".join(str(count) for count in sorted(set(summary["rows"].values())))
+        conditions = f"{counts} {'+'.join(f'{name}s' for name in summary['rows'])}" if counts else "none"
         copied = ("copy_first_psnr", "copy_previous_psnr", "nearest_pose_psnr")
-        scores = [found["copy_last_past"]["psnr"]] if push else [found[key] for key in copied]
-        numbers = [_number(found["mean"], 4), _number(found["motion"], 4), *(_number(score, 2) for score in scores)]
-        rows.append([split, found["sequences"], found["frames"], conditions, *numbers])
+        scores = [summary["copy_last_past"]["psnr"]] if push else [summary[key] for key in copied]
+        numbers = [_number(summary["mean"], 4), _number(summary["motion"], 4), *(_number(score, 2) for score in scores)]
+        rows.append([split, summary["sequences"], summary["frames"], conditions, *numbers])
     return columns, rows
 
 
 def files(report: Report) -> Table:
-    """How many image files there are, of what sizes and kinds."""
+    """The number of image files in each folder, their sizes and their colour modes."""
     rows: list[list[object]] = []
-    for split, found in report["splits"].items():
-        for side, files in found["files"].items():
+    for split, summary in report["splits"].items():
+        for side, files in summary["files"].items():
             kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
             rows.append([f"{split}_{side}", files["count"], *kinds])
     return ["folder", "readable", "sizes", "modes"], rows
 
 
 def lines(report: Report) -> list[str]:
-    """What is told beside the tables: ranges of actions, sequences, notes and faults."""
-    told = []
-    for split, found in report["splits"].items():
-        for name, (low, high) in found.get("ranges", {}).items():
+    """The lines below the tables: ranges of actions, sequences, notes and faults."""
+    shown = []
+    for split, summary in report["splits"].items():
+        for name, (low, high) in summary.get("ranges", {}).items():
             ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
-            told.append(f"{split} {name}: {ranges}")
-        if "stretches" in found:
+            shown.append(f"{split} {name}: {ranges}")
+        if "stretches" in summary:
             spans = [
                 f"{s['name']} ({counted(s['frames'], 'frame')}, {counted(s['poses'], 'pose')})"
-                for s in found["stretches"]
+                for s in summary["stretches"]
             ]
             more = f" and {len(spans) - 8} more" if len(spans) > 8 else ""
-            told.append(f"{split} sequences: {', '.join(spans[:8])}{more}")
+            shown.append(f"{split} sequences: {', '.join(spans[:8])}{more}")
     hidden = 0
     for kind in ("note", "fault"):
-        told += [f"{kind}: {text}" for text in report[f"{kind}s"][:_SHOWN_FAULTS]]
+        shown += [f"{kind}: {text}" for text in report[f"{kind}s"][:_SHOWN_FAULTS]]
         hidden += len(report[f"{kind}s"][_SHOWN_FAULTS:])
-    return [*told, f"and {hidden} more; all of them: --json"] if hidden else told
+    return [*shown, f"and {hidden} more; all of them: --json"] if hidden else shown
 
 
 def _number(value: float | None, digits: int) -> str:

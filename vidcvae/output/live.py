@@ -1,10 +1,10 @@
-"""The live page's server: Python's own, on this machine only, and for nobody but who knows the address.
+"""The live page's server: Python's own, on this machine only, and only for those who have the address.
 
-One answer for each request over a connection that is kept, no more: the page asks for its next frame when it has
-this one. A framework, or WebSockets, would add a dependency and nothing that is needed here.
+The page requests its next frame when it has received this one, so one answer for each request over a persistent
+connection is enough. A framework, or WebSockets, would add a dependency without a benefit.
 
-A page elsewhere in the same browser must not reach it: the address has a secret in it, the name in Host must be this
-machine's (a name of somebody else's that leads here is refused), and Origin, where there is one, the page's own.
+Other pages in the same browser must not reach the server. The address therefore contains a secret, Host must be this
+machine's own name (which stops DNS rebinding), and Origin, if present, must be the page's own.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from vidcvae.output import templates
 from vidcvae.output.session import Session
 
 HOST = "127.0.0.1"
-PORTS = range(8317, 8337)  # tried in turn where none is asked for, so that an open page finds a new server
-MOST_JSON, MOST_PICTURE = 1 << 16, 32 << 20  # bytes of a message
+PORTS = range(8317, 8337)  # tried in turn unless --port is given, so that an open page finds a new server
+MOST_JSON, MOST_PICTURE = 1 << 16, 32 << 20  # the largest messages, in bytes
 _TYPES = {".gif": "image/gif", ".mp4": "video/mp4"}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one session until ``shutdown``. ``address`` is the page's, with the secret."""
+    """Serves one session until ``shutdown``. ``address`` is the address of the page, with the secret."""
 
     daemon_threads = True
     block_on_close = False
@@ -50,10 +50,10 @@ class Server(ThreadingHTTPServer):
         else:
             raise DataError(
                 f"cannot serve on port {port or PORTS[0]}: {refused.strerror}.",
-                f"Choose another one: {typed('play', '--port', 0)} takes any that is free.",
+                f"Choose another one: {typed('play', '--port', 0)} takes any free port.",
             )
         self.names = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
-        self.number = secrets.token_hex(8)  # another one tells an open page that this server is a new one
+        self.number = secrets.token_hex(8)  # a different number tells an open page that this is a new server
         self.page = page(session, self.number)
 
     @property
@@ -61,28 +61,28 @@ class Server(ThreadingHTTPServer):
         return address(self.secret, self.server_port)
 
     def server_bind(self) -> None:
-        if sys.platform == "win32":  # where SO_REUSEADDR would let two servers share a port
+        if sys.platform == "win32":  # SO_REUSEADDR would let two servers share a port
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:  # the port is free again at once when its server has ended
+        else:  # otherwise the port would stay taken for a while after its server has ended
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = HOST, int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle is no error; nothing else arrives here but faults."""
+        """Print the traceback of a fault, but not if the browser closed the connection."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             traceback.print_exc()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 600  # of a connection in which nothing is said
+    timeout = 600  # seconds until an idle connection is closed
     disable_nagle_algorithm = True
     server: Server
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
     def version_string(self) -> str:
         return "vidcvae"
@@ -108,12 +108,12 @@ class _Handler(BaseHTTPRequestHandler):
         most = MOST_PICTURE if kind == "picture" else MOST_JSON
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()) or "Transfer-Encoding" in self.headers:
-            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "This message does not say how long it is.")
+            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "This message has no Content-Length.")
         if len(length) > 12 or int(length) > most:
-            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A message has {most:,} bytes at most.")
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A message may have at most {most:,} bytes.")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            return self._refuse(HTTPStatus.BAD_REQUEST, "This message breaks off.")
+            return self._refuse(HTTPStatus.BAD_REQUEST, "This message is cut off.")
         try:
             answer = self.server.session.answer(kind, body)
         except VidcvaeError as error:
@@ -125,14 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, answer, "application/octet-stream")
 
     def _path(self) -> str | None:
-        """What is asked for, after the secret; None where the answer has been no."""
+        """The part of the path after the secret; None if the request has been refused."""
         names, origins = self.server.names, {None, *(f"http://{name}" for name in self.server.names)}
         at_home = self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
         secret, _, rest = self.path.lstrip("/").partition("/")
         if self.headers.get("Host") not in names:
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "This server answers to 127.0.0.1 and localhost only.")
+            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "This server answers only to 127.0.0.1 and localhost.")
         elif self.headers.get("Origin") not in origins or not at_home:
-            self._refuse(HTTPStatus.FORBIDDEN, "Another page may not ask here.")
+            self._refuse(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
         elif not hmac.compare_digest(secret.encode(), self.server.secret.encode()):
             self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
         else:
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """No, in one sentence; what follows on this connection is not understood, so that it ends."""
+        """Refuse in one sentence, and close the connection: the rest of the request has not been read."""
         self.close_connection = True
         self._send_json(status, {"error": text})
 
@@ -171,7 +171,7 @@ def address(secret: str, port: int) -> str:
 
 
 def free_port() -> int:
-    """The port that a server would take now."""
+    """The port that a server started now would use."""
     for number in (*PORTS, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(sys.platform != "win32"))
@@ -181,7 +181,7 @@ def free_port() -> int:
 
 
 def page(session: Session, number: str) -> str:
-    """The page as HTML; its script and style are allowed by their hash, and it may ask its own server only."""
+    """The page as HTML. Its script and style are allowed by hash; it may send requests to its own server only."""
     style, script = templates.source("play.css"), templates.source("play.js")
     return templates.render(
         "play.html.j2",

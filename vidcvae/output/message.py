@@ -1,4 +1,4 @@
-"""What the page and a session say to each other: messages, read strictly, and answers."""
+"""The messages between the live page and its session: requests, which are validated strictly, and answers."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import struct
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from vidcvae import reading
+from vidcvae.config.schema import DrawnLatent
 from vidcvae.errors import UsageError
 from vidcvae.own_clips import skeleton
 
-FAR, MOST_ACTION = 4096.0, 1000.0  # beyond which no joint, in pixels, and no action is
+FAR, MOST_ACTION = 4096.0, 1000.0  # the largest coordinate of a joint, in pixels, and the largest action
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the page asks for with a frame. pose: joints (25, 2), or play: a row of the sequence, or action (A,)."""
+    """A request for a frame, with one of pose: joints (25, 2); play: a row of the sequence; and action: (A,)."""
 
     pose: np.ndarray | None = None
     play: int | None = None
     action: np.ndarray | None = None
-    latent: str = "zero"
+    latent: DrawnLatent = "zero"
     scale: float = 1.0
     seed: int = 0
     beside: bool = False
@@ -33,11 +34,11 @@ class Wish:
     truth: bool = False
 
 
-def wish(given: Mapping[str, Any], dance: bool, actions: int) -> Wish:
-    """What a message asks for; raises ``UsageError`` that says what is wrong with it."""
-    rest = dict(given)
-    found = Wish(
-        latent=one_of(rest.pop("latent", "zero"), "latent", ("zero", "prior")),
+def wish(table: Mapping[str, Any], dance: bool, actions: int) -> Wish:
+    """The request in a message. Raises ``UsageError`` that says what is wrong with it."""
+    rest = dict(table)
+    request = Wish(
+        latent=one_of(rest.pop("latent", "zero"), "latent", get_args(DrawnLatent)),
         scale=number(rest.pop("scale", 1.0), "scale", 0, 10),
         seed=whole(rest.pop("seed", 0), "seed", 1 << 53),
         beside=flag(rest.pop("beside", False), "beside"),
@@ -45,25 +46,26 @@ def wish(given: Mapping[str, Any], dance: bool, actions: int) -> Wish:
         truth=flag(rest.pop("truth", False), "truth"),
     )
     if len(rest) != 1:
-        raise UsageError("a frame needs one of pose, play and action, and nothing that is not known.")
+        raise UsageError("a frame needs exactly one of pose, play and action, and no unknown name.")
     ((name, value),) = rest.items()
     if name == "play":
-        return replace(found, play=whole(value, "play", 1 << 31))
+        return replace(request, play=whole(value, "play", 1 << 31))
     if name == "pose" and dance:
-        return replace(found, pose=_joints(value))
+        return replace(request, pose=_joints(value))
     if name == "action" and not dance:
-        return replace(found, action=_vector(value, "action", actions, MOST_ACTION))
-    raise UsageError(f"this model takes no {reading.shown(name)}.")
+        return replace(request, action=_vector(value, "action", actions, MOST_ACTION))
+    raise UsageError(f"this model does not take {reading.shown(name)}.")
 
 
 def table(body: bytes) -> dict[str, Any]:
+    """The JSON object in a message. Raises ``UsageError`` if it is something else."""
     try:
-        found = reading.parse_json(body)
+        message = reading.parse_json(body)
     except ValueError as error:
-        raise UsageError(f"this message is no JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise UsageError("a message is a table of names and values.")
-    return found
+        raise UsageError(f"this message is not JSON: {error}.") from None
+    if not isinstance(message, dict):
+        raise UsageError("a message must be a JSON object.")
+    return message
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
@@ -84,14 +86,14 @@ def flag(value: Any, name: str) -> bool:
     return value
 
 
-def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
+def one_of(value: Any, name: str, known: tuple[str, ...]) -> Any:
     if value not in known:
         raise UsageError(f"{name} must be {' or '.join(known)}.")
-    return str(value)
+    return value
 
 
 def _joints(value: Any) -> np.ndarray:
-    """25 points [x, y], or null where there is none, as (25, 2)."""
+    """25 points [x, y], or null for a missing joint, as (25, 2); NaN if missing."""
     if not isinstance(value, list) or len(value) != len(skeleton.JOINTS):
         raise UsageError(f"pose must be a list of {len(skeleton.JOINTS)} points [x, y] or null.")
     points = [(np.nan, np.nan) if point is None else _vector(point, "a point of the pose", 2, FAR) for point in value]
@@ -105,8 +107,10 @@ def _vector(value: Any, name: str, length: int, most: float) -> np.ndarray:
 
 
 def pack(about: Mapping[str, Any], pictures: Items[np.ndarray] = ()) -> bytes:
-    """An answer: four bytes that say how long the JSON is, little end first, the JSON, and the pictures, uint8
-    (3, H, W) each, as RGB bytes row by row."""
+    """An answer: the length of the JSON in four bytes, little-endian, the JSON, and the pictures as RGB bytes.
+
+    pictures: uint8 (3, H, W) each.
+    """
     text = json.dumps(about, allow_nan=False).encode()
     rows = [np.ascontiguousarray(picture.transpose(1, 2, 0)).tobytes() for picture in pictures]
     return b"".join([struct.pack("<I", len(text)), text, *rows])

@@ -1,6 +1,6 @@
-"""Small frames made visible: enlarged, side by side under their titles, or in a row over time.
+"""Pictures of small frames: enlarged, side by side under their titles, or in a row over time.
 
-Frames are uint8 (3, H, W). Enlarging repeats pixels: what was not there is not drawn.
+Frames are uint8 (3, H, W). Enlarging repeats pixels, and so adds no detail.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ INK, PAPER = (30, 30, 30), (236, 236, 236)  # poses are drawn on white: paper mu
 
 
 def enlarge(frame: Frame, scale: int) -> Frame:
-    """Every pixel as a square of ``scale`` x ``scale``."""
+    """Repeat every pixel as a square of ``scale`` x ``scale``."""
     return frame.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
 def laid_over(frame: Frame, pose: Frame) -> Frame:
-    """A pose image on a frame: its paper becomes transparent, its lines opaque."""
+    """A pose image over a frame: its paper is transparent, its lines are opaque."""
     opaque = np.clip((255 - pose.min(0).astype(float)) / 85, 0, 1)
     return np.asarray(np.rint(frame + (pose - frame.astype(float)) * opaque).astype(np.uint8))
 
 
 def fitting_scale(height: int) -> int:
-    """The enlargement that makes frames about 128 pixels high."""
+    """The scale at which frames are about 128 pixels high."""
     return max(1, 128 // height)
 
 
 def panel(frames: Sequence[Frame], titles: Sequence[str], scale: int = 0) -> Frame:
-    """Frames side by side, each under its title; ``scale`` 0 chooses a visible one."""
+    """Frames side by side, each under its title. ``scale`` 0: ``fitting_scale``."""
     scale = scale or fitting_scale(frames[0].shape[1])
     columns = []
     for frame, title in zip(frames, titles, strict=True):
@@ -58,14 +58,11 @@ def strip(rows: Sequence[Sequence[Frame]], titles: Sequence[str], times: Sequenc
 
 
 def _join(parts: Sequence[Frame], axis: int) -> Frame:
-    """Parts one beside (axis 2) or below (axis 1) another, with gaps of paper."""
-    spaced: list[Frame] = []
-    for part in parts:
-        if spaced:
-            shape = (part.shape[1], GAP) if axis == 2 else (GAP, part.shape[2])
-            spaced.append(_blank(*shape))
-        spaced.append(part)
-    return np.concatenate(spaced, axis=axis)
+    """Parts side by side (axis 2) or one below another (axis 1), with gaps between them."""
+    _, height, width = parts[0].shape
+    gap = _blank(height, GAP) if axis == 2 else _blank(GAP, width)
+    spaced = [piece for part in parts for piece in (gap, part)]
+    return np.concatenate(spaced[1:], axis=axis)
 
 
 def _blank(height: int, width: int) -> Frame:
@@ -74,7 +71,7 @@ def _blank(height: int, width: int) -> Frame:
 
 @functools.lru_cache(maxsize=64)
 def _title(text: str, width: int) -> Frame:
-    """A bar of paper with ``text`` in its middle, cut with dots where it does not fit."""
+    """A bar with ``text`` in its middle, shortened by an ellipsis if it does not fit."""
     bar = Image.new("RGB", (width, BAR), PAPER)
     draw, font = ImageDraw.Draw(bar), ImageFont.load_default(FONT_SIZE)
     while len(text) > 1 and draw.textlength(text, font) > width - 2:

@@ -1,4 +1,4 @@
-"""Videos for a web page: all frames in one image, which the page's script shows one at a time, and stills in a row.
+"""Videos for a web page: all frames in one image, of which the page's script shows one at a time, and a row of stills.
 
 Frames are uint8 (T, 3, H, W).
 """
@@ -18,15 +18,15 @@ from PIL import Image
 from vidcvae.output import templates
 from vidcvae.output.video import spread
 
-MOST_PIXELS = 16_000_000  # of one image, which phones still decode; longer videos show every second, third .. frame
-LOSSLESS_PIXELS = 24_000_000  # of all videos together, about 20 MB; more are compressed with loss
+MOST_PIXELS = 16_000_000  # of one image, which phones can decode; longer videos show every second, third .. frame
+LOSSLESS_PIXELS = 24_000_000  # of all videos together, about 20 MB; beyond it, compression is lossy
 QUALITY = 90
 STILLS = 8
 
 
 @dataclass(frozen=True)
 class Video:
-    """frames: uint8 (T, 3, H, W); psnr: in dB of the frames from ``past`` on, or none."""
+    """frames: uint8 (T, 3, H, W); psnr: of the frames from ``past`` on, in dB, or empty."""
 
     name: str
     frames: np.ndarray
@@ -35,7 +35,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Scene:
-    """Videos of one sequence, shown side by side: ``past`` frames are given, and all have the same length and size."""
+    """Videos of one sequence, of the same length and size, shown side by side; ``past`` frames are given."""
 
     name: str
     fps: float
@@ -55,7 +55,7 @@ class Scene:
 
 
 def player(scene: Scene) -> Markup:
-    """The player with its controls, which ``page/report.js`` brings to life, and stills in a row for each video."""
+    """The player with its controls, which ``page/report.js`` runs, and a row of stills for each video."""
     length, _, height, width = scene.videos[0].frames.shape
     frames, times = scene.shown, spread(length, STILLS)
     count, wide = len(scene.videos), width > 1.5 * height
@@ -63,7 +63,7 @@ def player(scene: Scene) -> Markup:
     plan = {
         "fps": scene.fps / frames.step,
         "columns": columns,
-        "start": len(frames) // 2,  # a model begins with the truth: only later is it seen what it can do
+        "start": len(frames) // 2,  # a run begins with true frames, which show nothing of the model
         "frames": list(frames),
         "videos": [
             {"name": v.name, "psnr": [_at(v.psnr, t - scene.past) for t in frames] if len(v.psnr) else None}

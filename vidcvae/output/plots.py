@@ -1,16 +1,16 @@
-"""What the plots show: curves read from runs' histories, or computed from a configuration alone."""
+"""The charts of runs: curves read from their histories, or computed from their configurations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve_saved, to_table
-from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
+from vidcvae.config.schema import DrawnLatent, error_name, kl_unit
 from vidcvae.errors import DataError, counted, typed
 from vidcvae.output.chart import Chart, Line, Panel
 from vidcvae.storage.history import epoch_of, read_history
@@ -26,16 +26,17 @@ Record = dict[str, Any]
 SUMMED = ("total", "reconstruction", "kl", "smoothing")
 BASELINES = {
     "baseline_copy_first_psnr": "first frame",
-    "baseline_copy_last_past_psnr": "last given frame",  # recorded where more than one is given
+    "baseline_copy_last_past_psnr": "last given frame",  # recorded if more than one frame is given
 }
-ASSUMED_STEPS = 100  # steps in an epoch, for the schedules of a configuration whose data nobody has counted
+LATENT_NAMES: dict[str, str] = {"zero": "z = 0", "prior": "z from the prior"}
+ASSUMED_STEPS = 100  # steps in an epoch, for the schedules of a configuration whose data have not been counted
 SCHEDULE_POINTS = 2000
-FEW_EPOCHS = 8  # fewer have no curve of their own: the log steps are drawn
+FEW_EPOCHS = 8  # with fewer epochs, a curve shows the log steps alone
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as the plots see it."""
+    """A run's configuration and history."""
 
     name: str
     config: Config
@@ -46,24 +47,26 @@ class Run:
         return [record for record in self.history if record["kind"] == kind]
 
     def epochs_of(self, records: Sequence[Record]) -> list[float]:
-        """When the records were taken, in epochs: 1.5 is halfway through the second."""
+        """The time of each record, in epochs: 1.5 is halfway through the second."""
         length = self.length()
         return [length.done(record["step"]) for record in records]
 
     def middles_of(self, ends: Sequence[Record]) -> list[float]:
-        """The middles of what records of kind "epoch" are means of, in epochs; the time may cut an epoch in two."""
+        """The middle of the time over which each record of kind "epoch" is a mean, in epochs.
+
+        A time budget may split an epoch over two records."""
         over = self.epochs_of(ends)
         return [(max(r["epoch"], before) + end) / 2 for r, before, end in zip(ends, [0.0, *over], over, strict=False)]
 
     def length(self) -> Length:
-        """How long the run is, as far as that is known without its data."""
+        """The planned length of the run, as far as the history shows it; its data are not read."""
         train, data = self.config.training, self.config.data
         if train.steps_per_epoch:
             return Length(train.epochs, train.steps_per_epoch)
         short = min(data.fast_train_epochs, train.epochs) if data.fast_train else 0
-        told = [r for r in self.history if r.get("epochs_done")]
-        ends = self.records("epoch")  # of older histories, which tell no more than that an epoch is over
-        known = [(r["step"], r.get("epochs_done", r["epoch"] + 1)) for r in (*told, *ends)]
+        counted = [r for r in self.history if r.get("epochs_done")]
+        ends = self.records("epoch")  # older histories have no epochs_done, only the end of each epoch
+        known = [(r["step"], r.get("epochs_done", r["epoch"] + 1)) for r in (*counted, *ends)]
         steps, done = next((pair for pair in known if not short or pair[1] <= short), (0, 0))
         first = round(steps / done) if done else max((r["step"] for r in self.history), default=0)
         if not short:
@@ -77,7 +80,7 @@ class Run:
 
 
 def read_run(folder: RunFolder, trained: bool = True) -> Run:
-    """The configuration and history of a run folder; raises ``DataError`` if it is ``trained`` and has no losses."""
+    """The configuration and history of a run folder. Raises ``DataError`` if a ``trained`` run has no losses."""
     history = read_history(folder.history) if trained or folder.history.exists() else []
     if trained and not any(record["kind"] in ("step", "epoch") for record in history):
         raise DataError(
@@ -87,49 +90,35 @@ def read_run(folder: RunFolder, trained: bool = True) -> Run:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """What sets each run apart from the others, or its name where that says nothing or too much."""
-    differing = dict.fromkeys(key for run in runs for key in differences(runs[0].config, run.config))
-    keys = [key for key in differing if key != "data.path"]
+    """The settings that distinguish each run from the others, or its name if there are none or more than three."""
+    keys = differing(runs)
     if not 1 <= len(keys) <= 3:
         return [run.name for run in runs]
-    found = []
-    for run in runs:
-        table = to_table(run.config)
-        values = [table[section].get(name, "-") for section, _, name in (key.partition(".") for key in keys)]
-        found.append(", ".join(f"{key} = {value}" for key, value in zip(keys, values, strict=True)))
+    names = [", ".join(f"{key} = {value_of(run, key)}" for key in keys) for run in runs]
     return [
-        f"{label} ({run.name})" if found.count(label) > 1 else label for label, run in zip(found, runs, strict=True)
+        f"{label} ({run.name})" if names.count(label) > 1 else label for label, run in zip(names, runs, strict=True)
     ]
 
 
-def _latent_name(latent: DrawnLatent) -> str:
-    match latent:
-        case "zero":
-            return "z = 0"
-        case "prior":
-            return "z from the prior"
-        case _:
-            assert_never(latent)
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which the runs differ, except for the path of their data."""
+    keys = dict.fromkeys(key for run in runs for key in differences(runs[0].config, run.config))
+    return [key for key in keys if key != "data.path"]
 
 
-def _latent_of(metric: Metric) -> DrawnLatent:
-    """How z is chosen in a score."""
-    match metric:
-        case "psnr_zero" | "ssim_zero":
-            return "zero"
-        case "psnr_prior" | "ssim_prior":
-            return "prior"
-        case _:
-            assert_never(metric)
+def value_of(run: Run, key: str) -> Any:
+    """The run's value of a setting such as "kl.type"; "-" if its model does not have it."""
+    section, _, name = key.partition(".")
+    return to_table(run.config)[section].get(name, "-")
 
 
 # --- charts ----------------------------------------------------------------------------------------
 
 
 def loss_chart(runs: Sequence[Run]) -> Chart:
-    """Training loss of one or more runs, with the beta and the teacher-forcing ratio they had.
+    """Training loss of one or more runs, with the beta and the teacher-forcing ratio of each step.
 
-    Losses of another kind have a panel of their own, as they are other quantities.
+    Each kind of loss has its own panel, as the quantities cannot be compared.
     """
     total = _by_unit(runs, "total", lambda run: f"loss per frame\n({_objective(run.config)})")
     if len(runs) == 1:
@@ -139,28 +128,24 @@ def loss_chart(runs: Sequence[Run]) -> Chart:
 
 
 def kl_chart(runs: Sequence[Run]) -> Chart:
-    """KL, reconstruction error, beta and teacher-forcing ratio on one page."""
+    """KL, reconstruction error, beta and teacher-forcing ratio."""
     kl = _by_unit(runs, "kl", lambda run: f"KL per frame ({kl_unit(run.config.kl.reduction)})")
     error = _by_unit(runs, "reconstruction", lambda run: f"{error_name(run.config.loss.reconstruction)} per frame", 1)
-    return Chart(
-        "KL and reconstruction",
-        "epoch",
-        (*map(_log_if_positive, [*kl, *error]), *_weights(runs)),
-    )
+    return Chart("KL and reconstruction", "epoch", (*map(_log_if_positive, [*kl, *error]), *_weights(runs)))
 
 
 def lr_chart(runs: Sequence[Run]) -> Chart:
-    """The learning rate that the runs had."""
+    """The learning rate of each step."""
     panel = Panel("learning rate", _schedule(runs, "lr", lambda config: config.lr_schedule.type != "cosine"))
     return Chart("Learning rate", "epoch", (_log_if_positive(panel),))
 
 
 def psnr_chart(runs: Sequence[Run]) -> Chart:
-    """PSNR of each frame of the validation's free run, from each run's best epoch.
+    """PSNR of each frame of the validation's free run, from each run's best epoch, and of the baselines.
 
-    One run shows both ways to choose z; several show the one that their ``best`` is chosen by. The baseline stands
-    beside them.
+    A single run shows both ways to choose z; several runs show the one that selects their best checkpoint.
     """
+    scored_by = [run.config.validation.metric.rpartition("_")[2] for run in runs]  # how z is chosen
     lines: list[Line] = []
     bests: list[Record] = []
     for index, (run, label) in enumerate(zip(runs, labels(runs), strict=True)):
@@ -172,28 +157,28 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
                 f"See how it goes: {typed('plot', 'loss', run.path or run.name)}",
             )
         best = max(validations, key=lambda record: float(record[metric]))
-        for offset, latent in enumerate(get_args(DrawnLatent) if len(runs) == 1 else [_latent_of(metric)]):
+        for offset, latent in enumerate(get_args(DrawnLatent) if len(runs) == 1 else [scored_by[index]]):
             curve = best[f"psnr_{latent}_per_frame"]
             frames = [run.config.training.past + i for i in range(len(curve))]
-            name = _latent_name(latent) if len(runs) == 1 else label
+            name = LATENT_NAMES[latent] if len(runs) == 1 else label
             lines.append(Line(f"{name}: mean {np.mean(curve):.2f} dB", frames, curve, index + offset, "fine"))
         bests.append(best)
-    for key, what in BASELINES.items():  # of the same frames, so that they are equal, where runs have the same data
+    for key, what in BASELINES.items():  # drawn only if equal in all runs, which means that the data are the same
         copied = {f"copying the {what}: mean {best[key]:.2f} dB" if key in best else "" for best in bests}
         if len(copied) == 1 and (text := copied.pop()):
             lines.append(Line(text, [frames[0], frames[-1]], [best[key]] * 2, -1, "dashed"))
     title = "Free run on the validation split"
     if len(runs) == 1:
         title += f", {epoch_of(best)}"
-    elif len(chosen := {_latent_of(run.config.validation.metric) for run in runs}) == 1:
-        title += f", {_latent_name(chosen.pop())}"
+    elif len(set(scored_by)) == 1:
+        title += f", {LATENT_NAMES[scored_by[0]]}"
     return Chart(title, "frame", (Panel("PSNR (dB)", tuple(lines)),))
 
 
 def schedule_chart(runs: Sequence[Run]) -> Chart:
-    """Beta, teacher-forcing ratio and learning rate over whole runs, from the functions that train.
+    """Beta, teacher-forcing ratio and learning rate over whole runs, from the functions that training uses.
 
-    A run without history counts 100 steps an epoch, which matters to warm-up and to beta per iteration.
+    A run without a history is assumed to have 100 steps an epoch, which affects warm-up and beta per iteration.
     """
 
     def curves(value: Callable[[Config, Length, int], float]) -> tuple[Line, ...]:
@@ -220,7 +205,7 @@ def schedule_chart(runs: Sequence[Run]) -> Chart:
 
 
 def _schedules_title(runs: Sequence[Run]) -> str:
-    """That the epochs are those that are planned, where a time budget may end them first."""
+    """A title that says so if a time budget may end training before the planned epochs are done."""
     if not any(run.config.training.max_minutes for run in runs):
         return "Schedules"
     if len(runs) > 1:
@@ -236,7 +221,7 @@ def _schedules_title(runs: Sequence[Run]) -> str:
 
 
 def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
-    """PSNR of the free run beside that of fresh restarts, and what age costs: the gap, with its straight line."""
+    """PSNR of the free run and of restarts from true frames, and the gap between them with its straight line."""
     above, below = [], []
     for index, (name, drift) in enumerate(named):
         label = f"{name}, " if len(named) > 1 else ""
@@ -259,7 +244,7 @@ def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
 
 
 def latents_chart(record: Record) -> Chart:
-    """PSNR for each way to choose z, KL of every dimension and activity, from a record of ``evaluate --latent all``."""
+    """PSNR for each way to choose z, KL and activity of each dimension, from a record of ``evaluate --latent all``."""
     from vidcvae.evaluation.latents import ACTIVE
 
     latents, protocol = record["latents"], record["protocol"]
@@ -303,18 +288,12 @@ def _fit(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[floa
 
 
 def _weights(runs: Sequence[Run]) -> tuple[Panel, Panel]:
-    """Beta and teacher forcing, the small panels beneath a loss."""
+    """The small panels beneath a loss: beta and teacher forcing."""
     ratio = _schedule(runs, "teacher_forcing", lambda config: True, 3)
     if len(runs) == 1 and any(record.get("teacher_forcing", 0) > 0 for record in runs[0].records("epoch")):
-        forced = runs[0].records("epoch")
-        marks = Line(
-            "share forced",
-            runs[0].middles_of(forced),
-            [r["forced"] for r in forced],
-            4,
-            "marks",
-        )
-        ratio = (*ratio, marks)
+        epochs = runs[0].records("epoch")
+        shares = [record["forced"] for record in epochs]
+        ratio = (*ratio, Line("share forced", runs[0].middles_of(epochs), shares, 4, "marks"))
     return (
         Panel("β", _schedule(runs, "beta", lambda config: config.kl.per == "epoch", 2), tall=False, from_zero=True),
         Panel("teacher\nforcing", ratio, tall=False, zero_to_one=True),
@@ -322,17 +301,18 @@ def _weights(runs: Sequence[Run]) -> tuple[Panel, Panel]:
 
 
 def _objective(config: Config) -> str:
-    """What the total is the sum of."""
+    """The terms of the total loss."""
     smoothing = " + smoothing" if config.loss.smoothing else ""
     return f"{error_name(config.loss.reconstruction)} + β KL{smoothing}"
 
 
 def _by_unit(runs: Sequence[Run], key: str, unit: Callable[[Run], str], colour: int = 0) -> list[Panel]:
-    """A panel for each unit among the runs, with a curve for each run that has it; ``colour``: that of a lone run."""
-    found: dict[str, tuple[Line, ...]] = {}
+    """A panel for each unit, with the curves of the runs that have it. ``colour``: of the curve if there is one run."""
+    panels: dict[str, tuple[Line, ...]] = {}
     for index, (run, name) in enumerate(zip(runs, _names(runs, key), strict=True)):
-        found[unit(run)] = (*found.get(unit(run), ()), *_curve(run, name, key, colour if len(runs) == 1 else index))
-    return [Panel(title, lines) for title, lines in found.items()]
+        curve = _curve(run, name, key, colour if len(runs) == 1 else index)
+        panels[unit(run)] = (*panels.get(unit(run), ()), *curve)
+    return [Panel(title, lines) for title, lines in panels.items()]
 
 
 def _names(runs: Sequence[Run], key: str) -> list[str]:
@@ -340,38 +320,38 @@ def _names(runs: Sequence[Run], key: str) -> list[str]:
 
 
 def _log_if_positive(panel: Panel) -> Panel:
-    """A logarithmic axis, unless it would hide something."""
+    """The panel with a logarithmic axis, unless that would hide values."""
     return replace(panel, log=all(y > 0 for line in panel.lines for y in line.y))
 
 
 def _curve(run: Run, name: str, key: str, colour: int) -> tuple[Line, ...]:
-    """Means over epochs where there are enough of them, with the log steps faint behind them."""
+    """Means over epochs with the log steps faint behind them; the log steps alone if there are few epochs."""
     steps, epochs = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
     fine = steps or epochs
-    # Histories hold sums over the predicted frames of a clip; per frame, clips of any length compare
-    values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in found] for found in (fine, epochs))
+    # Histories store sums over the predicted frames of a clip; a mean per frame does not depend on the clip's length
+    values, means = ([r[key] / (r["predicted"] if key in SUMMED else 1) for r in records] for records in (fine, epochs))
     if len(epochs) < FEW_EPOCHS:
         return (Line(name, run.epochs_of(fine), values, colour),)
     return Line("", run.epochs_of(fine), values, colour, "faint"), Line(name, run.middles_of(epochs), means, colour)
 
 
 def _schedule(runs: Sequence[Run], key: str, stepped: Callable[[Config], bool], colour: int = 0) -> tuple[Line, ...]:
-    """A line for each run of what a schedule gave it; one that is ``stepped`` changes where an epoch begins."""
+    """A line for each run with the logged values of a schedule; a ``stepped`` one changes at the start of an epoch."""
     lines = []
     for index, (run, name) in enumerate(zip(runs, _names(runs, key), strict=True)):
         steps, ends = ([r for r in run.records(kind) if key in r] for kind in ("step", "epoch"))
         by_epoch, logged = stepped(run.config), {r["epoch"] for r in steps}
-        gaps = [r for r in ends if r["epoch"] not in logged] if by_epoch else []  # an epoch's mean is its value
-        found = sorted([*steps, *gaps], key=lambda r: int(r["step"])) or ends
-        x, y = run.epochs_of(found), [r[key] for r in found]
+        gaps = [r for r in ends if r["epoch"] not in logged] if by_epoch else []  # the mean over an epoch is its value
+        records = sorted([*steps, *gaps], key=lambda r: int(r["step"])) or ends
+        x, y = run.epochs_of(records), [r[key] for r in records]
         if by_epoch:
-            x, y = _staircase(x, y, [r["epoch"] for r in found])
+            x, y = _staircase(x, y, [r["epoch"] for r in records])
         lines.append(Line(name, x, y, colour if len(runs) == 1 else index))
     return tuple(lines)
 
 
 def _staircase(x: list[float], y: list[float], epochs: list[int]) -> tuple[list[float], list[float]]:
-    """Level from the beginning of the first record's epoch on, and upright where a record's epoch begins."""
+    """The points joined by level lines, with a vertical step at the start of each epoch that changes the value."""
     corners: list[tuple[float, float]] = [(float(epochs[0]), y[0])] if x else []
     for i, point in enumerate(zip(x, y, strict=True)):
         if i and epochs[i] > epochs[i - 1] and y[i] != y[i - 1]:

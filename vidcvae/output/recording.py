@@ -1,4 +1,4 @@
-"""What was done in a live session, and its recording: a video, the input, and the command that makes it again."""
+"""The steps of a live session, and its recording: a video, its input, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vidcvae.output import pictures, video
 from vidcvae.output.generation import latent_shape
 from vidcvae.storage import durable
 
-MOST_FRAMES = 6_000  # of a recording: three minutes at 30 frames a second
+MOST_FRAMES = 6_000  # frames of a recording: three minutes at 30 frames a second
 
 
 @dataclass(frozen=True)
 class Step:
-    """A frame that was made: its condition, compressed, and how z was chosen, with ``scale`` on eps."""
+    """One generated frame: its compressed condition, and how z was chosen; ``scale`` multiplies eps."""
 
     condition: bytes | None
     latent: str
@@ -36,8 +36,11 @@ class Step:
 
 @dataclass
 class Take:
-    """A run since it began. past: uint8 (P, 3, H, W), rows: their conditions (P, ...), or None. exact: whether one
-    model made all of it. frames: those of a recording, which began with step ``mark``."""
+    """A run since its start.
+
+    past: uint8 (P, 3, H, W); rows: their conditions (P, ...), or None. exact: one model made all of it. frames: of the
+    recording, which began at step ``mark``; None if nothing is recorded.
+    """
 
     past: np.ndarray
     rows: np.ndarray | None
@@ -48,7 +51,7 @@ class Take:
 
     @property
     def next(self) -> int:
-        """The number of the frame that comes next, the given ones counted."""
+        """The number of the next frame, counting the given ones."""
         return len(self.past) + len(self.steps)
 
     def add(self, condition: np.ndarray | None, latent: str, scale: float, seed: int, frame: np.ndarray) -> None:
@@ -58,12 +61,12 @@ class Take:
             self.frames.append(frame)
 
     def record(self) -> None:
-        """Keep the frames from here on; at the beginning of a run the given ones too."""
+        """Record the frames from here on; at the start of a run, the given ones too."""
         self.mark = len(self.steps)
         self.frames = [] if self.mark else list(self.past)
 
     def cut(self) -> Take:
-        """What there is of the run so far, whose recording ends here."""
+        """A copy of the run so far; its recording ends here."""
         frames, self.frames = self.frames, None
         return replace(self, steps=[*self.steps], frames=frames)
 
@@ -77,13 +80,13 @@ class Take:
 
 
 def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dict[str, Any]:
-    """Write the recording into ``folder``, as ``kind`` ("gif" or "mp4"); returns what to tell of it.
+    """Write the recording into ``folder``, as ``kind`` ("gif" or "mp4"); returns a description of it for the page.
 
-    ``video`` has the frames that were recorded. first.png (past, in robot pushing) and poses (actions.csv ..) are of
-    the whole run since it began, because each frame comes of the one before: from them the command makes it again.
+    The video has the recorded frames only. first.png (past, in robot pushing) and poses (actions.csv ..) cover the
+    whole run, as each frame depends on the one before; the command reproduces the run from them.
     """
     if not take.frames:
-        raise UsageError("there is nothing in this recording.", "Record, and move.")
+        raise UsageError("this recording is empty.", "Record, and move.")
     target, frames = folder / f"recording.{kind}", take.frames
     scale = pictures.fitting_scale(loaded.config.data.frame_size[0])
     video.save(target, (pictures.enlarge(frame, scale) for frame in frames), fps)
@@ -93,44 +96,47 @@ def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dic
                     "--precision", "bf16" if loaded.dtype == torch.bfloat16 else "float32",
                     *(["--batch-stats"] if loaded.batch_stats else []), "-o", folder / f"again.{kind}")  # fmt: skip
     durable.write_text(folder / "command.txt", f"{command}\n")
-    told = {"folder": str(folder), "frames": len(frames), "command": command, "exact": exact}
     first = take.mark + len(take.past) if take.mark else 0
-    return {**told, "first": first, "last": first + len(frames) - 1, "path": str(target)}
+    about = {"folder": str(folder), "frames": len(frames), "command": command, "exact": exact}
+    return {**about, "first": first, "last": first + len(frames) - 1, "path": str(target)}
 
 
 def _write_input(take: Take, loaded: Loaded, folder: Path) -> list[str | Path]:
+    """Write the given frames and the conditions; returns the options of ``generate`` that read them."""
     if loaded.config.model.condition == "pose":
         durable.write_bytes(folder / "first.png", images.encode_png(take.past[0]))
         poses = folder / "poses"
         files = ((poses / f"{t:06d}.png", partial(images.encode_png, pose)) for t, pose in enumerate(take.conditions()))
         for _ in durable.write_many(files):
             pass
-        return ["--first-frame", folder / "first.png", "--poses", folder / "poses"]
+        return ["--first-frame", folder / "first.png", "--poses", poses]
     for t, frame in enumerate(take.past):
         durable.write_bytes(folder / "past" / f"{t}.png", images.encode_png(frame))
-    given: list[str | Path] = ["--past-frames", folder / "past"]
+    options: list[str | Path] = ["--past-frames", folder / "past"]
     if take.rows is None:
-        return [*given, "--future", str(len(take.steps))]
+        return [*options, "--future", str(len(take.steps))]
     rows = np.stack(list(take.conditions()))  # (T, A)
     if loaded.config.data.condition == "source":  # row t-1 leads to frame t
         rows = np.concatenate([rows[1:], rows[-1:]])
-    columns = {"action": rows[:, :4], "position": rows[:, 4:]}
-    for track, values in columns.items():
+    for track, values in {"action": rows[:, :4], "position": rows[:, 4:]}.items():
         if values.shape[1]:
             path = folder / trajectories.TRACK_FILES[track]
             durable.write_text(path, "".join(",".join(f"{x:.9g}" for x in row) + "\n" for row in values))
-            given += [f"--{track}s", path]
-    return given
+            options += [f"--{track}s", path]
+    return options
 
 
 def _write_latents(take: Take, loaded: Loaded, folder: Path) -> tuple[list[str | Path], bool]:
-    """The options for z, with a file of noise where z was not chosen in one way; whether they make it again exactly."""
-    ways = {(step.latent, step.scale, step.seed if step.latent == "prior" else 0) for step in take.steps}
-    latents = {latent for latent, *_ in ways}
+    """The options of ``generate`` for z, and whether they reproduce the run exactly.
+
+    If z was not chosen in the same way throughout, its noise is written into a file.
+    """
+    latents = {step.latent for step in take.steps}
     if latents <= {"zero"}:
         return ["--latent", "zero"], take.exact
-    if len(ways) == 1 and all(scale == 1 for _, scale, _ in ways):
-        return ["--latent", "prior", "--seed", str(next(iter(ways))[2])], take.exact
+    draws = {(step.latent, step.scale, step.seed) for step in take.steps}
+    if len(draws) == 1 and take.steps[0].scale == 1:
+        return ["--latent", "prior", "--seed", str(take.steps[0].seed)], take.exact
     noise = torch.stack([_noise(take, t, loaded) for t in range(1, take.next)])
     durable.write_bytes(folder / "eps.safetensors", serialise({"eps": noise}))
     exact = take.exact and not (loaded.config.model.learned_prior and "zero" in latents)
@@ -138,10 +144,8 @@ def _write_latents(take: Take, loaded: Loaded, folder: Path) -> tuple[list[str |
 
 
 def _noise(take: Take, t: int, loaded: Loaded) -> torch.Tensor:
-    """eps of the step into frame t; none of a step whose z was 0."""
-    step = take.steps[max(0, t - len(take.past))]
-    shape = latent_shape(loaded)
-    given = t < len(take.past)
-    if step.latent != "prior" or given:
+    """eps of the step into frame t; 0 if the frame was given, or its z was 0."""
+    shape, step = latent_shape(loaded), take.steps[max(0, t - len(take.past))]
+    if t < len(take.past) or step.latent != "prior":
         return torch.zeros(shape)
     return sequence_noise(shape, step.seed, [0])(t)[0] * step.scale

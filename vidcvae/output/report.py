@@ -1,12 +1,13 @@
-"""The report: runs side by side on one page that needs nothing but itself, no network and no server."""
+"""The report: runs side by side on one self-contained page, which needs no network and no server."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vidcvae.config import differences, to_table, to_toml
+from vidcvae.config import to_toml
 from vidcvae.data import sizes
 from vidcvae.evaluation import records
 from vidcvae.evaluation.columns import COLUMNS, STEPS
@@ -18,12 +19,12 @@ from vidcvae.storage.run import command_of
 Record = dict[str, Any]
 
 SHOWN = (*(column for name, column in COLUMNS.items() if name != "parameters"), STEPS)  # in the table of scores
-EQUAL = 0.005  # dB: less does not show in two digits
+EQUAL = 0.005  # dB; a smaller difference does not show in two digits
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run as the report shows it. ``info`` is its run.json, ``notes`` say what could not be had, and why."""
+    """One run of the report. ``info`` is its run.json; ``notes`` say what is missing from the report, and why."""
 
     run: plots.Run
     info: dict[str, Any]
@@ -35,17 +36,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What goes into a page. ``environment`` and ``command`` are of the report itself."""
+    """The contents of a page. ``environment`` and ``command`` describe how the report itself was made."""
 
     entries: tuple[Entry, ...]
     scenes: tuple[player.Scene, ...]
     environment: dict[str, str]
     command: str
     made: str
-    labels: list[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", plots.labels([entry.run for entry in self.entries]))
+    @functools.cached_property
+    def labels(self) -> list[str]:
+        return plots.labels(self.runs)
 
     @property
     def runs(self) -> list[plots.Run]:
@@ -61,7 +62,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """The page as HTML. Everything that came from outside is escaped; scripts and styles are allowed by their hash."""
+    """The page as HTML. All outside text is escaped; the content-security policy allows scripts and styles by hash."""
     style, script = templates.source("report.css"), templates.source("report.js")
     return templates.render(
         "report.html.j2",
@@ -92,22 +93,23 @@ def render(report: Report) -> str:
 def _title(report: Report) -> str:
     if len(report.entries) == 1:
         return f"The run {report.entries[0].run.name}"
-    keys = _differing(report)
+    keys = plots.differing(report.runs)
     if 1 <= len(keys) <= 3:
         return f"{len(report.entries)} runs that differ in {_list(keys)}"
     return f"{len(report.entries)} runs side by side"
 
 
 def _lead(report: Report) -> str:
-    """The best score in words, and whether it is better than a still picture's."""
+    """The best score in words, and whether it beats a still picture."""
     if not report.scored:
         return "None of these runs has a score yet."
-    label, best = max(report.scored, key=lambda pair: float(pair[1]["psnr_mean"]))
+    label, best = _best_first(report)[0]
     protocol, alone = best["protocol"], len(report.entries) == 1
-    frames = f"{protocol['future']} frames made from {_given(protocol['past'])}"
+    given = "one given frame" if protocol["past"] == 1 else f"{protocol['past']} given frames"
+    frames = f"{protocol['future']} frames made from {given}"
     ahead, model = float(best["psnr_mean"]) - _baseline(best), "the model" if alone else label
     if abs(ahead) < EQUAL:
-        winner = "they are equal, so the model is of no use"
+        winner = "the two are equal, so the model adds nothing"
     else:
         winner = f"{model} wins by {ahead:.2f} dB" if ahead > 0 else f"a still picture wins by {-ahead:.2f} dB"
     remembered = records.nearest_pose_text(best)
@@ -116,7 +118,7 @@ def _lead(report: Report) -> str:
     return (
         f"{reaches} {best['psnr_mean']:.2f} dB over {frames}. "
         f"Repeating the {'last given' if protocol['past'] > 1 else 'first'} frame scores {_baseline(best):.2f} dB: "
-        f"{winner}.{nearest} More is better."
+        f"{winner}.{nearest} Higher is better."
     )
 
 
@@ -132,11 +134,11 @@ def _byline(report: Report) -> dict[str, str]:
     }
 
 
-# --- what the sections show, under the names that the template has for it ---------------------------
+# --- the sections, as values for the template ------------------------------------------------------
 
 
 def _scores(report: Report) -> dict[str, Any]:
-    best_first = sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
+    best_first = _best_first(report)
     rows = [
         [label, *(column.cell(column.value(record)) for column in SHOWN), records.selection_text(record)]
         for label, record in best_first
@@ -155,18 +157,22 @@ def _scores(report: Report) -> dict[str, Any]:
     }
 
 
+def _best_first(report: Report) -> list[tuple[str, Record]]:
+    return sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
+
+
 def _notes(report: Report) -> list[str]:
-    named = sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
+    best_first = _best_first(report)
+    # The lead already compares the best run with the nearest pose
+    warnings = records.selection_warning(best_first), records.nearest_pose_warning(best_first[1:])
     return [
-        *filter(
-            None, (records.selection_warning(named), records.nearest_pose_warning(named[1:]))
-        ),  # the lead tells of the best
+        *filter(None, warnings),
         *(f"{label}: {note}" for label, entry in report.named() for note in entry.notes),
     ]
 
 
 def _psnr_chart(report: Report) -> Chart | None:
-    """PSNR of each frame of the free run beside the baseline; none without scores."""
+    """PSNR of each frame of the free run, and of the baseline; None if there are no scores."""
     lines = []
     for index, entry in enumerate(report.entries):
         if entry.record:
@@ -181,33 +187,27 @@ def _psnr_chart(report: Report) -> Chart | None:
 
 def _drifts(report: Report) -> dict[str, Any]:
     drifts = [(label, entry.drift) for label, entry in report.named() if entry.drift]
-    rows = [
-        [
-            label,
-            f"{d.slope_per_100:+.2f}",
-            f"{d.gap_slope_per_100:+.2f}",
-            f"{d.age_test.from_start:.2f}",
-            f"{d.age_test.from_restart:.2f}",
-            f"{d.age_test.lost:.2f}",
-        ]
-        for label, d in drifts
-    ]
     if not drifts:
-        return {"drifts": rows}
+        return {"drifts": []}
+    rows = []
+    for label, drift in drifts:
+        slopes, age = (drift.slope_per_100, drift.gap_slope_per_100), drift.age_test
+        scores = (age.from_start, age.from_restart, age.lost)
+        rows.append([label, *(f"{slope:+.2f}" for slope in slopes), *(f"{score:.2f}" for score in scores)])
     return {"drifts": rows, "drift_chart": plots.drift_chart(drifts), "age_test": drifts[0][1].age_test}
 
 
 def _training(report: Report) -> dict[str, Any]:
-    """What was done and its curves; before any run begins, what is planned."""
+    """How far each run has trained, and its curves; before any run begins, the planned schedules."""
     trained = [(label, entry) for label, entry in report.named() if _trained(entry.run)]
     if not trained:
         return {"training": [], "schedule_chart": plots.schedule_chart(report.runs)}
     runs = [entry.run for _, entry in trained]
     kl = plots.kl_chart(runs)
     return {
-        "training": [_did(label, entry) for label, entry in trained],
+        "training": [_progress(label, entry) for label, entry in trained],
         "loss_chart": plots.loss_chart(runs),
-        "terms_chart": replace(kl, panels=kl.panels[:-2]),  # without beta and teacher forcing, which the losses have
+        "terms_chart": replace(kl, panels=kl.panels[:-2]),  # beta and teacher forcing stand beneath the losses
         "lr_chart": plots.lr_chart(runs),
     }
 
@@ -216,8 +216,8 @@ def _trained(run: plots.Run) -> list[Record]:
     return [*run.records("step"), *run.records("epoch")]
 
 
-def _did(label: str, entry: Entry) -> list[str]:
-    """How far a run came, of what was planned."""
+def _progress(label: str, entry: Entry) -> list[str]:
+    """A row of the table of training: how far the run is, and how far it is planned to go."""
     run = entry.run
     last = max(_trained(run), key=lambda record: int(record["step"]))
     length, record = run.length(), entry.record or {}
@@ -243,16 +243,17 @@ def _latents(report: Report) -> dict[str, Any]:
 
 
 def _settings(report: Report) -> dict[str, Any]:
-    tables = [to_table(run.config) for run in report.runs]
     return {
         "names": [run.name for run in report.runs],
-        "differing": [[key, *(_value(table, key) for table in tables)] for key in _differing(report)],
+        "differing": [
+            [key, *(_text(plots.value_of(run, key)) for run in report.runs)] for key in plots.differing(report.runs)
+        ],
         "settings": [(run.name, to_toml(run.config)) for run in report.runs],
     }
 
 
 def _protocol(report: Report) -> dict[str, Any]:
-    """What of the scores' protocol is the same for all of them, and what is not."""
+    """The parts of the scores' protocols that are the same for all, and those that are not."""
     protocols = [record["protocol"] for _, record in report.scored]
     keys = dict.fromkeys(key for protocol in protocols for key in protocol)
     parts = [(key.replace("_", " "), [_text(protocol.get(key)) for protocol in protocols]) for key in keys]
@@ -276,31 +277,15 @@ def _origin(report: Report) -> dict[str, Any]:
 # --- words ------------------------------------------------------------------------------------------
 
 
-def _differing(report: Report) -> list[str]:
-    """Settings in which the runs differ; not where the data lie."""
-    runs = report.runs
-    keys = dict.fromkeys(key for run in runs for key in differences(runs[0].config, run.config))
-    return [key for key in keys if key != "data.path"]
-
-
-def _value(table: dict[str, dict[str, Any]], key: str) -> str:
-    section, _, name = key.partition(".")
-    return _text(table[section].get(name, "-"))
-
-
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value[:12])) + (f" .. ({len(value)} in all)" if len(value) > 12 else "")
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _baseline(record: Record) -> float:
     key = "last_past" if record["protocol"]["past"] > 1 else "first"
     return float(record[f"baseline_copy_{key}_psnr"])
-
-
-def _given(past: int) -> str:
-    return "one given frame" if past == 1 else f"{past} given frames"
 
 
 def _list(words: Iterable[str]) -> str:

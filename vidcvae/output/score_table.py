@@ -11,11 +11,11 @@ from vidcvae.evaluation.columns import COLUMNS
 from vidcvae.evaluation.compare import Row
 from vidcvae.storage import durable
 
-MOST_SETTINGS = 3  # of more that differ, a table on a screen shows the first ones
+MOST_SETTINGS = 3  # settings that a table on a screen shows; further ones are left out
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table as texts; columns that nothing is known of are left out."""
+    """Head and body of the table as text, without the columns that are empty."""
     shown = {name: column for name, column in COLUMNS.items() if any(row.values[name] is not None for row in rows)}
     tested = any(row.p_value is not None for row in rows)
     titles = [column.title for column in shown.values()]
@@ -25,7 +25,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         name = row.names[0] if len(row.names) == 1 else f"{row.names[0]} + {len(row.names) - 1}"
         line = [name]
         if row.differing:
-            settings = {key: row.differing[key] for key in _told(row)[:MOST_SETTINGS]}
+            settings = {key: row.differing[key] for key in _shown_settings(row)[:MOST_SETTINGS]}
             line.append(", ".join(f"{key} = {'-' if value is None else value}" for key, value in settings.items()))
         line += [column.cell(row.values[name], row.spread[name]) for name, column in shown.items()]
         line.append(row.selection)
@@ -34,20 +34,20 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def hidden(rows: Sequence[Row]) -> str:
-    """A word on the settings that differ and do not fit into ``cells``; empty if there are none."""
-    count = len(rows[0].differing) - min(MOST_SETTINGS, len(_told(rows[0])))
+    """A note on the differing settings that ``cells`` leaves out; empty if there are none."""
+    count = len(rows[0].differing) - min(MOST_SETTINGS, len(_shown_settings(rows[0])))
     return f"{count} more settings differ; all of them: --json or --csv FILE" if count > 0 else ""
 
 
-def _told(row: Row) -> list[str]:
-    """The settings to show: of unlike models their name, not the settings that only one of them has."""
+def _shown_settings(row: Row) -> list[str]:
+    """The settings to show. If the models differ, only their names: the settings of one may not exist in another."""
     if "model.name" not in row.differing:
         return list(row.differing)
     return ["model.name", *(key for key in row.differing if not key.startswith("model."))]
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Every setting that differs and every column, with its standard deviation."""
+    """Write every setting that differs, and every column with its standard deviation."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     settings = list(rows[0].differing)

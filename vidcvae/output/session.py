@@ -1,7 +1,7 @@
-"""A trained model that is moved live: where its free run stands, and what was done since it began.
+"""A trained model that a person moves live: the state of its free run, and the steps since it began.
 
-A ``Session`` answers messages of a page (``output.live``), one at a time on one thread. Every answer is one
-frame at most: nothing is made ahead, so that no queue grows where the model is slower than the hand.
+A ``Session`` answers the messages of a page (``output.live``), one at a time on one thread. An answer contains one
+frame at most, and none is made ahead: no queue grows if the model is slower than the hand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 from PIL import ImageOps
 
 from vidcvae import reading
-from vidcvae.config.schema import Latent
 from vidcvae.data import clips, images
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, VidcvaeError
@@ -37,37 +36,38 @@ from vidcvae.output.steering import Steering
 from vidcvae.output.video import to_bytes
 from vidcvae.own_clips import recovery, retarget, skeleton
 
-MOST_STEPS = 100_000  # of a take: an hour at 30 frames a second
-MOST_COMPARED = 64 << 20  # bytes of training frames, among which the nearest is looked for
+MOST_STEPS = 100_000  # steps of a take: an hour at 30 frames a second
+MOST_COMPARED = 64 << 20  # bytes of training frames that are searched for the nearest one
 
-Renew = Callable[[], Loaded | None]  # a newer checkpoint of the run, if there is one
+Renew = Callable[[], Loaded | None]  # returns a newer checkpoint of the run, if there is one
 
 
 @dataclass
 class Session:
-    """loaded: the model, computing as it should, with so many ``threads``. data: what it is shown. recordings: the
-    folder for them. renew: asked between frames for a newer checkpoint, while the run is trained."""
+    """A live run of one model.
+
+    loaded: the model in the precision to compute in; threads: for computing. data: the sequences to choose from.
+    recordings: the folder to write into. renew: called between frames for a newer checkpoint while the run trains.
+    """
 
     loaded: Loaded
     data: VideoData
     recordings: Path
     threads: int = 1
     renew: Renew | None = None
-    made: dict[str, Path] = field(default_factory=dict)  # videos that may be fetched, by name
+    made: dict[str, Path] = field(default_factory=dict)  # videos that the page may download, by name
 
     def __post_init__(self) -> None:
         self.dance = self.loaded.config.model.condition == "pose"
         past = self.loaded.config.training.past
-        found = [
+        self.sequences = [
             (split, s)
             for split in ("poses", "val", "validate", "test", "train")
             for s in self.data.splits.get(split, ())
+            if len(s) >= past and s.condition_length > past
         ]
-        self.sequences = [(split, s) for split, s in found if len(s) >= past and s.condition_length > past]
         if not self.sequences:
-            raise DataError(
-                f"{self.data.source} has no sequence that a run could begin from.", "Name other data: --data"
-            )
+            raise DataError(f"{self.data.source} has no sequence that is long enough.", "Name other data: --data")
         self.size = self.loaded.config.data.frame_size
         self._run = FreeRun(self.loaded.model, self.loaded.dtype)
         self._beside: FreeRun | None = None
@@ -83,10 +83,10 @@ class Session:
     def close(self) -> None:
         self._worker.shutdown()
 
-    # --- what the page is told once ------------------------------------------------------------------
+    # --- descriptions --------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        """What the page needs to know of the model and the dataset."""
+        """A description of the model and the dataset for the page."""
         kind = self.loaded.config.model
         return {
             "kind": "dance" if self.dance else "push",
@@ -108,7 +108,7 @@ class Session:
         }
 
     def status(self) -> dict[str, Any]:
-        """Which checkpoint is shown; looks for a newer one."""
+        """The step of the checkpoint in use; also looks for a newer one."""
         if self.renew and not self._renewing:
             self._renewing = True
             self._worker.submit(self._take_newer)
@@ -121,7 +121,7 @@ class Session:
                 self._run, self.loaded = self._branch(newer), newer
                 self._beside = None
                 self.take.exact = False
-        except VidcvaeError:  # it is being written, or has gone: there will be another
+        except VidcvaeError:  # it is being written, or was deleted; there will be another
             pass
         finally:
             self._renewing = False
@@ -129,25 +129,21 @@ class Session:
     # --- messages ------------------------------------------------------------------------------------
 
     def answer(self, kind: str, body: bytes) -> bytes:
-        """What the page gets for a message of this kind, as ``message.pack`` writes it.
+        """The answer to a message of this kind, as ``message.pack`` writes it.
 
-        Raises ``VidcvaeError`` for one that says nothing or what cannot be, and changes nothing then.
+        Raises ``VidcvaeError`` for an invalid message, which then changes nothing.
         """
         if kind == "picture":
             return self._worker.submit(self._start_from_picture, body).result()
         table = message.table(body)
         if kind == "save":
-            return self._save(message.table(body))
-        if kind == "frame":
-            return self._worker.submit(
-                self._frame, message.wish(table, self.dance, len(self.steering.limits) if self.steering else 0)
-            ).result()
-        act = {"start": self._start, "record": self._record}.get(kind)
+            return self._save(table)
+        act = {"start": self._start, "record": self._record, "frame": self._frame}.get(kind)
         if act is None:
             raise UsageError(f"there is no message {reading.shown(kind)}.")
         return self._worker.submit(act, table).result()
 
-    # --- where a run begins --------------------------------------------------------------------------
+    # --- the start of a run --------------------------------------------------------------------------
 
     def _start(self, table: Mapping[str, Any]) -> bytes:
         index = message.whole(table.get("sequence", 0), "sequence", len(self.sequences) - 1)
@@ -175,7 +171,7 @@ class Session:
         return self._begin(past, rows, None)
 
     def _rows(self, start: int, length: int) -> np.ndarray | None:
-        """The conditions of some frames of the sequence that is shown."""
+        """The conditions of some frames of the chosen sequence."""
         config = self.loaded.config
         _, sequence = self.sequences[self.sequence]
         return clips.condition_rows(sequence, start, length, config.model.condition, config.data.condition)
@@ -189,11 +185,12 @@ class Session:
             self.steering.stand(rows[-1])
         pose = rows[-1] if self.dance and rows is not None else None
         about = {"row": row, "sequence": self.sequence, "joints": self._fitted(pose, row)}
-        return self._tell(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
+        return self._answer(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
 
     # --- a frame -------------------------------------------------------------------------------------
 
-    def _frame(self, wish: Wish) -> bytes:
+    def _frame(self, table: Mapping[str, Any]) -> bytes:
+        wish = message.wish(table, self.dance, len(self.steering.limits) if self.steering else 0)
         began = time.perf_counter()
         _, sequence = self.sequences[self.sequence]
         about: dict[str, Any] = {"row": wish.play, "sequence": self.sequence}
@@ -219,13 +216,13 @@ class Session:
             about["nearest"], shown["nearest"] = self._nearest(frame)
             about["nearest_psnr"] = _psnr(frame, shown["nearest"])
         about["ms"] = round(1000 * (time.perf_counter() - began), 2)
-        return self._tell(about, shown)
+        return self._answer(about, shown)
 
     def _condition(self, wish: Wish) -> np.ndarray | None:
-        """The condition of the step that is wished for; raises ``UsageError`` where there is none."""
+        """The condition of the requested step. Raises ``UsageError`` if there is none."""
         _, sequence = self.sequences[self.sequence]
         if len(self.take.steps) >= MOST_STEPS:
-            raise UsageError("this run is an hour old.", "Start again.")
+            raise UsageError("this run has reached its limit of an hour.", "Start again.")
         if wish.pose is not None:
             return recovery.draw_as(wish.pose, self.size, self.strength)
         if wish.action is not None:
@@ -239,7 +236,7 @@ class Session:
         return None if rows is None else rows[0]
 
     def _branch(self, loaded: Loaded) -> FreeRun:
-        """Another run that stands where the first one stands."""
+        """Another run in the state of the first one."""
         run = FreeRun(loaded.model, loaded.dtype)
         run.follow(self._run)
         return run
@@ -247,11 +244,10 @@ class Session:
     def _advance(self, run: FreeRun, condition: np.ndarray | None, wish: Wish) -> np.ndarray:
         """The next frame of a run, uint8 (3, H, W)."""
         rows = None if condition is None else torch.from_numpy(np.array(condition))[None, None]
-        latent: Latent = "prior" if wish.latent == "prior" else "zero"
         eps = torch.zeros(())
-        if latent == "prior":
+        if wish.latent == "prior":
             eps = sequence_noise(latent_shape(self.loaded), wish.seed, [0])(self.take.next) * wish.scale
-        frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), latent, eps.to(run.device))[0])
+        frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), wish.latent, eps.to(run.device))[0])
         return frame
 
     def _strength(self) -> float:
@@ -259,19 +255,19 @@ class Session:
         return recovery.strength(list(poses))
 
     def _fitted(self, pose: np.ndarray | None, row: int | None) -> list[Any] | None:
-        """The joints in a pose image, and of a row of the sequence that is shown, looked for once."""
+        """The joints in a pose image; those of a row of the chosen sequence are cached."""
         if pose is None:
             return None
         key = (self.sequence, row)
         points = self._joints.get(key)
         if points is None or row is None:
-            found = recovery.joints_of(pose)
-            points = [] if found is None else [None if np.isnan(x) else [float(x), float(y)] for x, y in found.round(2)]
-            self._joints[key] = points
+            joints = recovery.joints_of(pose)
+            rounded = [] if joints is None else joints.round(2).tolist()
+            points = self._joints[key] = [None if np.isnan(x) else [x, y] for x, y in rounded]
         return points
 
     def _nearest(self, frame: np.ndarray) -> tuple[str, np.ndarray]:
-        """The training frame with the smallest squared error, its pixels taken by fours, and where it is."""
+        """The name and the pixels of the training frame with the smallest squared error, at half the resolution."""
         train = self.data.splits.get("train") or tuple(s for _, s in self.sequences)
         if self._training_frames is None:
             places = [(k, t) for k, s in enumerate(train) for t in range(len(s))]
@@ -281,7 +277,7 @@ class Session:
         k, t = places[int(((known**2).sum(1) - 2 * known @ _coarse(frame)).argmin())]
         return f"{t} of {train[k].name}", np.asarray(train[k].frames[t])
 
-    def _tell(self, about: dict[str, Any], shown: Mapping[str, np.ndarray]) -> bytes:
+    def _answer(self, about: dict[str, Any], shown: Mapping[str, np.ndarray]) -> bytes:
         recording = self.take.frames
         about |= {
             "frame": self.take.next - 1,
@@ -298,23 +294,24 @@ class Session:
         return message.pack({"recorded": len(self.take.frames or ())})
 
     def _save(self, table: Mapping[str, Any]) -> bytes:
-        """Write what was recorded, while the model may go on."""
+        """Write the recording; the model can go on meanwhile."""
         kind = message.one_of(table.get("kind", "gif"), "kind", ("gif", "mp4"))
         with self._saving:
             take, loaded = self._worker.submit(lambda: (self.take.cut(), self.loaded)).result()
             number = 1 + max((int(p.name) for p in self.recordings.glob("*") if p.name.isdecimal()), default=0)
-            told = recording.save(take, loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
+            about = recording.save(take, loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
         name = f"{number:03d}.{kind}"
-        self.made[name] = Path(told.pop("path"))
-        return message.pack({**told, "video": name})
+        self.made[name] = Path(about.pop("path"))
+        return message.pack({**about, "video": name})
 
 
 def _coarse(frame: np.ndarray) -> np.ndarray:
+    """A frame at half the resolution, in 0..1, as a vector."""
     _, height, width = frame.shape
     blocks = frame.reshape(3, height // 2, 2, width // 2, 2)
     return np.asarray(blocks.mean((2, 4), dtype=np.float32).ravel() / 255)
 
 
 def _psnr(frame: np.ndarray, truth: np.ndarray) -> float:
-    a, b = (clips.to_unit(torch.from_numpy(np.array(x)))[None] for x in (frame, truth))
-    return round(min(99.0, metrics.psnr(a, b).item()), 2)
+    a, b = (clips.to_unit(torch.from_numpy(np.array(x))) for x in (frame, truth))
+    return round(metrics.psnr(a, b).item(), 2)

@@ -1,4 +1,4 @@
-"""Actions given by hand to a model of robot pushing: their range, and where the arm goes."""
+"""Actions that a person gives to a model of robot pushing: their range, and the arm's resulting position."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ import numpy as np
 from vidcvae.config import Config
 from vidcvae.data.clips import VideoData, condition_tracks
 
-LOOKED_AT = 64  # sequences of each split
+MEASURED = 64  # sequences of each split
 
 
 class Steering:
-    """What the dataset tells of actions (A) and positions (3), and the position that a hand has led the arm to.
+    """The range of the dataset's actions (A), and the position (3) of an arm that a person moves.
 
-    A model that is conditioned on positions is told where the arm is at each step: what an action does to the position
-    is fitted to the dataset by least squares.
+    A model that is conditioned on positions needs one at each step. The effect of an action on the position is fitted
+    to the dataset by least squares.
     """
 
     def __init__(self, data: VideoData, config: Config) -> None:
         self.source = config.data.condition == "source"
         self.tracks = condition_tracks(config.model.condition)
-        found = [s for sequences in data.splits.values() for s in sequences[:LOOKED_AT]]
+        measured = [s for sequences in data.splits.values() for s in sequences[:MEASURED]]
         self.limits: list[list[float]] = []
         self.position = np.zeros(0, np.float32)
         if not self.tracks:
             return
-        actions = np.concatenate([s.tracks["action"][:-1] for s in found]).astype(float)
+        actions = np.concatenate([s.tracks["action"][:-1] for s in measured]).astype(float)
         reach = np.quantile(actions, (0.02, 0.98), axis=0)
         self.limits = [[round(float(low), 4), round(float(high), 4)] for low, high in reach.T]
         if "position" in self.tracks:
-            moves = np.concatenate([np.diff(s.tracks["position"], axis=0) for s in found])
-            places = np.concatenate([s.tracks["position"] for s in found])
+            moves = np.concatenate([np.diff(s.tracks["position"], axis=0) for s in measured])
+            places = np.concatenate([s.tracks["position"] for s in measured])
             self.effect = np.linalg.lstsq(actions, moves, rcond=None)[0]  # (A, 3)
             self.bounds = places.min(0), places.max(0)
             self.position = np.median(places, axis=0).astype(np.float32)
 
     def rest(self) -> np.ndarray:
-        """The conditions of standing still in the middle."""
+        """The condition of an arm at rest in the middle of its range."""
         return np.concatenate([np.zeros(len(self.limits), np.float32), self.position]).astype(np.float32)
 
     def stand(self, row: np.ndarray) -> None:
-        """Take over from a row of conditions, which an own action may follow."""
+        """Continue from a row of the dataset's conditions; the next one may come from a person's action."""
         if len(self.position):
             action, self.position = row[: len(self.limits)], row[len(self.limits) :].astype(np.float32)
-            if self.source:  # the row was of the frame before, and its action leads on
+            if self.source:  # the row belongs to the previous frame, and its action leads to this one
                 self._move(action)
 
     def row(self, action: np.ndarray) -> np.ndarray:
-        """The conditions of the step that this action leads to."""
+        """The condition of the next step, given this action."""
         if len(self.position) and not self.source:
             self._move(action)
         row = np.concatenate([action, self.position]).astype(np.float32)

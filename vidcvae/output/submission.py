@@ -1,7 +1,8 @@
 """The course's Kaggle file: one row of pixels for each frame of each test sequence.
 
-Header ``id,0,1,...,6143`` (for 32x64), ids running on over all sequences, the given first frame included, values
-rint(255 x) in channel-first order. What the course's code writes with pandas, byte for byte, but streamed.
+The header is ``id,0,1,...,6143`` (for 32x64). The ids run on over all sequences and include the given first frames.
+The values are rint(255 x) in channel-first order. The file equals that of the course's code byte for byte, but is
+streamed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from vidcvae.storage import durable
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[Add]:
-    """Yields ``add(frame)`` for uint8 frames (3, H, W); the file appears, whole, when the block ends.
+    """Yields ``add(frame)`` for uint8 frames (3, H, W). The file appears, complete, when the block ends.
 
-    Raises ``DataError`` naming the file if the system refuses.
+    Raises ``DataError`` that names the file if writing fails.
     """
     rows = 0
     with durable.writing(target) as file:

@@ -1,4 +1,4 @@
-"""The templates of the web pages, ``page/*.j2``. Text that is filled in is escaped, except where it is ``Markup``."""
+"""The templates of the web pages, ``page/*.j2``. All values are escaped except ``Markup``."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # JavaScript's JSON.parse knows no NaN
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # JavaScript's JSON.parse rejects NaN
     return environment
 
 
 def render(template: str, **values: object) -> Markup:
-    """The ``template`` with ``values`` filled in."""
+    """Fill ``values`` into the ``template``."""
     return Markup(_environment().get_template(template).render(values))
 
 
 def source(name: str) -> Markup:
-    """A style sheet or script of the package, as it is."""
+    """A style sheet or script of the package, unchanged."""
     loader = _environment().loader
     assert isinstance(loader, BaseLoader)
     return Markup(loader.get_source(_environment(), name)[0])
 
 
 def digest(text: str) -> str:
-    """What a content-security policy calls a style sheet or script that it allows."""
+    """The name of an allowed style sheet or script in a content-security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

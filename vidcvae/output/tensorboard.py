@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
@@ -15,6 +15,7 @@ from vidcvae.errors import UsageError
 from vidcvae.models.loading import load_model
 from vidcvae.models.rollout import rollout
 from vidcvae.output import pictures, video
+from vidcvae.output.generation import GenerationInput
 from vidcvae.storage.run import RunFolder
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 Report = Callable[[dict[str, Any]], None]
 
-STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip shows so many of the first frames: all would double the validation's cost
+STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip covers the first frames; all frames would double the validation's cost
 SCHEDULES = ("beta", "teacher_forcing", "forced", "lr")
 NO_SCALARS = ("kind", "step", "epoch", "epochs_done")
 
 
 def folder(run: RunFolder) -> Path:
-    """RUN/tensorboard; a run that has it keeps a log."""
+    """RUN/tensorboard. A run logs to TensorBoard if it has this folder."""
     return run.path / "tensorboard"
 
 
@@ -39,13 +40,13 @@ def check() -> None:
     except ImportError:
         raise UsageError(
             "a TensorBoard log needs tensorboard, which is not installed.",
-            "pip install 'vidcvae[tensorboard]', or go on without --tensorboard.",
+            "pip install 'vidcvae[tensorboard]', or leave out --tensorboard.",
         ) from None
 
 
 @contextlib.contextmanager
 def logging(run: RunFolder, data: VideoData, step: int, report: Report) -> Iterator[Report]:
-    """Yield a ``report`` that also logs; what an earlier log tells of steps after ``step`` is hidden."""
+    """Yield a ``report`` that also logs. Entries of an earlier log after ``step`` are hidden."""
     check()
     from torch.utils.tensorboard import SummaryWriter
 
@@ -63,7 +64,7 @@ def logging(run: RunFolder, data: VideoData, step: int, report: Report) -> Itera
 
 
 class Log:
-    """Takes the events of training as they are reported."""
+    """Writes each event of training to the log."""
 
     def __init__(self, writer: SummaryWriter, data: VideoData) -> None:
         self._writer = writer
@@ -87,16 +88,19 @@ class Log:
 
 
 def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
-    """Truth, pose and free run, z = 0, at times evenly spread over the first frames: uint8 (3, H, W)."""
+    """Truth, free run with z = 0, and pose, at evenly spaced times of the first frames: uint8 (3, H, W)."""
     loaded = load_model(checkpoint)
     config, past = loaded.config, loaded.config.training.past
     length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
     condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
-    rows = None if condition is None else torch.from_numpy(condition.copy())[None]
-    frames = torch.from_numpy(sequence.frames[:length].copy())
-    made = rollout(loaded.model, frames[None, :past], rows, length=length)
-    shown = {"truth": list(frames.numpy()), "free run": [*frames[:past].numpy(), *(video.to_bytes(f)[0] for f in made)]}
+    frames = sequence.frames[:length]
+    given = GenerationInput(frames[:past], None if condition is None else np.array(condition), length)
+    made = rollout(loaded.model, *given.batch(1), length=length)
+    shown: dict[str, Any] = {
+        "truth": frames,
+        "free run": [*frames[:past], *(video.to_bytes(frame)[0] for frame in made)],
+    }
     if "pose" in sequence.tracks:
-        shown["pose"] = list(sequence.tracks["pose"][:length])
+        shown["pose"] = sequence.tracks["pose"][:length]
     times = video.spread(length, STRIP_COLUMNS)
     return pictures.strip([[row[t] for t in times] for row in shown.values()], list(shown), times)

@@ -1,7 +1,6 @@
-"""Videos that a person takes away, as GIF, MP4 or a folder of PNGs; and the pose videos that go in.
+"""Writing videos as GIF, MP4 or a folder of PNGs, and reading pose videos.
 
-Frames are uint8 (3, H, W) throughout. A video is recorded frame by frame and appears, whole, when its last frame
-is there.
+Frames are uint8 (3, H, W) throughout. A video is recorded frame by frame; its file appears, complete, after the last.
 """
 
 from __future__ import annotations
@@ -32,19 +31,22 @@ Frame = np.ndarray  # uint8 (3, H, W)
 Add = Callable[[Frame], None]
 Gaps = Literal["refuse", "fill", "skip"]
 
-MAX_GIF_PIXELS = 4 << 30  # that are read as poses, which are held all at once
-KEPT_COLOURS, KEPT_SHARE = 64, 1e-3  # how many colours of a GIF stay exact: those of at least this share of its pixels
-PALETTE_PIXELS = 400_000  # how many pixels, from all over the video, choose a GIF's colours
+MAX_GIF_PIXELS = 4 << 30  # pixels of a GIF of poses, which are all held in memory
+KEPT_COLOURS, KEPT_SHARE = (
+    64,
+    1e-3,
+)  # number of a GIF's colours that stay exact, and their least share of its pixels
+PALETTE_PIXELS = 400_000  # pixels, from all over the video, that determine a GIF's colours
 
 
 def to_bytes(frames: Tensor) -> np.ndarray:
-    """Float frames of any shape in 0..1 to uint8: rint(255 x), clipped, ties to the even number as NumPy rounds."""
+    """Float frames of any shape in 0..1 to uint8: rint(255 x), clipped; ties are rounded to even, as NumPy does."""
     scaled: np.ndarray = (frames.float() * 255).round().clamp(0, 255).byte().cpu().numpy()
     return scaled
 
 
 def on_disk(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of uint8 for any number of frames: in a file without a name, which goes when the array goes."""
+    """A uint8 array for any number of frames, in an unnamed temporary file that is deleted with the array."""
     size = math.prod(shape)
     with _room(size), tempfile.TemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would kill the process
@@ -55,13 +57,13 @@ def on_disk(shape: tuple[int, ...]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _room(size: int) -> Iterator[None]:
-    """Say what to do where the system has no room for ``size`` bytes of frames in a temporary file."""
+    """Raise ``DataError`` if there is no space for ``size`` bytes of frames in a temporary file."""
     try:
         yield
     except OSError as error:
         raise DataError(
             f"cannot keep {size / 1e6:,.0f} MB of frames in {tempfile.gettempdir()}: {error.strerror}.",
-            "Free some space, or name another folder in the environment variable TMPDIR.",
+            "Free some space, or set the environment variable TMPDIR to another folder.",
         ) from None
 
 
@@ -69,13 +71,13 @@ def _room(size: int) -> Iterator[None]:
 
 
 def check_target(target: Path, fps: float) -> None:
-    """Raise ``VidcvaeError`` if ``target`` cannot become a video, before hours are spent on its frames."""
+    """Raise ``VidcvaeError`` if ``target`` cannot become a video, before time is spent on its frames."""
     if not 0 < fps < float("inf"):
         raise UsageError(f"a video cannot have {fps:g} frames a second.", "Choose --fps 25.")
     kind = _kind(target)
     if kind == "folder":
         if target.is_file():
-            raise UsageError(f"{target} is a file, but without .gif or .mp4 it would be a folder of PNGs.", _FORMS)
+            raise UsageError(f"{target} is a file; without .gif or .mp4, a video is a folder of PNGs.", _FORMS)
         durable.must_be_new(target)
     elif target.is_dir():
         raise UsageError(f"{target} is a folder, but a {kind.upper()} is a file.", "Choose another name.")
@@ -88,26 +90,26 @@ _FORMS = "Name a file that ends in .gif or .mp4, or a folder for lossless PNGs."
 
 
 def is_folder(target: Path) -> bool:
-    """Whether a video with this name is a folder of PNGs."""
+    """Whether a video of this name is a folder of PNGs."""
     return _kind(target) == "folder"
 
 
 def _kind(target: Path) -> str:
     """ "gif", "mp4" or "folder"."""
     suffix = target.suffix.lower()
-    if target.is_dir() or not suffix:
-        return suffix[1:] if suffix in (".gif", ".mp4") else "folder"
-    if suffix not in (".gif", ".mp4"):
-        raise UsageError(f"{target} is no kind of video that is known.", _FORMS)
-    return suffix[1:]
+    if suffix in (".gif", ".mp4"):
+        return suffix[1:]
+    if suffix and not target.is_dir():
+        raise UsageError(f"{target} is not a GIF or MP4.", _FORMS)
+    return "folder"
 
 
 @contextlib.contextmanager
 def recording(target: Path, fps: float) -> Iterator[Add]:
-    """Record a video: yields ``add(frame)``; the file is written when the block ends, and not at all if it raises.
+    """Record a video: yields ``add(frame)``. The file is written when the block ends, unless it raises.
 
-    A folder gets ``000000.png``, ``000001.png`` .. as frames come, and loses them again if the block raises.
-    Raises as ``check_target`` does, and ``DataError`` if the system refuses.
+    In a folder, ``000000.png``, ``000001.png`` .. are written as frames arrive, and deleted if the block raises.
+    Raises like ``check_target``, and ``DataError`` if writing fails.
     """
     check_target(target, fps)
     record = {"gif": _record_gif, "mp4": _record_mp4, "folder": _record_folder}[_kind(target)]
@@ -143,7 +145,7 @@ def _record_folder(target: Path, fps: float) -> Iterator[Add]:
 
 @contextlib.contextmanager
 def _record_gif(target: Path, fps: float) -> Iterator[Add]:
-    # The palette is shared by all frames, so it waits for the last one; until then the frames wait on the disk
+    # All frames share one palette, which needs the last frame; until then the frames are kept on the disk
     ends, shape = [0], (3, 0, 0)
     with tempfile.TemporaryFile() as waiting:
 
@@ -171,17 +173,18 @@ def _record_gif(target: Path, fps: float) -> Iterator[Add]:
 
 
 def _gif_parts(frames: Iterable[Frame], ticks: list[int], palette: Image.Image) -> Iterator[bytes]:
-    """A GIF piece by piece. ``ticks``: when each frame begins, and the last ends, in 1/100 s: rounding does not add up.
+    """A GIF, part by part. ``ticks``: when each frame begins and the last one ends, in 1/100 s; as they are absolute,
+    rounding errors do not add up.
 
-    imageio and Pillow merge equal neighbours, so that counts no longer agree with the video, and hold all frames in
-    memory; FFmpeg's encoder, which imageio gives no palette to, writes each frame as it comes, cut to what changed.
+    imageio and Pillow merge equal neighbours, which changes the number of frames, and hold all frames in memory.
+    FFmpeg's encoder writes each frame as it arrives, cropped to what changed, but imageio cannot give it a palette.
     """
     import av
 
     colours = np.full((256, 4), 255, np.uint8)  # alpha, red, green, blue
     known = np.frombuffer(bytes(palette.getpalette() or []), np.uint8).reshape(-1, 3)
     colours[: len(known), 1:] = known
-    encoded = io.BytesIO()  # not the file itself: PyAV would put an error of its own in the place of a full disk
+    encoded = io.BytesIO()  # not the file itself: PyAV would hide the error of a full disk behind its own
     with av.open(encoded, "w", format="gif", options={"final_delay": str(ticks[-1] - ticks[-2])}) as container:
         stream = container.add_stream("gif", rate=100)
         stream.pix_fmt = "pal8"
@@ -201,27 +204,27 @@ def _gif_parts(frames: Iterable[Frame], ticks: list[int], palette: Image.Image) 
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``range(count)``, evenly spread."""
+    """At most ``most`` of ``range(count)``, evenly spaced."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
 def _palette(frames: Iterable[Frame]) -> Image.Image:
-    """A palette image of up to 256 colours that suits all of ``frames``."""
+    """A palette image of up to 256 colours for all of ``frames``."""
     pixels = np.concatenate([frame.reshape(3, -1) for frame in frames], axis=1).T  # (pixels, 3)
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
     if len(colours) > 256:
-        # What is drawn has few colours, each of many pixels: the paper behind a pose stays white, its limbs as they are
+        # A drawing has few colours with many pixels each: kept exact, a pose's paper stays white and its limbs true
         share = counts / counts.sum()
         common = np.argsort(-share)[:KEPT_COLOURS]
         kept = common[share[common] > KEPT_SHARE]
-        # Black backgrounds would take all others: a colour counts for the root of its share, so thin limbs keep theirs
+        # A colour counts by the root of its share: otherwise a black background would take the colours of thin limbs
         weights = np.ceil(np.sqrt(share) * 1000).astype(int)
         weights[kept] = 0
-        spread = Image.fromarray(np.repeat(colours, weights, axis=0)[None])
-        # The median cut alone mixes the limbs of a pose with greys; k-means from there halves their error
-        mixed = spread.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+        weighted = Image.fromarray(np.repeat(colours, weights, axis=0)[None])
+        # The median cut alone mixes the limbs of a pose with greys; k-means then halves their error
+        mixed = weighted.quantize(256 - len(kept), Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         others = np.array(mixed.getpalette(), np.uint8).reshape(-1, 3)[: 256 - len(kept)]
-        # Pillow goes by cells of 4 x 4 x 4 colours: a neighbour could take the place of a colour that stays exact
+        # Pillow looks colours up in cells of 4 x 4 x 4: a close neighbour could replace a colour that must stay exact
         apart = np.abs(others[:, None].astype(int) - colours[kept]).max(2).min(1, initial=255)
         colours = np.concatenate([colours[kept], others[apart >= 8]])
     palette = Image.new("P", (1, 1))
@@ -231,15 +234,15 @@ def _palette(frames: Iterable[Frame]) -> Image.Image:
 
 @contextlib.contextmanager
 def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
-    """H.264 in yuv420p, which every player shows; it needs even sides, so odd ones repeat their last row or column."""
+    """H.264 in yuv420p, which every player supports. It needs even sides: odd ones repeat their last row or column."""
     import imageio.v3 as iio
 
-    encoded = io.BytesIO()  # an MP4's index is written last, at its front
+    encoded = io.BytesIO()  # an MP4's index is written last, at the front of the file
     with iio.imopen(encoded, "w", plugin="pyav", extension=".mp4", container="mp4") as file:
         file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
-        # The colours are said, not left to be guessed: players take large pictures for BT.709, PyAV converts by BT.601
+        # Tag the colours: PyAV converts by BT.601, but players assume BT.709 for large pictures
         colours = {"colorspace": "bt470bg", "color_range": "tv"}
-        stream: Any = file._video_stream  # imageio has no way of its own to give an encoder options
+        stream: Any = file._video_stream  # imageio has no public way to give an encoder options
         stream.options = {"crf": "16", "preset": "medium", **colours}
 
         def add(frame: Frame) -> None:
@@ -256,18 +259,18 @@ def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
 def read_poses(
     path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None, *, gaps: Gaps = "refuse"
 ) -> np.ndarray:
-    """Pose images, uint8 (T, 3, H, W): a folder of images in the order of their numbers, or a GIF.
+    """Pose images, uint8 (T, 3, H, W), from a folder of numbered images or a GIF.
 
-    gaps: what is done where a number is missing between two others: "refuse", "fill" (repeat the pose before it), or
-        "skip", where the poses' order in time does not matter.
-    Raises ``DataError`` that names the file if something is missing, damaged or of another kind.
+    gaps: what to do about a missing number: "refuse", "fill" (repeat the pose before it), or "skip" (if the poses'
+        timing does not matter).
+    Raises ``DataError`` that names the file if something is missing, damaged or in another format.
     """
     if path.is_dir():
         return _read_folder(path, size, progress, gaps)
     if not path.exists():
-        raise DataError(f"there is no {path}.", _POSES)
+        raise DataError(f"{path} does not exist.", _POSES)
     if path.suffix.lower() in images.PICTURE_SUFFIXES and path.suffix.lower() != ".gif":
-        raise DataError(f"{path} is one image, but a video needs one pose a frame.", _POSES)
+        raise DataError(f"{path} is a single image, but a video needs one pose for each frame.", _POSES)
     return _read_gif(path, size)
 
 
@@ -309,7 +312,7 @@ def _read_folder(
 
 
 def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Frames of a GIF; those that stand for several of equal length, as Pillow merges them, are repeated."""
+    """Frames of a GIF; one into which Pillow merged several equal frames is repeated."""
     frames: list[Frame] = []
     durations: list[int] = []
     seen = 0
@@ -317,11 +320,11 @@ def _read_gif(path: Path, size: tuple[int, int]) -> np.ndarray:
         for frame, milliseconds in images.gif_frames(image):
             seen += frame.width * frame.height
             if len(frames) == images.MAX_GIF_FRAMES or seen > MAX_GIF_PIXELS:
-                raise DataError(f"{path} is too long: of its size, {len(frames):,} frames are read.", _POSES)
+                raise DataError(f"{path} is too long: at its size, at most {len(frames):,} frames can be read.", _POSES)
             frames.append(images.pixels(frame, size))
             durations.append(milliseconds)
     unit = images.unit_of_time(durations)
     repeats = [duration // unit if unit else 1 for duration in durations]
     if sum(repeats) > images.MAX_GIF_FRAMES:
-        raise DataError(f"{path} is too long: its times tell of {sum(repeats):,} frames.", _POSES)
+        raise DataError(f"{path} is too long: its durations amount to {sum(repeats):,} frames.", _POSES)
     return np.repeat(np.stack(frames), repeats, axis=0)

@@ -1,5 +1,5 @@
 "use strict";
-// One frame is asked for at a time, and the next one when it is there: nothing waits in a line.
+// The page requests one frame at a time, and the next one when it has arrived, so that no queue forms.
 const about = JSON.parse(document.getElementById("about").textContent);
 const [height, width] = about.size;
 const dance = about.kind === "dance";
@@ -8,10 +8,10 @@ const state = {
   row: 0, sequence: 0, joints: [], lengths: [], chosen: 4, byHand: false, running: false, busy: false, gone: false,
   seed: 1, moved: 0, touched: 0, recording: false, keys: new Set(), pad: [0, 0], grabbed: -1,
 };
-const made = [], lags = []; // when the last frames came, and how long the last moves took to be seen, in milliseconds
+const made = [], lags = []; // arrival times of the last frames, and delays from a move to its frame, in milliseconds
 const PERIOD = 1000 / (dance ? 30 : about.fps), REST = 60000;
 
-// --- asking -----------------------------------------------------------------------------------------
+// --- requests ---------------------------------------------------------------------------------------
 
 async function ask(kind, body, apart = false) {
   while (state.busy && !apart) await new Promise((done) => setTimeout(done, 5));
@@ -39,7 +39,7 @@ function say(text) {
   $("alert").hidden = !text;
 }
 function leave() {
-  say("vidcvae play has ended or does not answer. Start it again, and this page goes on.");
+  say("vidcvae play has ended or does not answer. Start it again, and this page will continue.");
   state.gone = true;
   document.body.classList.add("gone");
   stop();
@@ -48,9 +48,9 @@ async function look() {
   try {
     const answer = await fetch("status");
     if (!answer.ok) throw new Error(answer.statusText);
-    const found = await answer.json();
-    if (found.server !== about.server) location.reload();
-    $("step").textContent = `step ${found.step}`;
+    const status = await answer.json();
+    if (status.server !== about.server) location.reload();
+    $("step").textContent = `step ${status.step}`;
     if (state.gone) {
       state.gone = false;
       document.body.classList.remove("gone");
@@ -77,7 +77,7 @@ const round = (x) => Math.round(Math.max(-4000, Math.min(4000, x)) * 100) / 100;
 
 async function frame() {
   if (state.byHand && dance) walk();
-  const asked = state.moved;
+  const movedAt = state.moved;
   state.moved = 0;
   const answer = await ask("frame", wish());
   if (!answer) return false;
@@ -85,14 +85,14 @@ async function frame() {
   made.push(performance.now());
   if (made.length > 61) made.shift();
   requestAnimationFrame(() => {
-    if (asked) lags.push(performance.now() - asked);
+    if (movedAt) lags.push(performance.now() - movedAt);
     if (lags.length > 300) lags.shift();
     tellSpeed();
   });
   return true;
 }
 function stop() {
-  state.loop = (state.loop ?? 0) + 1; // whoever makes frames finds that it is no longer its turn
+  state.loop = (state.loop ?? 0) + 1; // a loop that is still running sees that it has been replaced
   state.running = false;
   $("play").textContent = "Play";
 }
@@ -133,13 +133,13 @@ function arrive(answer) {
 }
 function show(answer) {
   const size = width * height * 3;
-  const there = new Set(answer.pictures);
+  const sent = new Set(answer.pictures);
   answer.pictures.forEach((name, i) => {
     const figure = document.querySelector(`[data-name='${name}']`);
     if (figure) figure.hidden = name === "pose" && !$("show-pose")?.checked;
     paint(figure ? figure.querySelector("canvas") : $(name), answer.bytes.subarray(i * size, (i + 1) * size));
   });
-  for (const figure of document.querySelectorAll("#beside figure")) if (!there.has(figure.dataset.name)) figure.hidden = true;
+  for (const figure of document.querySelectorAll("#beside figure")) if (!sent.has(figure.dataset.name)) figure.hidden = true;
   const tell = (name, text) => { document.querySelector(`[data-name='${name}'] output`).textContent = text; };
   tell("truth", answer.psnr === undefined ? "" : `${answer.psnr.toFixed(2)} dB from the model's`);
   tell("nearest", answer.nearest ? `frame ${answer.nearest}, ${answer.nearest_psnr.toFixed(2)} dB from the model's` : "");
@@ -155,7 +155,7 @@ function show(answer) {
   $("record").setAttribute("aria-pressed", state.recording);
   $("record").textContent = state.recording ? `Stop (${answer.recorded})` : "Record";
   const psnr = answer.psnr === undefined ? "" : `, PSNR ${answer.psnr.toFixed(2)} dB`;
-  $("model").setAttribute("aria-label", `What the model draws: frame ${answer.frame} of this run${psnr}`);
+  $("model").setAttribute("aria-label", `The model's frame ${answer.frame} of this run${psnr}`);
   $("model").dataset.frame = answer.frame;
   state.told = `frame ${answer.frame} of this run${psnr}`;
   if (state.grabbed < 0 || !state.byHand) $("told").textContent = state.told;
@@ -213,7 +213,7 @@ function turn(joint, x, y) {
 }
 const bends = {};
 function reach(end, x, y, bend) {
-  // Two bones of known lengths from a fixed root to a point, or as near to it as they reach; the side of the bend stays
+  // Bend two bones of fixed lengths so that they end at a point, or as near as they reach; the bend keeps its side
   const middle = parents[end], root = parents[middle], [rx, ry] = state.joints[root], [mx, my] = state.joints[middle];
   const a = state.lengths[middle], b = state.lengths[end], [ex, ey] = state.joints[end];
   const cross = (ex - rx) * (my - ry) - (ey - ry) * (mx - rx);
@@ -228,7 +228,7 @@ function reach(end, x, y, bend) {
 }
 const feet = LEGS.map((ankle) => ({ ankle, phase: 1, from: [0, 0], trend: 0, way: 0 }));
 function carry(dx, dy) {
-  // The hip moves; feet stay where they stand as long as the legs reach
+  // Move the hip; the feet stay in place while the legs can reach them
   const legs = LEGS.flatMap((ankle) => below(parents[ankle]));
   shift(about.joints.map((_, j) => j).filter((j) => !legs.includes(j)), dx, dy);
   for (const foot of feet) {
@@ -239,12 +239,12 @@ function carry(dx, dy) {
     const root = state.joints[parents[parents[foot.ankle]]];
     if (away(p, root) > 1.02 * leg && Math.abs(p[0] - root[0]) < 0.3 * leg) shift(below(foot.ankle), 0, dy);
     foot.trend = 0.9 * foot.trend + dx;
-    if (Math.abs(foot.trend) > 1.5) foot.way = Math.sign(foot.trend); // knees point to where the figure goes
+    if (Math.abs(foot.trend) > 1.5) foot.way = Math.sign(foot.trend); // knees point in the direction of motion
     reach(foot.ankle, ...state.joints[foot.ankle], -foot.way);
   }
 }
 function walk() {
-  // A foot that is left behind steps ahead of the hip, in seven frames and not while the other one does
+  // A foot that is too far behind steps ahead of the hip within seven frames, but not while the other foot steps
   for (const [i, foot] of feet.entries()) {
     const p = state.joints[foot.ankle], hip = state.joints[HIP], root = state.joints[parents[parents[foot.ankle]]];
     if (!p || !hip || !root) continue;
@@ -363,7 +363,7 @@ function busyHands() {
   return state.grabbed >= 0 || state.keys.size > 0 || state.pad[0] !== 0 || state.pad[1] !== 0;
 }
 function action() {
-  // To the right is the first number, downwards the second one: as in the drawn arm
+  // The first number points right and the second one down, as for the synthetic arm
   const [x, y] = state.keys.size
     ? [state.keys.has("ArrowRight") - state.keys.has("ArrowLeft"), state.keys.has("ArrowDown") - state.keys.has("ArrowUp")]
     : state.pad;
@@ -405,10 +405,10 @@ if (pad) {
 
 // --- controls -----------------------------------------------------------------------------------------
 
-async function still(wanted) {
-  // one frame, while nothing runs
+async function still(byHand) {
+  // Make one frame and stop
   stop();
-  state.byHand = wanted;
+  state.byHand = byHand;
   await frame();
 }
 function play() {
@@ -454,8 +454,8 @@ function keep(kept) {
   const entry = document.createElement("li");
   const link = Object.assign(document.createElement("a"), { href: kept.video, download: kept.video, textContent: kept.video });
   const command = Object.assign(document.createElement("pre"), { textContent: kept.command });
-  const of = kept.first ? `frames ${kept.first} to ${kept.last} of this run` : "from its beginning";
-  entry.append(link, ` ${kept.frames} frames, ${of}; with the poses in ${kept.folder}. Again${kept.exact ? "" : ", nearly"}:`, command);
+  const of = kept.first ? `frames ${kept.first} to ${kept.last} of this run` : "from the start of this run";
+  entry.append(link, ` ${kept.frames} frames, ${of}. The recording and its input are in ${kept.folder}. To reproduce it${kept.exact ? "" : " approximately"}:`, command);
   $("kept").prepend(entry);
 }
 for (const [id, does] of Object.entries(act)) $(id).addEventListener("click", does);

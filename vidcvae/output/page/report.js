@@ -1,5 +1,5 @@
 "use strict";
-// On a narrow page each row of a wide table becomes a block, whose cells are told by the heads of their columns.
+// On a narrow page each row of a wide table becomes a block, whose cells are labelled with their columns' headings.
 for (const table of document.querySelectorAll(".wide table")) {
   const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   table.setAttribute("role", "table");
@@ -11,11 +11,11 @@ for (const table of document.querySelectorAll(".wide table")) {
     }
   }
 }
-// Each player shows one frame of all its videos at a time; a video's frames stand in one image, row by row.
+// Each player shows one frame of all its videos at a time. One image contains all frames of a video, row by row.
 for (const player of document.querySelectorAll(".player")) {
   const plan = JSON.parse(player.querySelector("script[type='application/json']").textContent);
   const [slider, button, speed] = ["input", "button", "select"].map((name) => player.querySelector(name));
-  const told = player.querySelector(".frame");
+  const caption = player.querySelector(".frame");
   const screens = [...player.querySelectorAll(".screen")].map((element, i) => ({
     canvas: element.querySelector("canvas"), sheet: element.querySelector("img"), score: element.querySelector("output"),
     name: plan.videos[i].name, psnr: plan.videos[i].psnr,
@@ -42,17 +42,17 @@ for (const player of document.querySelectorAll(".player")) {
     slider.value = shown;
     const text = `frame ${frame} of ${plan.frames[plan.frames.length - 1]}`;
     slider.setAttribute("aria-valuetext", text);
-    told.textContent = text;
+    caption.textContent = text;
     for (const { line, at } of cursors) {
       const share = (frame - at.low) / (at.high - at.low);
       const x = Number(at.left) + Math.max(0, share) * (at.right - at.left);
       line.setAttribute("d", `M${x.toFixed(1)} 26V${at.bottom}`);
     }
   }
-  function play(wanted) {
+  function play(start) {
     clearInterval(timer);
-    timer = wanted ? setInterval(() => show((shown + 1) % plan.frames.length), 1000 / (plan.fps * speed.value)) : 0;
-    button.textContent = wanted ? "Pause" : "Play";
+    timer = start ? setInterval(() => show((shown + 1) % plan.frames.length), 1000 / (plan.fps * speed.value)) : 0;
+    button.textContent = start ? "Pause" : "Play";
   }
   button.addEventListener("click", () => play(!timer));
   slider.addEventListener("input", () => { play(false); show(Number(slider.value)); });
