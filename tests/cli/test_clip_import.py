@@ -111,7 +111,7 @@ def test_a_damaged_video_keeps_what_was_read_and_ends_with_4(cli: Cli, clip: cli
     clips.write_openpose(Path("k"), clip.joints)
     done = cli("dataset", "import", "video", "cut.mp4", "--keypoints", "k", "-o", "out")
     assert done.code == 4
-    assert "cut.mp4 breaks off after 1." in done.err and "What was read before is in out" in done.err
+    assert "cut.mp4 breaks off after 1." in done.err and "Everything read before that is in out" in done.err
     assert 20 < sum(map(len, open_dataset("out").split("train"))) < 60
 
 
@@ -228,7 +228,7 @@ def test_estimate_runs_mediapipe_over_every_frame(
                "--save-keypoints", "found.json")  # fmt: skip
     assert done.code == 0, done.err
     assert len(stand_in.seen) == COUNT and all(image.shape == (*SIZE, 3) for image in stand_in.seen)
-    assert (stand_in.most, stand_in.closed) == (4, 1) and "--people 1 finds the joints in a third" in done.out
+    assert (stand_in.most, stand_in.closed) == (4, 1) and "--people 1 finds the joints three times as fast" in done.out
     again = cli("dataset", "import", "video", phone, "--keypoints", "found.json", "-o", "again")
     assert again.code == 0
     written = [path.relative_to("again") for path in Path("again").rglob("*.png")]

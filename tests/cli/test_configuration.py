@@ -68,7 +68,7 @@ def test_check_says_good_and_warns_of_what_is_not_meant(cli: Cli) -> None:
     assert done.code == 0 and "good: course (pose-cvae, 70 epochs)" in done.out
     # 7 epochs a cycle: the last one starts at 6/7 of the climb from 0.01 to 1
     assert f"peaks at {0.01 + 0.99 * 6 / 7:.3f}" in done.err
-    assert "nothing is there" in cli("config", "check", "--set", "data.path=nowhere").err
+    assert "data.path is nowhere, which does not exist" in cli("config", "check", "--set", "data.path=nowhere").err
     assert cli("config", "check", "none.toml").code == 2
 
 
@@ -105,7 +105,7 @@ def test_init_explains_and_never_overwrites(cli: Cli) -> None:
     assert line in text
     assert max(map(len, text.splitlines())) <= 120
     again = cli("config", "init")
-    assert again.code == 2 and "exists already" in again.err and Path("vidcvae.toml").read_text() == text
+    assert again.code == 2 and "already exists" in again.err and Path("vidcvae.toml").read_text() == text
     assert cli("config", "check").code == 0
     # as a project's file it changes nothing
     shown = json.loads(cli("config", "show", "--preset", "svg-bair", "--json").out)

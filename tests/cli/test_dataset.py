@@ -53,11 +53,11 @@ def test_the_same_seed_gives_the_same_files(folder: Path, tmp_path: Path) -> Non
 
 def test_inspect_for_a_person(folder: Path, tmp_path: Path) -> None:
     text = run("inspect", folder, "--preview", tmp_path / "sheet.png")
-    assert "synthetic-dance: dance, image files, 32x64, 25 frames a second" in text
+    assert "synthetic-dance: dance, image files, 32x64, 25 frames per second" in text
     assert "train sequences: 0-64 (65 frames, 65 poses), 65-129 (65 frames, 65 poses)" in text
     assert "32x64 (130)" in text and "RGB (130)" in text
     assert iio.imread(tmp_path / "sheet.png").shape[2] == 3
-    assert "sheet.png, which shows 2 of 2 train, 1 of 1 val, 1 of 1 test sequences" in text
+    assert "sheet.png, with 2 of 2 train, 1 of 1 val, 1 of 1 test sequences" in text
 
 
 def test_pack_and_inspect_agree(folder: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ WRONG: dict[str, tuple[list[str], type[VidcvaeError], str]] = {
     "no folder": (["inspect", "{tmp}/nowhere"], DataError, "there is no dataset .*nowhere"),
     "a GIF": (["inspect", "{tmp}/a.gif"], DataError, r"a\.gif is a GIF, but a dataset is a folder"),
     "an empty folder": (["pack", "{tmp}/empty", "{tmp}/out"], DataError, "none of the layouts"),
-    "size": (["inspect", "{folder}", "--size", "32"], UsageError, "--size 32 is no frame size"),
+    "size": (["inspect", "{folder}", "--size", "32"], UsageError, "--size 32 is not a frame size"),
     "size not of 8": (["pack", "{folder}", "{tmp}/out", "--size", "30x64"], UsageError, "30x64.*multiples of 8"),
     "size 0": (["pack", "{folder}", "{tmp}/out", "--size", "0x64"], UsageError, "multiples of 8, from 8"),
     "out not empty": (["pack", "{folder}", "{tmp}"], UsageError, "is not an empty folder, nor half a pack"),

@@ -100,7 +100,7 @@ def test_old_names_are_hidden_and_go_on_working(cli: Cli, workplace: Path) -> No
     assert cli("dataset", "synth", "push", "-o", "new", *small).code == 0
     assert sorted(p.name for p in Path("old").rglob("*")) == sorted(p.name for p in Path("new").rglob("*"))
     both = cli("dataset", "synth", "push", "a", "-o", "b", *small)
-    assert both.code == 2 and "--output b and OUT a say the same thing, and differ" in both.err
+    assert both.code == 2 and "--output b and OUT a set the same value, but differ" in both.err
     assert cli("dataset", "synth", "push", "same", "-o", "same", *small).code == 0
     none = cli("dataset", "synth", "push")
     assert none.code == 2 and "--output is missing" in none.err
@@ -160,12 +160,17 @@ def test_gpu_is_answered_with_cuda(cli: Cli, workplace: Path) -> None:
 @pytest.mark.parametrize("words", [("generate",), ("export",)])
 def test_a_latent_that_cannot_work_is_refused_with_the_reason(cli: Cli, workplace: Path, words: tuple[str]) -> None:
     refused = cli(*words, "--latent", "posterior")
-    assert refused.code == 2 and "--latent posterior is shown the true frames, and" in refused.err
+    assert refused.code == 2 and "--latent posterior needs the true frames, and" in refused.err
 
 
 def test_train_shows_the_defaults_of_the_settings_without_torch() -> None:
     told = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output.split())
-    for text in ("Clips in a step. [default: 2,", "in total. [default: 70,", "[default: 0.001,", "[default: auto,"):
+    for text in (
+        "Clips per step. [default: 2,",
+        "training clips. [default: 70,",
+        "[default: 0.001,",
+        "[default: auto,",
+    ):
         assert text in told
 
 

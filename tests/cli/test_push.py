@@ -72,7 +72,7 @@ def test_evaluate_prints_both_psnrs_the_samples_and_whether_it_listens(cli: Cli)
     assert code == 0, err
     for words in ("PSNR per frame (dB)", "PSNR per channel (dB)", "mean of 2", "best of 2", "posterior", "last given"):
         assert words in out
-    assert "does it listen? The actions of other clips cost it" in out
+    assert "does it use actions? With those of other clips it loses" in out
     assert "validate, 2 given -> 3 predicted, z: prior, 2 samples, seed 0" in out
     assert "condition: actions+positions (source), actions own" in out
 
@@ -199,7 +199,7 @@ TABLES = ("--actions", "actions.csv", "--positions", "endeffector_positions.csv"
         (("generate", "free.safetensors", "--past-frames", "one", "--future", "3"), 4, "one has no frames"),
         (("evaluate", "lp.safetensors", "--future", "28"), 2, "cannot score 30 frames of sequence traj_0_to_2/0"),
         (("evaluate", "lp.safetensors", "--past", "6"), 4, "nothing is left to score"),
-        (("evaluate", "lp.safetensors", "--future", "2", "--frames", "4"), 2, "--frames and --future both say"),
+        (("evaluate", "lp.safetensors", "--future", "2", "--frames", "4"), 2, "--frames and --future both set"),
         (("evaluate", "lp.safetensors", "--samples", "2", "--latent", "zero"), 2, "2 samples are draws"),
         (("evaluate", "lp.safetensors", "--split", "test", "--shuffle-actions"), 2, "no other clip has the 6 frames"),
         (("evaluate", "free.safetensors", "--shuffle-actions"), 2, "not conditioned on actions"),
@@ -245,7 +245,7 @@ def test_what_an_import_loses_is_named_and_the_rest_is_there(cli: Cli, records: 
     code, out, err = cli("dataset", "import", "bair", records, tmp_path / "out")
     assert (code, "train 90 frames in 3 sequences" in out) == (4, True)
     assert f"warning: {damaged}, byte 0: the checksum of the record's data is wrong" in err
-    assert "a part of" in err and "everything else is in" in err
+    assert "1 part of" in err and "everything else is in" in err
     assert len(packed.open_packed(tmp_path / "out", verify=True).split("train")) == 3
 
 

@@ -87,7 +87,7 @@ def test_what_is_missing_is_told_on_the_page(cli: Cli, runs: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["-o", "r.pdf"], 2, "r.pdf is no name of a web page"),
+        (["-o", "r.pdf"], 2, "r.pdf does not end in .html"),
         (["nowhere", "-o", "r.html"], 4, "nowhere is not a run folder"),
         (["-o", "r.html"], 4, "there is no run yet"),
     ],

@@ -162,7 +162,7 @@ def test_a_best_that_is_damaged_is_told_and_its_record_compared(runs: Path, cli:
         done = cli("compare", "a-0")
         assert done.code == 0 and "last.safetensors is damaged" in done.err, done.err
         again = cli("compare", "a-0", "--evaluate")
-        assert again.code == 4 and "last.safetensors is damaged" in again.err and "fault of vidcvae" not in again.err
+        assert again.code == 4 and "last.safetensors is damaged" in again.err and "bug in vidcvae" not in again.err
     shutil.rmtree("runs/a-0/scores")
     none = cli("compare", "a-0")
     assert none.code == 4 and "last.safetensors is damaged" in none.err, none.err

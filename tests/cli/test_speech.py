@@ -80,9 +80,9 @@ def test_a_slip_of_the_finger_is_answered_with_what_was_meant(cli: Cli, typed: t
         ("train x --plain=yes", "--plain takes no value.", "--plain"),
         ("compare", "RUN is missing.", "vidcvae compare runs/course-001 runs/anchor-001"),
         ("sweep x", "--vary is missing.", "vidcvae sweep my-dance --vary kl.type=none,cyclical"),
-        ("export -o dance.gif", "dance.gif is no name in .csv.", "dance.csv"),
-        ("evaluate -o dance.gif", "dance.gif is no name in .json.", "dance.json"),
-        ("compare x --csv x.json", "x.json is no name in .csv.", "x.csv"),
+        ("export -o dance.gif", "dance.gif does not end in .csv.", "dance.csv"),
+        ("evaluate -o dance.gif", "dance.gif does not end in .json.", "dance.json"),
+        ("compare x --csv x.json", "x.json does not end in .csv.", "x.csv"),
         ("config check .", "cannot read .: Is a directory.", "vidcvae config init"),
     ],
 )
@@ -201,7 +201,7 @@ except BaseException:
 
 
 @pytest.mark.parametrize(
-    ("module", "says"), [("typer", ""), ("torch", "error: interrupted; every file that was written is whole.\n")]
+    ("module", "says"), [("typer", ""), ("torch", "error: interrupted. No file is left half-written.\n")]
 )
 @pytest.mark.parametrize("start", [["-m", "vidcvae"], ["-c", "from vidcvae.__main__ import main; main()"]])
 def test_ctrl_c_in_the_middle_of_an_import(start: list[str], module: str, says: str, workplace: Path) -> None:

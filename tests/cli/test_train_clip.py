@@ -88,8 +88,8 @@ WRONG = {
     "no joints": (("me too.mp4",), 2, "pip install 'vidcvae[pose]'"),
     "no joints, and where to get them": (("me too.mp4",), 2, "--keypoints FILE"),
     "no such clip": (("nowhere.MP4", "--keypoints", "k.json"), 4, "there is no video nowhere.MP4"),
-    "a size": (("me too.mp4", "--keypoints", "k.json", "--size", "larg"), 2, "--size larg is no frame size"),
-    "no clip": (("synthetic:dance", "--keypoints", "k.json"), 2, "synthetic:dance is no clip"),
+    "a size": (("me too.mp4", "--keypoints", "k.json", "--size", "larg"), 2, "--size larg is not a frame size"),
+    "no clip": (("synthetic:dance", "--keypoints", "k.json"), 2, "synthetic:dance is not a clip"),
     "a model of pushing": (
         ("me too.mp4", "--keypoints", "k.json", "--preset", "svg-bair"), 2, "is not a model of poses"),
     "a run that is there": (("me too.mp4", "--keypoints", "k.json", "--run", "full"), 2, "already holds something"),

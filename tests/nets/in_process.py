@@ -19,11 +19,11 @@ from vidcvae.cli.training_view import Screen
 from vidcvae.workflow import training, trials
 
 _command_tree = functools.cache(typer.main.get_command)  # made anew each time, it takes a third of a short command
-FAULT = "fault of vidcvae"  # what the command line says of an error that is nobody's but its own
+FAULT = "bug in vidcvae"  # what the command line says of an error that is nobody's but its own
 
 
 class Result(NamedTuple):
-    """fault: the traceback behind "This is a fault of vidcvae", or "" where there was none."""
+    """fault: the traceback behind "This is a bug in vidcvae", or "" where there was none."""
 
     code: int
     out: str
@@ -56,7 +56,7 @@ def vidcvae(*arguments: str, within: Path) -> Result:
 def explained(result: Result) -> str:
     """What is wrong with a result whatever it was to be: a fault, a traceback, an unknown exit code; else ""."""
     if result.fault or FAULT in result.err:
-        return f"a fault of vidcvae:\n{result.fault or result.err}"
+        return f"a bug in vidcvae:\n{result.fault or result.err}"
     if "Traceback (most recent call last)" in result.err + result.out:
         return f"a traceback on the screen:\n{result.err}{result.out}"
     if result.code not in (0, 1, 2, 3, 4):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidcvae.cli import command, options, studies, ui
+from vidcvae.cli.command import option
 from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +19,12 @@ def ablate(
     config: options.File = None,
     set_: options.Set = None,
     max_minutes: Annotated[
-        float | None,
-        typer.Option("--max-minutes", help="End each training after this many minutes in total."),
-        command.Also("--minutes"),
+        float | None, option("Stop each training after this many minutes in total."), command.Also("--minutes")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Equal steps in place of equal minutes.")] = None,
+    steps: Annotated[int | None, option("Train each for this many steps instead of minutes.", min=1)] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", metavar="SECTION.KEY=VALUE", help="Train with this setting too; may be repeated."),
+        option("Also train with this setting changed; may be repeated.", metavar="SECTION.KEY=VALUE"),
     ] = None,
     seeds: studies.Seeds = 1,
     jobs: studies.Jobs = 1,
@@ -37,10 +34,10 @@ def ablate(
     dry_run: studies.DryRun = False,
     json: command.Json = False,
 ) -> None:
-    """Train with each remedy against drift left out in turn, and print what each is worth.
+    """Train without each remedy against drift in turn, and print how much each one is worth.
 
-    The same command again goes on where it stopped. The table is of each run's last checkpoint, which nothing was
-    chosen by, and is kept as ablation.json and ablation.md.
+    To continue after an interruption, repeat the command. Scores are those of each run's last checkpoint, so that no
+    choice by score favours a run. The table is saved as ablation.json and ablation.md.
 
     Examples:
       vidcvae ablate my-dance --max-minutes 5
@@ -52,12 +49,12 @@ def ablate(
     if (max_minutes is None) == (steps is None):
         raise UsageError("an ablation compares equal budgets: --max-minutes or --steps.", "Give one of the two.")
     folder = output or Path("runs") / trials.folder_name(f"ablate-{preset or 'defaults'}")
-    own = studies.overrides(set_, device=device, seed=seed)
-    base = trials.Common(dataset, preset, config, own).resolve()
-    equal = ablation.budget(base, max_minutes, steps, ui.Speaker())
+    overrides = studies.overrides(set_, device=device, seed=seed)
+    base = trials.Common(dataset, preset, config, overrides).resolve()
+    budget = ablation.budget(base, max_minutes, steps, ui.Speaker())
     variants = ablation.variants(base, also or ())
 
-    def tell(done: list[Trial]) -> None:
+    def show(done: list[Trial]) -> None:
         rows = ablation.measure(done, ui.Speaker(bars=not json))
         if done:
             head, body, note = ablation.table(rows)
@@ -69,5 +66,5 @@ def ablate(
             ui.table("", head, body)
             ui.say(f"{note}\n{folder / 'ablation.md'}, {folder / 'ablation.json'}")
 
-    common = trials.Common(dataset, preset, config, (*own, *equal))
-    studies.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell, json=json)
+    common = trials.Common(dataset, preset, config, (*overrides, *budget))
+    studies.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, show=show, json=json)

@@ -1,4 +1,4 @@
-"""The Typer app: one command a file, errors to exit codes. Nothing here imports torch."""
+"""The Typer app: its commands, one per file, and the exit codes of errors. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ app = command.App(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"vidcvae {__version__}")
         raise typer.Exit
 
@@ -58,7 +58,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, command.option("Print the version and exit.", "--version", callback=_version, is_eager=True)
     ] = False,
     quiet: command.Quiet = False,
     verbose: command.Verbose = False,
@@ -67,39 +67,33 @@ def root(
     ui.choose_loudness(quiet=quiet, verbose=verbose)
 
 
-app.command("demo")(demo.demo)
-app.add_typer(dataset.app, name="dataset")
+for function in (
+    *(demo.demo, train.train, resume.resume, generate.generate, evaluate.evaluate, compare.compare, export.export),
+    *(play.play, sweep.sweep, ablate.ablate, report.report, bench.bench, presets.presets, doctor.doctor),
+):
+    app.command()(function)
+for name, group in {
+    "dataset": dataset.app,
+    "plot": plot.app,
+    "checkpoint": checkpoint.app,
+    "config": configuration.app,
+    "runs": runs.app,
+}.items():
+    app.add_typer(group, name=name)
 dataset.app.add_typer(clip_import.app, name="import")
-app.command("train")(train.train)
-app.command("resume")(resume.resume)
-app.command("generate")(generate.generate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("export")(export.export)
-app.command("play")(play.play)
-app.add_typer(plot.app, name="plot")
-app.command("sweep")(sweep.sweep)
-app.command("ablate")(ablate.ablate)
-app.command("report")(report.report)
-app.add_typer(checkpoint.app, name="checkpoint")
-app.command("bench")(bench.bench)
-app.add_typer(configuration.app, name="config")
-app.command("presets")(presets.presets)
-app.add_typer(runs.app, name="runs")
-app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line; every failure a user can meet ends in one sentence and an exit code."""
-    for stream in (sys.stdout, sys.stderr):  # in a pipe on Windows, 256 letters are known, and others would be an error
+    """Run the command line. Every failure that a user can meet ends in one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows cannot encode every letter
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as it is in background jobs
+    if before is not signal.SIG_IGN:  # which background jobs set
         signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="vidcvae")
-    except Stopped as stop:  # as it was asked to, with everything saved
+    except Stopped as stop:  # by a signal, with everything saved
         ui.end(stop.message, stop.hint)
         sys.exit(stop.exit_code)
     except VidcvaeError as error:
@@ -113,9 +107,9 @@ def main() -> None:
     except KeyboardInterrupt:  # before Typer was ready for it
         _leave()
     except Exception as error:
-        if _interrupts:  # an import that was cut short can end in any error
+        if _interrupts:  # an interrupted import can end in any error
             _leave()
-        ui.fail(f"unexpected {type(error).__name__}: {error}", f"This is a fault of vidcvae. Details: {_log(error)}")
+        ui.fail(f"unexpected {type(error).__name__}: {error}", f"This is a bug in vidcvae. Details: {_log(error)}")
         sys.exit(EXIT_FAILURE)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -127,15 +121,15 @@ _interrupts: list[int] = []
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _interrupts.append(number)
     while frame:
-        if "importlib" in frame.f_code.co_filename:  # cut short, PyTorch's import may abort, and others swallow it
+        if "importlib" in frame.f_code.co_filename:  # PyTorch's import may abort, and others swallow the error
             _leave()
         frame = frame.f_back
     raise KeyboardInterrupt
 
 
 def _leave() -> None:
-    """After Ctrl-C: a library whose import was cut short may hang in Python's own ending."""
-    ui.fail("interrupted; every file that was written is whole.")
+    """Exit after Ctrl-C, without Python's own shutdown, in which a half-imported library may hang."""
+    ui.fail("interrupted. No file is left half-written.")
     if _interrupts:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -144,7 +138,7 @@ def _leave() -> None:
 
 
 def _log(error: Exception) -> Path:
-    """Write the traceback where it can be found, for a report; users are shown the sentence only."""
+    """Write the traceback to a file for a bug report; the terminal shows only the sentence."""
     import tempfile
     import traceback
 
@@ -155,4 +149,4 @@ def _log(error: Exception) -> Path:
         with contextlib.suppress(DataError):
             durable.write_text(folder / "vidcvae-error.log", text)
             return folder / "vidcvae-error.log"
-    return Path("(nowhere could be written)")
+    return Path("(no place to write them)")

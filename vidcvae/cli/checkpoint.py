@@ -5,25 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vidcvae.cli import command, trained, ui
 from vidcvae.errors import typed
 
-app = command.App(help="Look into checkpoints, check them, and import the course's.", no_args_is_help=True)
+app = command.App(help="Show and verify checkpoints, and import the course's.", no_args_is_help=True)
 
 File = Annotated[Path, trained.runs_argument("A checkpoint file, or a run folder.")]
 
 
 @app.command("import")
 def import_(
-    course: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint that the course's trainer saved.", show_default=False)
-    ],
-    output: Annotated[Path, trained.output("The checkpoint to write.", show_default=False)],
+    course: Annotated[Path, command.argument("A checkpoint saved by the course's trainer.", metavar="FILE")],
+    output: Annotated[Path, command.output_file("The checkpoint to write.", show_default=False)],
     json: command.Json = False,
 ) -> None:
-    """Import the weights of a course checkpoint. It is read as data: no code in it is ever run.
+    """Import the weights of a course checkpoint. The file is read as data; code in it is never run.
 
     Examples:
       vidcvae checkpoint import course.ckpt -o course.safetensors
@@ -37,7 +33,7 @@ def import_(
     else:
         ui.say(f"{output}: pose-cvae, {parameters:,} parameters, epoch {epoch}")
     ui.note(
-        "The course's code normalises each image by its own statistics at test time; to repeat its numbers: "
+        "At test time, the course's code normalises each image by its own statistics. To reproduce its numbers: "
         f"{typed('generate', output, '--batch-stats', '...')}"
     )
 
@@ -72,7 +68,7 @@ def show(file: File, json: command.Json = False) -> None:
 
 @app.command()
 def verify(file: File, json: command.Json = False) -> None:
-    """Check a checkpoint: its checksums, and that its model can be built and filled.
+    """Verify a checkpoint: its checksums, and that its model can be built and loaded.
 
     Examples:
       vidcvae checkpoint verify runs/course-001
@@ -80,8 +76,8 @@ def verify(file: File, json: command.Json = False) -> None:
     from vidcvae.models.loading import load_model
 
     loaded = load_model(file)
+    model, step = loaded.config.model.name, loaded.meta.step
     if json:
-        found = {"model": loaded.config.model.name, "step": loaded.meta.step, "digest": loaded.digest}
-        ui.emit({"path": str(loaded.path), "ok": True, **found})
-        return
-    ui.say(f"{loaded.path}: good ({loaded.config.model.name}, step {loaded.meta.step}, digest {loaded.digest[:16]})")
+        ui.emit({"path": str(loaded.path), "ok": True, "model": model, "step": step, "digest": loaded.digest})
+    else:
+        ui.say(f"{loaded.path}: good ({model}, step {step}, digest {loaded.digest[:16]})")

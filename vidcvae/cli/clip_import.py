@@ -1,109 +1,78 @@
-"""``vidcvae dataset import``: somebody's own clip, with the joints found in it, or published data.
+"""``vidcvae dataset import``: a dancer's video with its joints, or a published dataset.
 
-Annotations are evaluated here, unlike elsewhere: those of a function in a function must see its variables.
+Unlike in other modules, annotations are evaluated here: those of a nested function must see its variables.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
-from vidcvae.cli import choice, command, making, options, trained, ui
-from vidcvae.errors import DataError, typed
+from vidcvae.cli import command, making, options, trained, ui
+from vidcvae.cli.command import argument, option
+from vidcvae.errors import DataError, counted, typed
 
 if TYPE_CHECKING:
     from vidcvae.data.tfrecord import Problem
 
-app = command.App(help="Make a dataset of your own video, or of published data.", no_args_is_help=True)
+app = command.App(help="Make a dataset from your own video, or from published data.", no_args_is_help=True)
 
-FITS = ("pad", "crop", "stretch")
-FORMATS = ("auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33")
-STYLES = ("course",)
-CAMERAS = ("main", "aux1")
-DEFAULT_SIZE = "medium"
+Format = Literal["auto", "coco17", "wholebody133", "body25", "body25b", "coco18", "halpe26", "mediapipe33"]
 
 _ABOUT = """
-Give the joints that a pose estimator found in every frame: --keypoints takes COCO JSON, a folder of OpenPose JSON, or
-MediaPipe landmarks in JSON or CSV; --estimate finds them with MediaPipe. The order of the joints is told by how many
-there are, and that of OpenPose's 25 by the shape of the people (BODY_25 or BODY_25B); --keypoint-format says it
-outright. Where several people are seen, the one seen largest for longest is the dancer. Frames without a dancer are
-left out, and sequences cut there. Training is the beginning of the clip, validation its end, a second of it at least,
-with up to a second left out between them; test is the longest sequence of validation.
+The joints in every frame come from --keypoints, which takes COCO JSON, a folder of OpenPose JSON, or MediaPipe
+landmarks in JSON or CSV, or from --estimate, which finds them with MediaPipe. The number of joints tells their order,
+and for OpenPose's 25 joints the shape of the people does (BODY_25 or BODY_25B); --keypoint-format overrides it. If
+several people are in view, the dancer is the one who is largest for the longest time. Frames without a dancer are left
+out, and sequences are cut there. The beginning of the clip is for training, and its end for validation: at least a
+second, with a gap of up to a second between them. Test is the longest sequence of validation.
 
 Frames keep the shape of the clip: --size small, medium or large have about as many pixels as 32x64, 72x128 or 128x224.
-Where the dancer stays in a part of the pictures, the frames show that part alone, the same one throughout: a window
-around everywhere the dancer goes (--crop). OUTPUT-preview.png shows it on a picture of the clip.
+If the dancer stays in one part of the picture, the frames show only a fixed window around it (--crop).
+OUTPUT-preview.png shows that window on a picture of the clip.
 """
 
 
-def _importer(kind: str, what: str, example: str, about: str) -> None:
+def _importer(kind: str, placeholder: str, example: str, about: str) -> None:
     def run(
-        source: Annotated[Path, typer.Argument(metavar=what, help="What to import.", show_default=False)],
-        output: Annotated[
-            Path, typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False)
-        ],
+        source: Annotated[Path, argument("What to import.", metavar=placeholder)],
+        output: Annotated[Path, command.output_folder("The folder to make.", show_default=False)],
         keypoints: options.Keypoints = None,
-        keypoint_format: Annotated[
-            str,
-            choice.option(FORMATS, "--keypoint-format", help="The order of the joints (auto tells by what is there)."),
-        ] = "auto",
+        keypoint_format: Annotated[Format, option("The order of the joints (auto: detect it).")] = "auto",
         estimate: options.Estimate = False,
         pose_model: options.PoseModel = None,
         save_keypoints: Annotated[
-            Path | None,
-            typer.Option("--save-keypoints", help="With --estimate: keep what was found, for --keypoints, as JSON."),
+            Path | None, option("With --estimate: save the joints as JSON, which --keypoints takes.")
         ] = None,
         people: Annotated[
             int,
-            typer.Option(
-                "--people",
-                min=1,
-                max=100,
-                help="With --estimate: how many to look for; 1 follows one person, steadier and three times as fast.",
+            option(
+                "With --estimate: how many people to look for; 1 is steadier, and three times as fast.", min=1, max=100
             ),
         ] = 4,
         size: Annotated[
-            str, typer.Option("--size", help="Frame height and width, or small, medium or large in the clip's shape.")
-        ] = DEFAULT_SIZE,
+            str, option("Frame height and width, or small, medium or large in the clip's shape.")
+        ] = "medium",
         crop: options.Crop = None,
         fit: Annotated[
-            str | None,
-            choice.option(
-                FITS,
-                "--fit",
-                help="Into another shape: all of the picture, between black bars; its middle; or distorted.",
-                show_default="pad for an HxW, else crop",
+            Literal["pad", "crop", "stretch"] | None,
+            option(
+                "If the shapes differ: show the whole picture between black bars, or its middle, or distort it.",
+                show_default="pad for HxW, else crop",
             ),
         ] = None,
-        fps: Annotated[
-            float | None, typer.Option("--fps", help="Frames a second of the dataset.", show_default="the clip's own")
-        ] = None,
-        val_fraction: Annotated[
-            float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of the frames for validation.")
-        ] = 0.1,
-        min_score: Annotated[
-            float, typer.Option("--min-score", min=0, max=1, help="Joints with a lower score are not drawn.")
-        ] = 0.3,
+        fps: Annotated[float | None, option("Frames per second of the dataset.", show_default="the clip's own")] = None,
+        val_fraction: Annotated[float, option("Share of the frames for validation.", min=0, max=0.9)] = 0.1,
+        min_score: Annotated[float, option("Joints with a lower score are not drawn.", min=0, max=1)] = 0.3,
         max_gap: Annotated[
-            int, typer.Option("--max-gap", min=0, max=1000, help="Missing joints are filled in over so many frames.")
+            int, option("Fill in joints that are missing for at most this many frames.", min=0, max=1000)
         ] = 5,
-        smooth: Annotated[
-            int, typer.Option("--smooth", min=0, max=1000, help="Smooth the joints over so many frames; 0: not at all.")
-        ] = 0,
-        no_steady: Annotated[
-            bool, typer.Option("--no-steady", help="Leave the small motion of a camera held in the hand as it is.")
-        ] = False,
-        style: Annotated[str, choice.option(STYLES, "--style", help="How skeletons are drawn.")] = "course",
+        smooth: Annotated[int, option("Smooth the joints over this many frames; 0: do not.", min=0, max=1000)] = 0,
+        no_steady: Annotated[bool, option("Keep the small motion of a hand-held camera.")] = False,
+        style: Annotated[Literal["course"], option("How skeletons are drawn.")] = "course",
         preview: Annotated[
             Path | None,
-            typer.Option(
-                "--preview",
-                metavar="FILE",
-                help="Where the picture of the window goes.",
-                show_default="OUTPUT-preview.png",
-            ),
+            option("The file for the picture of the window.", metavar="FILE", show_default="OUTPUT-preview.png"),
         ] = None,
-        packed: Annotated[bool, typer.Option("--packed", help="Write the packed form, not image files.")] = False,
+        packed: Annotated[bool, option("Write a packed dataset instead of image files.")] = False,
         json: command.Json = False,
     ) -> None:
         from vidcvae.own_clips.importing import Settings
@@ -118,71 +87,64 @@ def _importer(kind: str, what: str, example: str, about: str) -> None:
         preview = preview or own_clip.preview_of(output)
         durable.check_writable(preview)
         voice = ui.Speaker(bars=not json)
-        made = own_clip.bring_in(clip, voice)
-        own_clip.write(made, clip, output, preview, packed, voice)
-        tell = ui.note if json else ui.say
+        imported = own_clip.bring_in(clip, voice)
+        own_clip.write(imported, clip, output, preview, packed, voice)
+        plan = imported.plan
+        show = ui.note if json else ui.say
         if keypoints:
-            tell(f"{keypoints}: {made.form}")
-        making.tell_counts(output, made.data, json, notes=made.plan.notes)
-        for note in made.plan.notes:
-            tell(note)
-        tell(f"{preview}: what part of the pictures is used")
-        if estimate and people > 1 and made.plan.most == 1:
-            tell("nobody else is seen at any time: --people 1 finds the joints in a third of the time, and steadier")
-        if broken := made.plan.seen.broken:
-            raise DataError(broken, f"What was read before is in {output}.")
+            show(f"{keypoints}: {imported.form}")
+        making.show_counts(output, imported.data, json, notes=plan.notes)
+        for note in plan.notes:
+            show(note)
+        show(f"{preview}: the part of the pictures that is used")
+        if estimate and people > 1 and plan.most == 1:
+            show("nobody else is ever in view: --people 1 finds the joints three times as fast, and more steadily")
+        if plan.seen.broken:
+            raise DataError(plan.seen.broken, f"Everything read before that is in {output}.")
         ui.next_step(typed("dataset", "inspect", output, "--preview", "sheet.png"), typed("train", output))
 
-    how = f"vidcvae dataset import {kind}"
-    examples = (
-        f"Examples:\n  {how} {example} --estimate -o my-dance\n  {how} {example} --keypoints joints.json -o my-dance"
-    )
+    line = f"vidcvae dataset import {kind} {example}"
+    examples = f"Examples:\n  {line} --estimate -o my-dance\n  {line} --keypoints joints.json -o my-dance"
     run.__doc__ = f"{about}\n\n{_ABOUT.strip()}\n\n{examples}"
     app.command(kind)(run)
 
 
-_importer("video", "CLIP", "clip.mp4", "A video of somebody dancing: frames beside skeletons, to train on.")
-_importer("frames", "FOLDER", "pictures", "A folder of numbered images, --fps of them a second (25 if left out).")
-_importer("gif", "FILE", "dance.gif", "A GIF of somebody dancing; what is transparent is painted white.")
+_importer("video", "CLIP", "clip.mp4", "Import a video of somebody dancing: frames and skeletons to train on.")
+_importer("frames", "FOLDER", "pictures", "Import a folder of numbered images, --fps of them per second (default: 25).")
+_importer("gif", "FILE", "dance.gif", "Import a GIF of somebody dancing; transparent pixels become white.")
 
 
 @app.command("bair")
 def import_bair(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", help="The folder softmotion30_44k, or the one that holds it.", show_default=False
-        ),
-    ],
+    source: Annotated[Path, argument("The folder softmotion30_44k, or its parent.", metavar="FOLDER")],
     output: Annotated[
         Path,
-        typer.Option(
-            "-o", "--output", help="The folder to make: new, empty, or of an interrupted import.", show_default=False
-        ),
+        option("The folder to make: new, empty, or of an interrupted import.", "-o", show_default=False),
         command.Also("OUT"),
     ],
-    camera: Annotated[str, choice.option(CAMERAS, "--camera", help="Which camera.")] = "main",
+    camera: Annotated[Literal["main", "aux1"], option("Which camera.")] = "main",
     json: command.Json = False,
 ) -> None:
-    """BAIR robot pushing from its TFRecords. Interrupted, the same command goes on where it was.
+    """Import BAIR robot pushing from its TFRecords. To continue after an interruption, repeat the command.
 
-    Records that cannot be read are named with file and offset and left out; then the exit code is 4.
+    Unreadable records are listed with file and offset, and left out; the exit code is then 4.
 
     Examples:
       vidcvae dataset import bair softmotion30_44k -o bair
     """
     from vidcvae.data import bair, packed
 
-    lost = 0
+    problems: list[Problem] = []
 
-    def tell(problem: "Problem") -> None:
-        nonlocal lost
-        lost += 1
+    def report(problem: "Problem") -> None:
+        problems.append(problem)
         ui.warn(str(problem))
 
     with ui.progress("importing (MiB)", quiet=json) as advance:
-        bair.import_bair(source, output, camera, advance, tell)
-    making.tell_counts(output, packed.open_packed(output), json)
-    if lost:
-        count = f"{lost} parts of {source} could" if lost > 1 else f"a part of {source} could"
-        raise DataError(f"{count} not be read; everything else is in {output}.", "Fetch the files named above again.")
+        bair.import_bair(source, output, camera, advance, report)
+    making.show_counts(output, packed.open_packed(output), json)
+    if problems:
+        raise DataError(
+            f"{counted(len(problems), 'part')} of {source} could not be read; everything else is in {output}.",
+            "Download the files named above again.",
+        )

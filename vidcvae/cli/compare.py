@@ -5,33 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from vidcvae.cli import choice, command, trained, ui
+from vidcvae.cli import command, trained, ui
+from vidcvae.cli.command import OneOf, option
 from vidcvae.errors import UsageError
 from vidcvae.evaluation.columns import COLUMNS
 
 
 def compare(
     runs: Annotated[list[Path], trained.runs_argument("Run folders, or score records in JSON files.")],
-    record: Annotated[
-        str, typer.Option("--record", help="Which record of each run: RUN/scores/NAME.json.", metavar="NAME")
-    ] = "val-zero",
-    sort: Annotated[str, choice.option(COLUMNS, "--sort", help="Column to sort by, best first.")] = "psnr",
+    record: Annotated[str, option("Which record of each run: RUN/scores/NAME.json.", metavar="NAME")] = "val-zero",
+    sort: Annotated[str, OneOf(COLUMNS), option("Column to sort by, best first.")] = "psnr",
     evaluate_missing: Annotated[
-        bool, typer.Option("--evaluate", help="Score the runs that have no record, or one of an older checkpoint.")
+        bool, option("Score the runs that have no record, or one of an older checkpoint.", "--evaluate")
     ] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Compare scores that were taken in different ways.")] = False,
+    anyway: Annotated[bool, option("Compare scores even if their protocols differ.")] = False,
     json: command.Json = False,
     csv: Annotated[
-        Path | None,
-        typer.Option("--csv", help=f"Write the table into this CSV file. {command.REPLACED}", show_default=False),
+        Path | None, option(f"Write the table to this CSV file. {command.REPLACED}", show_default=False)
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.")] = False,
+    markdown: Annotated[bool, option("Print the table in Markdown.")] = False,
 ) -> None:
-    """Put the scores of several runs in one table; runs that differ by their seed only are one row.
+    """Put the scores of several runs in one table. Runs that differ only in their seed share a row.
 
-    Scores compare only if they were taken by the same protocol; the p-value is Welch's t-test against the best row.
+    Scores are comparable only if they have the same protocol. The p-value is Welch's t-test against the best row.
 
     Examples:
       vidcvae compare runs/course-001 runs/anchor-001
@@ -54,8 +50,8 @@ def compare(
     if csv:
         score_table.write_csv(csv, rows)
     if json:
-        told = {"protocol": named[0][1]["protocol"], "record": record, "warnings": warnings}
-        ui.emit({"rows": [row.to_json() for row in rows], **told})
+        about = {"protocol": named[0][1]["protocol"], "record": record, "warnings": warnings}
+        ui.emit({"rows": [row.to_json() for row in rows], **about})
     elif markdown:
         ui.say(ui.markdown(*score_table.cells(rows)))
     else:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from vidcvae.cli import command, completion, options, ui
+from vidcvae.cli import command, completion, options, trained, ui
 from vidcvae.config import PROJECT_FILE
 from vidcvae.errors import UsageError, counted, typed
 
-app = command.App(help="Show, check, start and explain the settings of a training.", no_args_is_help=True)
+app = command.App(help="Show, check and explain the settings of a training.", no_args_is_help=True)
 
 
 @app.command()
 def show(
     run: Annotated[
         Path | None,
-        typer.Argument(
-            help="Settings of this run or checkpoint; else those that `train` would take.",
-            show_default=False,
-            autocompletion=completion.runs,
-        ),
+        trained.runs_argument("Show the settings of this run or checkpoint; else those that `train` would use."),
     ] = None,
     preset: options.Preset = None,
     config: options.File = None,
     set_: options.Set = None,
     json: command.Json = False,
 ) -> None:
-    """Print every setting as it stands after preset, files and --set.
+    """Print every setting, with preset, files and --set applied.
 
     Examples:
       vidcvae config show --preset anchor-cpu
@@ -49,14 +44,12 @@ def show(
 
 @app.command()
 def check(
-    file: Annotated[
-        Path | None, typer.Argument(help="A TOML file; else vidcvae.toml of this folder.", show_default=False)
-    ] = None,
+    file: Annotated[Path | None, command.argument("A TOML file; else vidcvae.toml in this folder.")] = None,
     preset: options.Preset = None,
     set_: options.Set = None,
     json: command.Json = False,
 ) -> None:
-    """Check settings without training: all problems at once, and what is probably not meant.
+    """Check settings without training: report all errors at once, and warn of likely mistakes.
 
     Examples:
       vidcvae config check
@@ -67,16 +60,16 @@ def check(
 
     resolved = settings.gather(preset, file, set_)
     train = resolved.training
-    length = schedules.Length(train.epochs, train.steps_per_epoch or 100)  # how many steps an epoch has is not known
-    doubts = [*schedules.warnings(resolved, length)]
+    length = schedules.Length(train.epochs, train.steps_per_epoch or 100)  # an epoch's steps are unknown here
+    warnings = [*schedules.warnings(resolved, length)]
     path = resolved.data.path
     if path and not path.startswith("synthetic:") and not Path(path).exists():
-        doubts.append(f"data.path is {path}, and nothing is there.")
-    for text in doubts:
+        warnings.append(f"data.path is {path}, which does not exist.")
+    for text in warnings:
         ui.warn(text)
     sources = [*([preset] if preset else []), *map(str, settings.files(file))]
     if json:
-        ui.emit({"ok": True, "sources": sources, "model": resolved.model.name, "warnings": doubts})
+        ui.emit({"ok": True, "sources": sources, "model": resolved.model.name, "warnings": warnings})
     else:
         named = ", ".join(sources) or "the defaults"
         ui.say(f"good: {named} ({resolved.model.name}, {counted(train.epochs, 'epoch')})")
@@ -86,21 +79,16 @@ def check(
 def init(
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help=f"The file to write. {command.REPLACED}",
-            show_default=f"{PROJECT_FILE}, unless it is there",
-        ),
+        command.option("The file to write. An existing file is an error.", "-o", show_default=str(PROJECT_FILE)),
         command.Also("PATH"),
     ] = None,
     preset: options.Preset = None,
     model: options.Model = None,
     json: command.Json = False,
 ) -> None:
-    """Write a starter file: every setting with its meaning, as a comment, and what the preset sets as it stands.
+    """Write a starter file: every setting with its meaning as a comment, and the preset's own settings uncommented.
 
-    `vidcvae train` takes vidcvae.toml of the current folder by itself, before --config, options and --set.
+    `vidcvae train` always reads vidcvae.toml in the current folder. --config, options and --set override it.
 
     Examples:
       vidcvae config init --preset anchor-cpu
@@ -111,32 +99,31 @@ def init(
     from vidcvae.storage import durable
 
     path = output or PROJECT_FILE
-    if path.exists():  # unlike a result, it is somebody's own work
-        what = "is a folder" if path.is_dir() else "exists already; it is not overwritten"
+    if path.exists():  # unlike a result, it may hold the user's own work
+        what = "is a folder" if path.is_dir() else "already exists, and is not overwritten"
         raise UsageError(f"{path} {what}.", f"Name a new file: {typed('config', 'init', '-o', 'FILE.toml')}")
     resolved = settings.resolve_with_preset(preset, [{"model": {"name": model}}] if model else [])
-    how = f"vidcvae config init{f' --preset {preset}' if preset else ''}"
-    durable.write_text(path, describe.starter(resolved, how))
+    made_by = f"vidcvae config init{f' --preset {preset}' if preset else ''}"
+    durable.write_text(path, describe.starter(resolved, made_by))
     if json:
         ui.emit({"output": str(path)})
     else:
         ui.say(str(path))
-    ui.note(f"Edit it, then: {typed('config', 'check', path)}")
+    ui.note(f"Edit it, then run: {typed('config', 'check', path)}")
 
 
 @app.command()
 def explain(
     key: Annotated[
         str | None,
-        typer.Argument(
-            help="A key such as kl.ratio, or a section such as kl; the sections if left out.",
-            show_default=False,
+        command.argument(
+            "A key such as kl.ratio, or a section such as kl; if left out, list the sections.",
             autocompletion=completion.keys,
         ),
     ] = None,
     json: command.Json = False,
 ) -> None:
-    """What a setting means: unit, range, default, choices, the paper's symbol, and the presets that change it.
+    """Explain a setting: unit, range, default, choices, the paper's symbol, and the presets that change it.
 
     Examples:
       vidcvae config explain kl
@@ -150,13 +137,13 @@ def explain(
             ui.emit(sections)
             return
         ui.table("", ("section", "keys"), [(section, ", ".join(names)) for section, names in sections.items()])
-        ui.note("One of them: vidcvae config explain kl   or   vidcvae config explain kl.ratio")
+        ui.next_step(typed("config", "explain", "kl"), typed("config", "explain", "kl.ratio"))
         return
-    found = describe.find(key)
+    matches = describe.find(key)
     if json:
-        ui.emit({name: [setting.to_json() for setting in settings] for name, settings in found.items()})
+        ui.emit({name: [setting.to_json() for setting in settings] for name, settings in matches.items()})
         return
-    for setting in (setting for settings in found.values() for setting in settings):
+    for setting in itertools.chain.from_iterable(matches.values()):
         ui.say(f"{setting.key}{setting.models and f' ({setting.models})'}: {setting.doc}")
         for title, value in {**setting.facts(), "presets:": setting.presets_told()}.items():
             if value:

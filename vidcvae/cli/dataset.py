@@ -5,43 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from vidcvae.cli import command, making, trained, ui
-from vidcvae.errors import DataError
+from vidcvae.cli.command import option
+from vidcvae.errors import DataError, counted
 
-app = command.App(help="Look into datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
+app = command.App(help="Inspect datasets, make synthetic ones, and pack them for fast reading.", no_args_is_help=True)
 synth = command.App(help="Make a synthetic dataset in the course's layout.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
 
 Dataset = Annotated[
     Path,
-    typer.Argument(help="Dataset folder, or packed dataset.", show_default=False),
+    command.argument("Dataset folder, or packed dataset."),
     command.Also("--data", "The dataset; the same as DATASET."),
 ]
-Output = Annotated[
-    Path,
-    typer.Option("-o", "--output", help=f"The folder to make. {command.NEW_FOLDER}", show_default=False),
-    command.Also("OUT"),
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same data.")]
-DATA = "Data"  # elsewhere --frames says how long work is, and stands below Time
-Size = Annotated[
-    str | None,
-    typer.Option("--size", help="Frame height and width.", show_default="the dataset's own"),
-]
+Output = Annotated[Path, command.output_folder("The folder to make.", show_default=False), command.Also("OUT")]
+Seed = Annotated[int, option("The same seed gives the same data.", min=0)]
+DATA = "Data"  # the panel of --frames here; in other commands it says how long the work is, under Time
+Size = Annotated[str | None, option("Frame height and width.", show_default="the dataset's own")]
 
 
 @app.command()
 def inspect(
     dataset: Dataset,
     json: command.Json = False,
-    preview: Annotated[
-        Path | None, typer.Option("--preview", metavar="FILE", help="Write a contact sheet of frames and poses, a PNG.")
-    ] = None,
+    preview: Annotated[Path | None, option("Write a contact sheet of frames and poses, a PNG.", metavar="FILE")] = None,
     size: Size = None,
 ) -> None:
-    """Count, check and measure a dataset. Damaged or missing files are named, and end with exit code 4.
+    """Count, check and measure a dataset. Lists damaged and missing files, and then exits with code 4.
 
     Examples:
       vidcvae dataset inspect my-dance
@@ -54,20 +44,22 @@ def inspect(
     if preview:
         durable.check_writable(preview)
     with ui.progress("reading", quiet=json) as advance:
-        found = inspection.inspect(dataset, making.read_size(size), advance)
-    faults = found.report["faults"]
+        inspected = inspection.inspect(dataset, making.read_size(size), advance)
+    report = inspected.report
+    faults = report["faults"]
     if preview and not faults:
-        durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(found.rows)))
+        durable.write_bytes(preview, images.encode_png(inspection.contact_sheet(inspected.rows)))
     if json:
-        ui.emit(found.report)
+        ui.emit(report)
     else:
-        _show(found.report)
+        _show(report)
         if preview and not faults:
-            shown = [f"{n} of {found.report['splits'][split]['sequences']} {split}" for split, n in found.shown.items()]
-            ui.say(f"contact sheet: {preview}, which shows {', '.join(shown)} sequences")
+            shown = [f"{n} of {report['splits'][split]['sequences']} {split}" for split, n in inspected.shown.items()]
+            ui.say(f"contact sheet: {preview}, with {', '.join(shown)} sequences")
     if faults:
-        count = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        raise DataError(f"{dataset} has {count}; the first: {faults[0]}", "Mend or remove the files that are named.")
+        raise DataError(
+            f"{dataset} has {counted(len(faults), 'fault')}; the first: {faults[0]}", "Repair or remove these files."
+        )
 
 
 @app.command()
@@ -75,12 +67,10 @@ def pack(
     dataset: Dataset,
     output: Output,
     size: Size = None,
-    shard_size: Annotated[
-        int, typer.Option("--shard-size", min=1, help="MiB after which a new file is begun, at the next sequence.")
-    ] = 1024,
+    shard_size: Annotated[int, option("MiB after which the next sequence begins a new file.", min=1)] = 1024,
     json: command.Json = False,
 ) -> None:
-    """Decode every image once, into one memory-mapped file with checksums. Every command takes either form.
+    """Decode every image once, into memory-mapped files with checksums. Every command also takes a packed dataset.
 
     Examples:
       vidcvae dataset pack my-dance -o my-dance-packed
@@ -91,26 +81,22 @@ def pack(
     with ui.progress("packing", quiet=json) as advance:
         stream = open_stream(dataset, making.read_size(size), advance)
         packed.write(stream, output, shard_size << 20)
-    if told := told_size(stream, "--size "):
-        ui.note(told)
-    making.tell_counts(output, packed.open_packed(output), json)
+    if text := told_size(stream, "--size "):
+        ui.note(text)
+    making.show_counts(output, packed.open_packed(output), json)
 
 
 @synth.command("dance")
 def synth_dance(
     output: Output,
-    frames: Annotated[
-        int, typer.Option("--frames", min=2, help="Frames of the training video.", rich_help_panel=DATA)
-    ] = 1600,
-    val: Annotated[
-        int, typer.Option("--val", min=2, help="Frames of the validation video, and of each test sequence.")
-    ] = 400,
-    test: Annotated[int, typer.Option("--test", min=0, help="Test sequences.")] = 2,
+    frames: Annotated[int, option("Frames of the training video.", min=2, rich_help_panel=DATA)] = 1600,
+    val: Annotated[int, option("Frames of the validation video, and of each test sequence.", min=2)] = 400,
+    test: Annotated[int, option("Test sequences.", min=0)] = 2,
     seed: Seed = 0,
-    size: Annotated[str, typer.Option("--size", help="Frame height and width.")] = "32x64",
+    size: Annotated[str, option("Frame height and width.")] = "32x64",
     json: command.Json = False,
 ) -> None:
-    """A drawn dancer and its skeleton: walking, turning, waving and bending in a room.
+    """Draw a dancer and its skeleton: walking, turning, waving and bending in a room.
 
     Examples:
       vidcvae dataset synth dance -o my-dance
@@ -125,22 +111,20 @@ def synth_dance(
         data = dancing.dance(frames, val, test, seed, making.read_size(size) or LAB_SIZE, advance)
     with ui.progress("writing", quiet=json) as advance:
         pose_folder.write_folder(data, output, advance)
-    making.tell_counts(output, data, json)
+    making.show_counts(output, data, json)
 
 
 @synth.command("push")
 def synth_push(
     output: Output,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="Training clips.")] = 256,
-    val: Annotated[int, typer.Option("--val", min=0, help="Validation clips.")] = 32,
-    test: Annotated[int, typer.Option("--test", min=0, help="Test clips.")] = 32,
-    frames: Annotated[
-        int, typer.Option("--frames", min=3, help="Length of each clip in frames.", rich_help_panel=DATA)
-    ] = 30,
+    clips: Annotated[int, option("Training clips.", min=1)] = 256,
+    val: Annotated[int, option("Validation clips.", min=0)] = 32,
+    test: Annotated[int, option("Test clips.", min=0)] = 32,
+    frames: Annotated[int, option("Frames in each clip.", min=3, rich_help_panel=DATA)] = 30,
     seed: Seed = 0,
     json: command.Json = False,
 ) -> None:
-    """A robot arm that pushes things over a table, 64x64, with its actions and positions.
+    """Draw a robot arm that pushes things over a table, 64x64, with its actions and positions.
 
     Examples:
       vidcvae dataset synth push -o my-push
@@ -153,17 +137,17 @@ def synth_push(
         data = pushing.push(clips, val, test, frames, seed, advance)
     with ui.progress("writing", quiet=json) as advance:
         pushing.write_folder(data, output, advance)
-    making.tell_counts(output, data, json)
+    making.show_counts(output, data, json)
 
 
 def _show(report: dict[str, Any]) -> None:
-    """The report for a person."""
+    """Print the report as text."""
     from vidcvae.output import inspection
 
     if "kind" in report:
         form = "packed" if report["layout"] == "packed" else "image files"
         height, width = report["size"]
-        ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames a second")
+        ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames per second")
         ui.table("\nmeasures (copy, nearest pose: the PSNR in dB of repeating a frame)", *inspection.measures(report))
     if any("files" in split for split in report["splits"].values()):
         ui.table("\nfiles", *inspection.files(report))

@@ -1,4 +1,4 @@
-"""``vidcvae demo``: the whole main job on synthetic data, in a few minutes."""
+"""``vidcvae demo``: the main workflow on synthetic data, in a few minutes."""
 
 from __future__ import annotations
 
@@ -6,27 +6,22 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vidcvae.cli import command, trained, ui
+from vidcvae.cli.command import option
 from vidcvae.errors import typed
 
 
 def demo(
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", help=f"The folder for the data, the run and the results. {command.NEW_FOLDER}"),
-        command.Also("OUT"),
+        Path, command.output_folder("The folder for the data, the run and the results."), command.Also("OUT")
     ] = Path("demo"),
-    max_minutes: Annotated[
-        float, typer.Option("--max-minutes", help="End the training after this many minutes; the rest comes on top.")
-    ] = 2.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of data and training.")] = 0,
+    max_minutes: Annotated[float, option("Train for this many minutes; the other steps take extra time.")] = 2.0,
+    seed: Annotated[int, option("Seed of data and training.", min=0)] = 0,
     device: trained.Device = "auto",
     json: command.Json = False,
     plain: command.Plain = False,
 ) -> None:
-    """Make a synthetic dance, train on it, and generate a video: everything in a few minutes.
+    """Make a synthetic dance, train on it, and generate a video, all in a few minutes.
 
     Examples:
       vidcvae demo
@@ -36,10 +31,10 @@ def demo(
     from vidcvae.workflow import demo
 
     trained.check_new_folder(output)
-    began = time.monotonic()
+    started = time.monotonic()
     screen = Screen.asked_for(json=json, plain=plain, events=False)
     scores = demo.run(output, max_minutes, seed, device, screen)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     if json:
         ui.emit({"output": str(output), "seconds": round(seconds, 1), **scores})
         return
@@ -51,7 +46,7 @@ def demo(
         ("video: truth, generated, pose", output / "dance.gif"),
         ("loss, beta, teacher forcing", output / "loss.png"),
         ("PSNR of each frame", output / "psnr.png"),
-        ("scores and how they were taken", output / "scores.json"),
+        ("scores and their protocol", output / "scores.json"),
         ("dataset in the course's layout", output / "data"),
         ("run: checkpoints, history, config", output / "run"),
     ]

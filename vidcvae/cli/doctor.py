@@ -11,7 +11,7 @@ from vidcvae.errors import EXIT_FAILURE
 
 
 def doctor(json: command.Json = False) -> None:
-    """Look at Python, PyTorch, processor, memory, disk and data here. Exit code 1 if something needed is broken.
+    """Check Python, PyTorch, processor, memory, disk and data. Exits with code 1 if something needed is broken.
 
     Examples:
       vidcvae doctor

@@ -6,21 +6,17 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vidcvae.cli import command, trained, ui
+from vidcvae.cli.command import option
 from vidcvae.errors import counted
 
 
 def export(
     run: trained.Run = None,
     data: trained.Data = None,
-    output: Annotated[Path, trained.output("The CSV file.")] = Path("submission.csv"),
+    output: Annotated[Path, command.output_file("The CSV file.")] = Path("submission.csv"),
     gifs: Annotated[
-        Path | None,
-        typer.Option(
-            "--gifs", help=f"Also write the video of each sequence as a GIF into this folder. {command.NEW_FOLDER}"
-        ),
+        Path | None, option(f"Also write each sequence's video as a GIF to this folder. {command.NEW_FOLDER}")
     ] = None,
     split: trained.Split = "test",
     latent: trained.Latent = "zero",
@@ -31,13 +27,13 @@ def export(
     precision: trained.Precision = "float32",
     json: command.Json = False,
 ) -> None:
-    """Write the course's Kaggle file: every frame of every test sequence, the given first one included.
+    """Write the course's Kaggle file: every frame of every test sequence, including the given first one.
 
     Examples:
       vidcvae export runs/course-001
       vidcvae export runs/course-001 -o best.csv --gifs videos
     """
-    trained.refuse_posterior(latent, "what is exported is made without them")
+    trained.refuse_posterior(latent, "export does not use them")
     trained.check_file(output, ".csv")
     if gifs:
         trained.check_new_folder(gifs)
@@ -58,15 +54,15 @@ def export(
             loaded, sequences, latent=latent, seed=seed, device=str(loaded.device), progress=advance
         )
     with submission.writing(output) as add:
-        for made in videos:
-            for frame in made:
+        for frames in videos:
+            for frame in frames:
                 add(frame)
-    for target, made in zip(targets, videos, strict=False):
-        video.save(target, made, dataset.fps)
+    for target, frames in zip(targets, videos, strict=False):
+        video.save(target, frames, dataset.fps)
     rows = sum(map(len, videos))
     if json:
-        told = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}
-        ui.emit({**told, "gifs": [*map(str, targets)]})
+        about = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}
+        ui.emit({**about, "gifs": [*map(str, targets)]})
         return
     ui.say(f"{output}: {counted(rows, 'row')} of {counted(len(videos), 'sequence')} ({', '.join(names)}), z: {latent}")
     for target in targets:

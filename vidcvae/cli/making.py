@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width from a text such as 32x64; None for None."""
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    if not (height.isascii() and height.isdecimal() and width.isascii() and width.isdecimal()):
-        raise UsageError(f"--size {text} is no frame size.", "Write height x width, such as --size 32x64")
+    if not all(side.isascii() and side.isdecimal() for side in (height, width)):
+        raise UsageError(f"--size {text} is not a frame size.", "Write height x width, such as --size 32x64")
     size = int(height), int(width)
     if any(side not in SIDES for side in size):
         raise UsageError(
@@ -28,15 +29,15 @@ def read_size(text: str | None) -> tuple[int, int] | None:
 
 
 def read_clip_size(text: str) -> tuple[int, int] | int:
-    """Height and width, or how many pixels "small", "medium" or "large" frames have."""
+    """Height and width, or the number of pixels that "small", "medium" or "large" stands for."""
     from vidcvae.own_clips.window import BUDGETS
 
     return BUDGETS.get(text) or read_size(text) or 0
 
 
-def tell_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
-    """What a dataset that was made holds; ``more`` is for programs."""
-    counts = {split: {"sequences": len(found), "frames": sum(map(len, found))} for split, found in data.splits.items()}
+def show_counts(output: Path, data: VideoData, json: bool, **more: Any) -> None:
+    """Print how many sequences and frames a new dataset holds; ``more`` is added to the JSON."""
+    counts = {split: {"sequences": len(each), "frames": sum(map(len, each))} for split, each in data.splits.items()}
     if json:
         ui.emit({"output": str(output), "splits": counts, **more})
         return

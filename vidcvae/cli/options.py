@@ -1,67 +1,48 @@
-"""The options that say by which settings a training is done, alike in every command that takes them."""
+"""Options that several commands share: the settings of a training, and the joints of a clip."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
-
-from vidcvae.cli import choice, completion
+from vidcvae.cli import completion
+from vidcvae.cli.command import OneOf, option
 from vidcvae.config import Config, preset_names
-from vidcvae.config.schema import ModelName, choices
+from vidcvae.config.schema import ModelName
 
 
-def setting(key: str, name: str, help: str, kind: Any = None, **more: Any) -> Any:
-    """A Typer option ``name`` for the setting ``key``: --help tells its choices, or those of ``kind``, and what it is
-    where neither a preset nor anything typed says otherwise."""
-    section, _, own = key.partition(".")
-    settings = getattr(Config(), section)
-    value = getattr(settings, own)
-    usual = (
-        "x".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
-    )
-    more["show_default"] = f"{usual}, or the preset's"
-    known = choices(kind or settings.__dataclass_fields__[own].type)
-    return choice.option(known, name, help, **more) if known else typer.Option(name, help=help, **more)
+def setting(key: str, help: str, **more: Any) -> Any:
+    """A Typer option for the setting ``key``, which shows the setting's own default in --help."""
+    section, _, name = key.partition(".")
+    value = getattr(getattr(Config(), section), name)
+    default = f"{value:g}" if isinstance(value, float) else value
+    return option(help, show_default=f"{default}, or the preset's", **more)
 
 
 Preset = Annotated[
     str | None,
-    choice.option(
-        preset_names(), "--preset", help="Built-in settings (see vidcvae presets).", autocompletion=completion.presets
-    ),
+    OneOf(preset_names()),
+    option("Built-in settings (see vidcvae presets).", autocompletion=completion.presets),
 ]
-Model = Annotated[ModelName | None, choice.option(ModelName, "--model", help="Which model.")]
-File = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]
+Model = Annotated[ModelName | None, option("Which model.")]
+File = Annotated[Path | None, option("Settings in a TOML file.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated.", autocompletion=completion.overrides
-    ),
+    option("Any setting; may be repeated.", metavar="SECTION.KEY=VALUE", autocompletion=completion.overrides),
 ]
-Keypoints = Annotated[
-    Path | None,
-    typer.Option("--keypoints", help="Of a clip: the joints in each frame, as a pose estimator wrote them."),
-]
-Estimate = Annotated[
-    bool, typer.Option("--estimate", help="Of a clip: find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")
-]
-CROPS = ("person", "none")  # as in own_clips.window, which imports numpy
+Keypoints = Annotated[Path | None, option("For a clip: the joints in each frame, as a pose estimator wrote them.")]
+Estimate = Annotated[bool, option("For a clip: find the joints with MediaPipe (pip install 'vidcvae\\[pose]').")]
 Crop = Annotated[
-    str | None,
-    choice.option(
-        CROPS,
-        "--crop",
-        help="Cut a clip to a window around everywhere the dancer goes, or not at all.",
-        show_default="person where that is clearly smaller than the picture",
+    Literal["person", "none"] | None,  # as in own_clips.window, which imports numpy
+    option(
+        "Crop a clip to a window that holds the dancer in every frame, or not at all.",
+        show_default="person, if that is clearly smaller than the picture",
     ),
 ]
 PoseModel = Annotated[
     Path | None,
-    typer.Option(
-        "--pose-model",
-        help="With --estimate: MediaPipe's model.",
+    option(
+        "With --estimate: MediaPipe's model.",
         show_default="pose_landmarker_full.task beside the clip or in ~/.cache/vidcvae",
     ),
 ]

@@ -11,36 +11,32 @@ from typing import Annotated
 import typer
 
 from vidcvae.cli import command, trained, ui
+from vidcvae.cli.command import option
 from vidcvae.errors import DataError, typed
 
 
 def play(
     run: trained.Run = None,
     data: trained.Data = None,
-    poses: Annotated[
-        Path | None,
-        typer.Option("--poses", help="Dance: pose images to play, a folder of numbered images or a GIF."),
-    ] = None,
+    poses: Annotated[Path | None, option("Dance: pose images to play, a folder of numbered images or a GIF.")] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="Port of this machine; 0: any.", show_default="8317 or a next"),
+        option("Port on this machine; 0: any.", min=0, max=65535, show_default="8317, or the next free one"),
     ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where the page is.")] = False,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder that recordings go to.")] = Path("played"),
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the first checkpoint of a run in training.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Where there is no run: train the demo's, without asking.")
-    ] = False,
+    no_browser: Annotated[bool, option("Print the address, but open no browser.")] = False,
+    output: Annotated[Path, option("The folder for recordings.", "-o")] = Path("played"),
+    wait: Annotated[bool, option("Wait for the first checkpoint of a run in training.")] = False,
+    yes: Annotated[bool, option("If there is no run, train the demo's without asking.")] = False,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
     weights: trained.Weights = "auto",
     precision: trained.Precision = "auto",
     json: command.Json = False,
 ) -> None:
-    """Move a model live: a page on this machine, where it draws the next frame while you move a joint, or the robot.
+    """Steer a model live, on a page in the browser: move a joint, or the robot, and the model draws the next frame.
 
-    The page is for this machine only: nothing else is asked, and nobody else may ask. A run in training is shown with
-    each new checkpoint. Ctrl-C ends it.
+    The page is served to this machine only, and loads nothing from the network. If the run is in training, the page
+    shows each new checkpoint. Press Ctrl-C to end it.
 
     Examples:
       vidcvae play
@@ -54,15 +50,14 @@ def play(
         if wait and run is not None:
             ui.note(f"waiting for the first checkpoint of {run}")
             play.wait_for_checkpoint(run)
-        if run is None or not run.is_file():
+        if run is None:
             try:
-                run, given = find_run(run).path, run
-            except DataError:
-                if run is not None:
-                    raise
-                run = given = stack.enter_context(_demo(yes))
-            if given is None:
+                run = find_run(None).path
                 ui.note(f"no RUN given: playing the newest, {run}")
+            except DataError:
+                run = stack.enter_context(_demo(yes))
+        elif not run.is_file():
+            run = find_run(run).path
         session = play.open_session(
             run,
             output,
@@ -79,7 +74,7 @@ def play(
             ui.emit({"address": server.address, "run": str(session.loaded.path), "recordings": str(output)})
         else:
             ui.say(server.address)
-            ui.note("Ctrl-C ends it.")
+            ui.note("Press Ctrl-C to end it.")
         if not no_browser and _has_screen():
             import webbrowser
 
@@ -90,24 +85,22 @@ def play(
 
 
 def _demo(yes: bool) -> contextlib.AbstractContextManager[Path]:
-    """The run of the demo: the one that is there, or one that is trained while it is played."""
+    """The demo's run: an existing one, or one that trains while it is played."""
     from vidcvae.storage.run import RunFolder, has_checkpoint
     from vidcvae.workflow import play
 
-    there = play.DEMO / "run"
-    if has_checkpoint(RunFolder(there)):
-        ui.note(f"there is no run under runs: playing {there}")
-        return contextlib.nullcontext(there)
+    run = play.DEMO / "run"
+    if has_checkpoint(RunFolder(run)):
+        ui.note(f"there is no run under runs: playing {run}")
+        return contextlib.nullcontext(run)
     if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise DataError(
-            "there is no run yet under runs.", f"Let it train the demo's, and play that: {typed('play', '--yes')}"
-        )
+        raise DataError("there is no run yet under runs.", f"To train the demo's and play it: {typed('play', '--yes')}")
     if not yes:
-        typer.confirm("There is no run yet. Train the demo's, two minutes, and play it meanwhile?", True, abort=True)
+        typer.confirm("There is no run yet. Train the demo's for two minutes, and play it now?", True, abort=True)
     ui.note(f"training the demo in {play.DEMO}; the page opens at its first checkpoint")
     return play.demo_training()
 
 
 def _has_screen() -> bool:
-    """Whether a browser of this machine can be seen; without a screen, a text browser would take the terminal."""
+    """Whether this machine can show a browser window; without a screen, a text browser would take over the terminal."""
     return sys.platform in ("win32", "darwin") or bool(os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"})

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from vidcvae.cli import command, options, trained, ui
+from vidcvae.cli.command import option
 from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,54 +15,45 @@ if TYPE_CHECKING:
 app = command.App(help="Draw losses, scores and schedules as figures for a report.", no_args_is_help=True)
 
 Output = Annotated[
-    Path | None, trained.output("A name in .png, .svg or .pdf.", show_default="the command's name in .png")
+    Path | None,
+    command.output_file("A name in .png, .svg or .pdf.", show_default="the command's name in .png"),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="The numbers as one JSON document on standard output; draws if told to.")
-]
-Terminal = Annotated[bool, typer.Option("--terminal", help="Draw in the terminal instead, as text.")]
+Json = Annotated[bool, option("Print the numbers as one JSON document; draw only with -o or --terminal.")]
+Terminal = Annotated[bool, option("Draw as text in the terminal instead.")]
 
 
-@app.command()
-def loss(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
-    """Training loss, with beta and teacher forcing beneath it.
+def _history_chart(name: str, about: str, *examples: str) -> None:
+    """Declare the command that draws ``plots.NAME_chart`` of the histories of runs."""
 
-    Examples:
-      vidcvae plot loss
-      vidcvae plot loss runs/course-001 runs/course-002 -o loss.svg
-    """
-    _show_runs("loss", runs, output, terminal, json)
+    def run(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
+        from vidcvae.output import figures, plots
+        from vidcvae.workflow import at_glance
 
+        if output:
+            figures.check_target(output)
+        draw = {"loss": plots.loss_chart, "psnr": plots.psnr_chart, "lr": plots.lr_chart, "kl": plots.kl_chart}[name]
+        histories = [plots.read_run(folder) for folder in at_glance.with_history(runs, ui.Speaker())]
+        _show(draw(histories), output, terminal, json, name)
 
-@app.command()
-def psnr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
-    """PSNR of every frame of the validation's free run, at the best epoch.
-
-    Examples:
-      vidcvae plot psnr runs/course-001
-      vidcvae plot psnr --terminal
-    """
-    _show_runs("psnr", runs, output, terminal, json)
+    lines = (f"vidcvae plot {name} {example}".rstrip() for example in examples)
+    run.__doc__ = "\n".join((about, "", "Examples:", *lines))
+    app.command(name)(run)
 
 
-@app.command()
-def lr(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
-    """The learning rate that a run had.
-
-    Examples:
-      vidcvae plot lr runs/course-001
-    """
-    _show_runs("lr", runs, output, terminal, json)
-
-
-@app.command()
-def kl(runs: trained.Runs = None, output: Output = None, terminal: Terminal = False, json: Json = False) -> None:
-    """KL, reconstruction error, beta and teacher forcing on one page.
-
-    Examples:
-      vidcvae plot kl runs/course-001 -o kl.pdf
-    """
-    _show_runs("kl", runs, output, terminal, json)
+_history_chart(
+    "loss",
+    "Draw the training loss, with beta and teacher forcing below it.",
+    *("", "runs/course-001 runs/course-002 -o loss.svg"),
+)
+_history_chart(
+    "psnr",
+    "Draw the PSNR of every frame of the validation's free run, at the best epoch.",
+    *("runs/course-001", "--terminal"),
+)
+_history_chart("lr", "Draw the learning rate of a run.", "runs/course-001")
+_history_chart(
+    "kl", "Draw KL, reconstruction error, beta and teacher forcing on one page.", "runs/course-001 -o kl.pdf"
+)
 
 
 @app.command()
@@ -75,7 +65,7 @@ def schedule(
     terminal: Terminal = False,
     json: Json = False,
 ) -> None:
-    """Beta, teacher-forcing ratio and learning rate as they will be; needs no training.
+    """Draw the schedules of beta, teacher forcing and learning rate; needs no training.
 
     Examples:
       vidcvae plot schedule --preset course
@@ -105,12 +95,8 @@ def drift(
     runs: trained.Runs = None,
     data: trained.Data = None,
     split: trained.Split = "val",
-    every: Annotated[
-        int, typer.Option("--every", min=0, help="Frames between restarts; 0 is 30, or a tenth of shorter videos.")
-    ] = 0,
-    age_test: Annotated[
-        bool, typer.Option("--age-test", help="Only tell the age test (frames 580-629 of 630), and draw nothing.")
-    ] = False,
+    every: Annotated[int, option("Frames between restarts; 0: 30, or a tenth of a shorter video.", min=0)] = 0,
+    age_test: Annotated[bool, option("Only print the age test (frames 580-629 of 630), and draw nothing.")] = False,
     latent: trained.Latent = "zero",
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
@@ -120,7 +106,7 @@ def drift(
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
-    """Does a run get worse with age? PSNR of the free run beside that of fresh restarts, and their gap.
+    """Show whether a run gets worse with age: PSNR of the free run, of fresh restarts, and their gap.
 
     Examples:
       vidcvae plot drift runs/course-001
@@ -133,26 +119,26 @@ def drift(
     if output:
         figures.check_target(output)
     voice = ui.Speaker(bars=not json)
-    found: dict[str, drift.Drift | drift.AgeTest] = {}
-    given: list[Path | None] = [*runs] if runs else [None]
-    for path in given:
+    results: dict[str, drift.Drift | drift.AgeTest] = {}
+    paths: list[Path | None] = [*runs] if runs else [None]
+    for path in paths:
         loaded = opening.load(path, device, batch_stats, weights, voice)
         dataset = opening.open_data(loaded, data, voice)
         name = str(path or loaded.path.parent.parent)
         common: dict[str, Any] = {"latent": latent, "seed": seed, "device": loaded.device}
         with voice.progress(f"runs of {name}") as advance:
             if age_test:
-                found[name] = drift.age_test(loaded, dataset, split, progress=advance, **common)
+                results[name] = drift.age_test(loaded, dataset, split, progress=advance, **common)
             else:
-                found[name] = drift.drift(loaded, dataset, split, every=every, progress=advance, **common)
-    told = {name: measured.to_json() for name, measured in found.items()}
-    drawn = [(name, measured) for name, measured in found.items() if isinstance(measured, drift.Drift)]
+                results[name] = drift.drift(loaded, dataset, split, every=every, progress=advance, **common)
+    numbers = {name: result.to_json() for name, result in results.items()}
+    drawn = [(name, result) for name, result in results.items() if isinstance(result, drift.Drift)]
     if drawn:
-        _show(plots.drift_chart(drawn), output, terminal, json, "drift", told)
+        _show(plots.drift_chart(drawn), output, terminal, json, "drift", numbers)
     elif json:
-        ui.emit(told)
-    for name, measured in [] if json else found.items():
-        for line in measured.told():
+        ui.emit(numbers)
+    for name, result in [] if json else results.items():
+        for line in result.told():
             ui.say(f"{name}: {line}")
 
 
@@ -161,10 +147,7 @@ def latents(
     run: trained.Run = None,
     data: trained.Data = None,
     split: trained.Split = "val",
-    frame: Annotated[
-        int | None,
-        typer.Option("--frame", min=1, help="Frame of which samples are drawn.", show_default="the middle one"),
-    ] = None,
+    frame: Annotated[int | None, option("Frame to draw samples of.", min=1, show_default="the middle one")] = None,
     seed: trained.Seed = 0,
     device: trained.Device = "auto",
     batch_stats: trained.BatchStats = False,
@@ -173,9 +156,10 @@ def latents(
     output: Output = None,
     terminal: Terminal = False,
 ) -> None:
-    """What z does: PSNR for each way to choose it, KL and activity of its dimensions, and samples of one frame.
+    """Show what z does: PSNR for each way to choose it, KL and activity of its dimensions, and samples of one frame.
 
-    The samples are a picture beside the figure, NAME-samples.png. A record of evaluate --latent all is used, or made.
+    The samples are a second picture, NAME-samples.png. The scores come from evaluate --latent all, which is run if its
+    record is missing.
 
     Examples:
       vidcvae plot latents runs/course-001
@@ -198,39 +182,27 @@ def latents(
         record = scores.score(loaded, dataset, split, "all", seed=seed, voice=voice)
         scores.keep(loaded, record, voice=voice)
     target = output or Path("latents.png")
-    beside = target.with_name(f"{target.stem}-samples.png")
+    samples_file = target.with_name(f"{target.stem}-samples.png")
     if output or not json:
-        durable.write_bytes(beside, encode_png(picture))
+        durable.write_bytes(samples_file, encode_png(picture))
     _show(plots.latents_chart(record), output, terminal, json, "latents")
     if output or not json:
-        (ui.note if json else ui.say)(str(beside))
-
-
-def _show_runs(name: str, runs: list[Path] | None, output: Path | None, terminal: bool, json: bool) -> None:
-    """A figure of the histories of runs; its file's name is checked first, as it costs nothing."""
-    from vidcvae.output import figures, plots
-    from vidcvae.workflow import at_glance
-
-    if output:
-        figures.check_target(output)
-    charts = {"loss": plots.loss_chart, "psnr": plots.psnr_chart, "lr": plots.lr_chart, "kl": plots.kl_chart}
-    read = [plots.read_run(folder) for folder in at_glance.with_history(runs, ui.Speaker())]
-    _show(charts[name](read), output, terminal, json, name)
+        (ui.note if json else ui.say)(str(samples_file))
 
 
 def _show(
     chart: Chart, output: Path | None, terminal: bool, json: bool, name: str, numbers: dict[str, Any] | None = None
 ) -> None:
-    """The figure as a file or in the terminal; with --json its numbers, and the figure only if it was asked for."""
+    """Save the figure or draw it in the terminal; with --json, print its numbers, and draw it only on request."""
     from vidcvae.output import figures
     from vidcvae.output import terminal as text
 
-    tell = ui.note if json else ui.say
+    show = ui.note if json else ui.say
     if json:
         ui.emit(numbers or chart.to_json())
     if terminal:
-        tell(text.to_text(chart, ui.out.width))
+        show(text.to_text(chart, ui.out.width))
     if output or not (terminal or json):
         target = output or Path(f"{name}.png")
         figures.save(chart, target)
-        tell(str(target))
+        show(str(target))

@@ -7,10 +7,9 @@ from vidcvae.errors import typed
 
 
 def presets(json: command.Json = False) -> None:
-    """The built-in settings: their model, the data and time they are made for, and what quality to expect.
+    """List the built-in settings: their model, the data and time they are made for, and the quality to expect.
 
-    Quality is the PSNR of a free run with z = 0, as docs/experiments.md tells it with the commands. On another machine
-    the time is another.
+    Quality is the PSNR of a free run with z = 0; docs/experiments.md has the commands. Times differ on other machines.
 
     Examples:
       vidcvae presets
@@ -18,11 +17,11 @@ def presets(json: command.Json = False) -> None:
     """
     from vidcvae.config import describe, preset_names
 
-    found = [describe.preset(name) for name in preset_names()]
+    descriptions = [describe.preset(name) for name in preset_names()]
     if json:
-        ui.emit({"presets": found})
+        ui.emit({"presets": descriptions})
         return
-    for preset in found:
+    for preset in descriptions:
         ui.say(f"{preset['name']}: {preset['about']}")
         for title in ("model", "data", "time", "quality"):
             ui.say(f"  {title:<8} {preset[title]}")

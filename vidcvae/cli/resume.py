@@ -5,58 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from vidcvae.cli import choice, command, completion
+from vidcvae.cli import command, trained
+from vidcvae.cli.command import option
 from vidcvae.config import schema
 
-AS_BEFORE = "as it was"
+UNCHANGED = "as before"
 
 
 def resume(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="Run folder; the newest if left out.", show_default=False, autocompletion=completion.runs),
-    ] = None,
+    run: Annotated[Path | None, trained.runs_argument("Run folder; the newest if left out.")] = None,
     resume_from: Annotated[
         str,
-        typer.Option(
-            "--resume-from",
+        option(
+            "Which checkpoint; later training is discarded.",
             metavar="last|best|FILE",
-            help="Which checkpoint; what came after it is given up.",
             autocompletion=lambda: ["last", "best"],
         ),
     ] = "last",
-    data: Annotated[
-        str | None, typer.Option("--data", help="Where the dataset is now, if it was moved.", show_default=AS_BEFORE)
-    ] = None,
+    data: Annotated[str | None, option("Where the dataset is now, if it was moved.", show_default=UNCHANGED)] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training clips in total.", show_default=AS_BEFORE)
+        int | None, option("Total number of passes over the training clips.", show_default=UNCHANGED)
     ] = None,
-    more_epochs: Annotated[
-        int | None, typer.Option("--more-epochs", min=1, help="So many epochs more than it has had.")
-    ] = None,
+    more_epochs: Annotated[int | None, option("Additional passes over the training clips.", min=1)] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option(
-            "--max-minutes",
+        option(
+            "Stop after this many minutes in total, including earlier ones; 0: no limit.",
             min=0,
-            help="End after this many minutes in total, those that it has had included; 0 is never.",
-            show_default=AS_BEFORE,
+            show_default=UNCHANGED,
         ),
     ] = None,
-    more_minutes: Annotated[
-        float | None, typer.Option("--more-minutes", min=0.01, help="So many minutes more than it has had.")
-    ] = None,
-    device: Annotated[
-        schema.Device | None, choice.option(schema.Device, "--device", help="Where to compute.", show_default=AS_BEFORE)
-    ] = None,
+    more_minutes: Annotated[float | None, option("Additional minutes of training.", min=0.01)] = None,
+    device: Annotated[schema.Device | None, option("Where to compute.", show_default=UNCHANGED)] = None,
     json: command.JsonEvents = False,
     plain: command.Plain = False,
 ) -> None:
-    """Go on with a run where its last checkpoint stands, exactly as if it had never stopped.
+    """Continue a run from its last checkpoint, exactly as if it had never stopped.
 
-    Every checkpoint is verified before it is used; where the last one is damaged, the newest good one is taken.
+    Every checkpoint is verified before it is used. If the last one is damaged, the newest intact one is used.
 
     Examples:
       vidcvae resume

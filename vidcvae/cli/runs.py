@@ -13,16 +13,16 @@ import typer
 from vidcvae.cli import command, trained, ui
 from vidcvae.errors import UsageError, counted
 
-app = command.App(help="List runs, look into them, and free their space.", no_args_is_help=True)
+app = command.App(help="List, show and remove runs, and free disk space.", no_args_is_help=True)
 
 Runs = Annotated[
-    list[Path] | None, trained.runs_argument("Run folders, or folders of runs; the folder runs if left out.")
+    list[Path] | None, trained.runs_argument("Run folders, or folders of runs; the folder named runs if left out.")
 ]
 
 
 @app.command("list")
 def list_(runs: Runs = None, json: command.Json = False) -> None:
-    """Every run, the newest last: what it trained, how far it came, how good it became, and what it takes on disk.
+    """List runs, the newest last: what they train, their progress, their best score, and their size on disk.
 
     Examples:
       vidcvae runs list
@@ -30,9 +30,9 @@ def list_(runs: Runs = None, json: command.Json = False) -> None:
     """
     from vidcvae.workflow import at_glance
 
-    found = [at_glance.overview(folder) for folder in at_glance.find(runs)]
+    overviews = [at_glance.overview(folder) for folder in at_glance.find(runs)]
     if json:
-        ui.emit({"runs": [asdict(run) for run in found]})
+        ui.emit({"runs": [asdict(run) for run in overviews]})
         return
     rows = [
         (
@@ -46,10 +46,10 @@ def list_(runs: Runs = None, json: command.Json = False) -> None:
             f"{run.minutes:.1f}",
             _size(run.size),
         )
-        for run in found
+        for run in overviews
     ]
     ui.table("", ("run", "state", "model", "data", "epochs", "steps", "best PSNR", "minutes", "size"), rows)
-    for run in found:
+    for run in overviews:
         if run.problem:
             ui.warn(f"{run.path}: {run.problem}")
 
@@ -59,7 +59,7 @@ def show(
     run: Annotated[Path | None, trained.runs_argument("Run folder; the newest if left out.")] = None,
     json: command.Json = False,
 ) -> None:
-    """One run: where it stands, the settings that are not the defaults, its checkpoints, and what to do next.
+    """Show one run: its progress, the settings that differ from the defaults, its checkpoints, and the next command.
 
     Examples:
       vidcvae runs show
@@ -70,48 +70,48 @@ def show(
     from vidcvae.workflow import at_glance
 
     folder = find_run(run)
-    found = at_glance.overview(folder)
+    overview = at_glance.overview(folder)
     changed = at_glance.changed_settings(folder)
     files: list[dict[str, Any]] = [
         {"file": path.name, "size": path.stat().st_size, "step": checkpoint.read_header(path)[0].step}
         for path in sorted(folder.checkpoints.glob("*.safetensors"))
     ]
     if json:
-        ui.emit({**asdict(found), "settings": changed, "checkpoints": files, "next": found.next_commands()})
+        ui.emit({**asdict(overview), "settings": changed, "checkpoints": files, "next": overview.next_commands()})
         return
-    ui.say(f"{found.path}: {found.state}{f' ({found.problem})' if found.problem else ''}")
-    best = "none yet" if found.best_psnr is None else f"{found.best_psnr:.2f} dB"
+    ui.say(f"{overview.path}: {overview.state}{f' ({overview.problem})' if overview.problem else ''}")
+    best = "none yet" if overview.best_psnr is None else f"{overview.best_psnr:.2f} dB"
     rows = [
-        ("model", found.model),
-        ("data", found.data),
-        ("epochs", f"{found.epoch} of {found.epochs}, {found.step} steps"),
-        ("minutes", f"{found.minutes:.1f}"),
+        ("model", overview.model),
+        ("data", overview.data),
+        ("epochs", f"{overview.epoch} of {overview.epochs}, {overview.step} steps"),
+        ("minutes", f"{overview.minutes:.1f}"),
         ("best PSNR", best),
         ("score", at_glance.score_of(folder)),
-        ("size", _size(found.size)),
+        ("size", _size(overview.size)),
         ("command", command_of(known_info(folder)) or "unknown"),
     ]
     for name, value in rows:
         ui.say(f"  {name:<10} {value}")
     values = [(key, jsonlib.dumps(value)) for key, value in changed.items()]
-    ui.table("\nsettings that are not the defaults", ("key", "value"), values)
+    ui.table("\nsettings that differ from the defaults", ("key", "value"), values)
     ui.table("\ncheckpoints", ("file", "step", "size"), [(f["file"], f["step"], _size(f["size"])) for f in files])
     ui.say("")
-    for text in found.next_commands():
+    for text in overview.next_commands():
         ui.say(f"Next: {text}")
 
 
 @app.command()
 def prune(
     runs: Runs = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only named.")] = False,
+    yes: Annotated[bool, command.option("Remove them; without --yes they are only listed.")] = False,
     json: command.Json = False,
 ) -> None:
-    """Free space: numbered checkpoints that are neither last nor best, leftovers of dead writers, runs that never got
-    a checkpoint, caches of no use.
+    """Free disk space: remove old numbered checkpoints, leftovers of crashed writers, runs that never got a checkpoint,
+    and unused caches.
 
-    Only names them unless --yes is given. `best` and `last` always stay, a running run is not touched, and nothing goes
-    that vidcvae did not write.
+    Without --yes they are only listed. The checkpoints `best` and `last` always stay. Running runs, and files that
+    vidcvae did not write, are never touched.
 
     Examples:
       vidcvae runs prune
@@ -119,32 +119,31 @@ def prune(
     """
     from vidcvae.workflow import at_glance, pruning
 
-    tell = ui.note if json else ui.say
-    found = []
+    show = ui.note if json else ui.say
+    removable = []
     for useless in pruning.prune(at_glance.find(runs, started=False), remove=yes, voice=ui.Speaker()):
-        tell(f"{'removed' if yes else 'would remove'} {useless.path} ({_size(useless.size)}): {useless.why}")
-        found.append(asdict(useless))
-    total = sum(each["size"] for each in found)
+        show(f"{'removed' if yes else 'would remove'} {useless.path} ({_size(useless.size)}): {useless.why}")
+        removable.append(asdict(useless))
+    total = sum(each["size"] for each in removable)
     if json:
-        ui.emit({"removed": yes, "size": total, "found": found})
+        ui.emit({"removed": yes, "size": total, "found": removable})
     elif not total:
         ui.say("nothing to remove")
     elif yes:
         ui.say(f"freed {_size(total)}")
     else:
-        ui.say(f"would free {_size(total)}; nothing was removed. To do it: add --yes")
+        ui.say(f"would free {_size(total)}; nothing was removed. To remove them, add --yes")
 
 
 @app.command()
 def rm(
     runs: Annotated[list[Path], trained.runs_argument("Run folders.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, command.option("Do not ask.")] = False,
     json: command.Json = False,
 ) -> None:
-    """Remove runs with all that vidcvae wrote into them: checkpoints, history, scores. Asks before it does.
+    """Remove runs with everything that vidcvae wrote into them: checkpoints, history, scores. Asks first.
 
-    Files of yours that lie in the folder stay there, and a run that is in use is refused. With --json nobody is asked,
-    so that --yes is needed.
+    Your own files in the folder stay there. A run that is in use is refused. --json does not ask, so it needs --yes.
 
     Examples:
       vidcvae runs rm runs/course-001
@@ -153,15 +152,15 @@ def rm(
     from vidcvae.storage import upkeep
     from vidcvae.workflow import at_glance, pruning
 
-    tell = ui.note if json else ui.say
-    folders = [pruning.removable(path) for path in dict.fromkeys(runs)]  # all are checked before the first one goes
+    show = ui.note if json else ui.say
+    folders = [pruning.removable(path) for path in dict.fromkeys(runs)]  # check all before removing any
     if not yes:
         for run in folders:
             files = upkeep.own_files(run)
-            tell(f"{run.path}: {counted(len(files), 'file')}, {_size(at_glance.disk_use(files))}")
+            show(f"{run.path}: {counted(len(files), 'file')}, {_size(at_glance.disk_use(files))}")
         if json or not sys.stdin.isatty():
-            raise UsageError("nothing was removed: there is nobody to ask.", "Remove them without asking: add --yes")
-        if not typer.confirm("Remove for good?"):
+            raise UsageError("nothing was removed: nobody can be asked.", "To remove them without asking, add --yes")
+        if not typer.confirm("Remove them permanently?"):
             ui.say("nothing was removed")
             return
     removed = []
@@ -169,11 +168,11 @@ def rm(
         size = at_glance.disk_use(upkeep.own_files(run))
         left = upkeep.remove_run(run)
         removed.append({"path": str(run.path), "size": size, "left": list(map(str, left))})
-        tell(f"removed {run.path} ({_size(size)})")
+        show(f"removed {run.path} ({_size(size)})")
         if left:
-            told = ", ".join(path.relative_to(run.path).as_posix() for path in left[:5])
+            names = ", ".join(path.relative_to(run.path).as_posix() for path in left[:5])
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-            ui.note(f"{run.path} still holds what vidcvae did not write: {told}{more}")
+            ui.note(f"{run.path} still holds files that vidcvae did not write: {names}{more}")
     if json:
         ui.emit({"removed": removed})
 

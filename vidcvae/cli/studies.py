@@ -1,4 +1,4 @@
-"""What ``sweep`` and ``ablate`` share: their options, and a study carried out before somebody's eyes."""
+"""What ``sweep`` and ``ablate`` share: their options, and how a study is planned, run and shown."""
 
 from __future__ import annotations
 
@@ -6,37 +6,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidcvae.cli import command, ui
+from vidcvae.cli.command import option
 from vidcvae.cli.options import setting
 from vidcvae.config import schema
-from vidcvae.errors import VidcvaeError
+from vidcvae.errors import VidcvaeError, counted
 
 if TYPE_CHECKING:
     from vidcvae.workflow.trials import Common, Trial, Variant
 
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Train each with so many seeds, for error bars.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="How many train at the same time.")]
+Seeds = Annotated[int, option("Train each variant with this many seeds, for error bars.", min=1)]
+Jobs = Annotated[int, option("How many runs train at the same time.", min=1)]
 Output = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        "The folder for all runs: new, empty, or from the same command, which it then continues.",
         "-o",
-        "--output",
-        help="The folder of all runs: new, empty, or of the same command, which then goes on.",
         show_default="under runs",
     ),
     command.Also("--into"),
 ]
-Device = Annotated[schema.Device | None, setting("training.device", "--device", "Where to compute.")]
-Seed = Annotated[
-    int | None, setting("training.seed", "--seed", "Seed of everything random; of the first of --seeds.", min=0)
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and do nothing.")]
+Device = Annotated[schema.Device | None, setting("training.device", "Where to compute.")]
+Seed = Annotated[int | None, setting("training.seed", "Random seed; with --seeds, the first one.", min=0)]
+DryRun = Annotated[bool, option("Show what would be trained, and do nothing.")]
 
 
 def overrides(set_: list[str] | None, **training: str | float | None) -> tuple[str, ...]:
-    """--set, and the options that stand for settings of the training, as --set takes them."""
+    """The values of --set, and those of options that stand for training settings, all as --set takes them."""
     given = {key: value for key, value in training.items() if value is not None}
     texts = {key: f"{value:g}" if isinstance(value, float) else value for key, value in given.items()}
     return (*(set_ or []), *(f"training.{key}={text}" for key, text in texts.items()))
@@ -50,18 +46,18 @@ def carry_out(
     seeds: int,
     jobs: int,
     dry_run: bool,
-    tell: Callable[[list[Trial]], None],
+    show: Callable[[list[Trial]], None],
     json: bool,
 ) -> None:
-    """Plan, check and run a study, and ``tell`` of the runs that are done. A dry run ends after the checks.
+    """Plan, check and run a study, and ``show`` its finished runs. A dry run ends after the checks.
 
-    Raises ``VidcvaeError`` that lists the runs that failed, once the others are told of.
+    Raises ``VidcvaeError`` that lists the failed runs, after the others have been shown.
     """
     from vidcvae.workflow import trials
 
     study = trials.plan(folder, common, variants, seeds)
-    again = ui.command()
-    planned = trials.prepare(folder, study, command=again, dry_run=dry_run, voice=ui.Speaker(bars=not json))
+    command_line = ui.command()
+    planned = trials.prepare(folder, study, command=command_line, dry_run=dry_run, voice=ui.Speaker(bars=not json))
     if dry_run and json:
         ui.emit({"output": str(folder), "planned": planned})
         return
@@ -70,8 +66,10 @@ def carry_out(
         ui.table("", ("run", "epochs", "steps", "minutes"), rows)
         ui.say(f"{len(study)} runs; nothing was written")
         return
-    problems = trials.run_all(study, jobs, command=again, voice=ui.Speaker())
-    tell([trial for trial in study if trial not in problems])
-    if problems:
-        told = "".join(f"\n  - {trial.path}: {problem}" for trial, problem in problems.items())
-        raise VidcvaeError(f"{len(problems)} of the runs failed:{told}", f"The same command tries them again: {again}")
+    failed = trials.run_all(study, jobs, command=command_line, voice=ui.Speaker())
+    show([trial for trial in study if trial not in failed])
+    if failed:
+        reasons = "".join(f"\n  - {trial.path}: {reason}" for trial, reason in failed.items())
+        raise VidcvaeError(
+            f"{counted(len(failed), 'run')} failed:{reasons}", f"To try them again, repeat: {command_line}"
+        )

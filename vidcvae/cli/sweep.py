@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidcvae.cli import command, options, studies, ui
+from vidcvae.cli.options import setting
 from vidcvae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,18 +16,14 @@ if TYPE_CHECKING:
 def sweep(
     dataset: command.Dataset,
     vary: Annotated[
-        list[str],
-        typer.Option("--vary", metavar="SECTION.KEY=V1,V2,..", help="A setting and its values; may be repeated."),
+        list[str], command.option("A setting and its values; may be repeated.", metavar="SECTION.KEY=V1,V2,..")
     ],
     preset: options.Preset = None,
     config: options.File = None,
     set_: options.Set = None,
-    epochs: Annotated[
-        int | None, options.setting("training.epochs", "--epochs", "Passes over the training clips, each run.")
-    ] = None,
+    epochs: Annotated[int | None, setting("training.epochs", "Passes of each run over the training clips.")] = None,
     max_minutes: Annotated[
-        float | None,
-        options.setting("training.max_minutes", "--max-minutes", "End each training after this many minutes in total."),
+        float | None, setting("training.max_minutes", "Stop each training after this many minutes in total.")
     ] = None,
     seeds: studies.Seeds = 1,
     jobs: studies.Jobs = 1,
@@ -38,10 +33,10 @@ def sweep(
     dry_run: studies.DryRun = False,
     json: command.Json = False,
 ) -> None:
-    """Train with every combination of some settings' values, and compare.
+    """Train with every combination of the given values, and compare the runs.
 
-    The same command again goes on where it stopped: finished runs are skipped, interrupted ones taken up, missing ones
-    started. A run that fails does not stop the others.
+    To continue after an interruption, repeat the command: it skips finished runs, resumes interrupted ones, and starts
+    missing ones. A run that fails does not stop the others.
 
     Examples:
       vidcvae sweep my-dance --vary kl.type=none,cyclical
@@ -64,7 +59,7 @@ def sweep(
     name, variants = trials.every_combination(grid)
     folder = output or Path("runs") / name
 
-    def tell(done: list[Trial]) -> None:
+    def show(done: list[Trial]) -> None:
         from vidcvae.evaluation.compare import table
 
         rows = table(trials.score(done, voice=ui.Speaker(bars=not json))) if done else []
@@ -77,4 +72,4 @@ def sweep(
         ui.say(f"{len(done)} of {len(variants) * seeds} runs are trained in {folder}")
 
     common = trials.Common(dataset, preset, config, overrides)
-    studies.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, tell=tell, json=json)
+    studies.carry_out(folder, common, variants, seeds=seeds, jobs=jobs, dry_run=dry_run, show=show, json=json)

@@ -1,4 +1,4 @@
-"""What a person or a program sees of a running training: a live display, plain lines, or JSON events."""
+"""How a running training is shown: as a live display, plain lines, or JSON events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN_SECONDS = 5
 
 
 class Screen(ui.Speaker):
-    """The one who is told of a training (``workflow.training.Audience``): the screen, or a program that reads JSON."""
+    """The audience of a training (``workflow.training.Audience``): a terminal, or a program that reads JSON."""
 
     def __init__(self, mode: str, events: bool = True) -> None:
         """``mode`` is "auto", "plain" or "json"."""
@@ -35,7 +35,7 @@ class Screen(ui.Speaker):
 
     @classmethod
     def asked_for(cls, *, json: bool, plain: bool, events: bool = True) -> Screen:
-        """What --json and --plain ask for; without ``events``, a program is told of the end only, by the command."""
+        """The screen for --json and --plain. Without ``events``, JSON has no events, only the command's own result."""
         if json and plain:
             raise UsageError("--json and --plain exclude each other.", "Choose one of them.")
         return cls("json" if json else "plain" if plain else "auto", events)
@@ -45,7 +45,7 @@ class Screen(ui.Speaker):
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Report]:
-        """Yield the function that training reports its events to."""
+        """Yield the function that training passes its events to."""
         if self.mode == "json":
             yield _json if self.events else lambda event: None
         elif self.mode == "plain" or ui.is_quiet() or not ui.err.is_terminal:
@@ -75,7 +75,7 @@ def _json(event: Event) -> None:
 
 
 class Ends:
-    """How far training is and how long it still takes, by whichever end comes first: its steps or its minutes."""
+    """How far training is, and how long it will take, until its steps or its minutes run out."""
 
     def __init__(self, start: Event) -> None:
         self.steps: int = start["steps"]
@@ -89,7 +89,7 @@ class Ends:
 
     @property
     def share(self) -> float:
-        """The share that is done, 0 to 1."""
+        """The share of the training that is done, 0 to 1."""
         by_time = self.minutes / self.budget if self.budget else 0.0
         return min(1.0, max(self.step / self.steps, by_time))
 
@@ -104,9 +104,9 @@ class Ends:
 
     def __str__(self) -> str:
         left = self.minutes_left
-        of_budget = f" of {self.budget:g}" if self.budget else ""
+        budget = f" of {self.budget:g}" if self.budget else ""
         remaining = "" if left is None else f", {clock(left)} left"
-        return f"{self.share:.0%}, {self.minutes:.1f}{of_budget} min{remaining}"
+        return f"{self.share:.0%}, {self.minutes:.1f}{budget} min{remaining}"
 
 
 def clock(minutes: float) -> str:
@@ -117,7 +117,7 @@ def clock(minutes: float) -> str:
 
 
 class Plain:
-    """One line every few seconds, and one for everything that matters on its own."""
+    """One line every few seconds, and one for every important event."""
 
     def __init__(self) -> None:
         self.spoken = -float(PLAIN_SECONDS)
@@ -148,7 +148,7 @@ class Plain:
                 ui.note(f"new best: {event['path']}")
 
     def _is_time(self) -> bool:
-        """Whether the last line of this kind is long enough ago; short epochs' scores must not keep steps from view."""
+        """Whether the last such line is old enough. Other lines do not count, or short epochs would hide the steps."""
         now = time.monotonic()
         if now - self.spoken < PLAIN_SECONDS:
             return False
@@ -156,13 +156,18 @@ class Plain:
         return True
 
 
-BEFORE: Event = {"steps": 0, "max_minutes": 0.0, "step": 0, "minutes": 0.0}  # the first refresh may precede the start
+BEFORE: Event = {
+    "steps": 0,
+    "max_minutes": 0.0,
+    "step": 0,
+    "minutes": 0.0,
+}  # before the start event, for the first refresh
 
 
 class LiveView:
-    """A progress bar with what is left, the newest losses, and the newest scores.
+    """A progress bar with the time left, the newest losses, and the newest scores.
 
-    Its sentences are broken between words, unlike commands and paths elsewhere, which stay whole to be pasted.
+    Its messages wrap between words; elsewhere, lines stay whole so that commands and paths can be pasted.
     """
 
     def __init__(self) -> None:
@@ -186,19 +191,19 @@ class LiveView:
         match event["kind"]:
             case "start":
                 self.ends, self.best = Ends(event), event["best"]
-                self.live.console.print(_start(event), markup=False, soft_wrap=False)
+                self._print(_start(event))
                 self._move()
             case "warning":
-                self.live.console.print(f"warning: {event['text']}", markup=False, soft_wrap=False, style="yellow")
+                self._print(f"warning: {event['text']}", style="yellow")
             case "detail":
                 ui.detail(event["text"])
             case "note":
-                self.live.console.print(event["text"], markup=False, soft_wrap=False, style="dim")
+                self._print(event["text"], style="dim")
             case "stopping":
-                self.live.console.print(event["text"], markup=False, soft_wrap=False)
+                self._print(event["text"])
             case "leaving":
-                self.live.stop()  # which ends the table's line, and shows the cursor again
-                self.live.console.print(event["text"], markup=False, soft_wrap=False)
+                self.live.stop()  # ends the table's line, and shows the cursor again
+                self._print(event["text"])
             case "progress":
                 self.ends.now_at(event)
                 self._move()
@@ -210,7 +215,10 @@ class LiveView:
                 self.score = event["psnr_zero"]
                 self.best = max(self.score, self.best if self.best is not None else self.score)
                 self.bar.update(self.validating, visible=False)
-                self.live.console.print(_validation(event), markup=False, soft_wrap=False)
+                self._print(_validation(event))
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self.live.console.print(text, soft_wrap=False, style=style)
 
     def _move(self) -> None:
         left = self.ends.minutes_left
@@ -221,7 +229,7 @@ class LiveView:
         yield Group(self.bar, self._table(options.max_width))
 
     def _table(self, width: int) -> Table:
-        """As many columns as the width holds; those that matter most stay longest, whatever stands in them."""
+        """As many columns as fit into the width, the most important ones first, whatever their values."""
         cells = self._cells()
         longest = LONGEST | {"step": len(f"{self.ends.steps:,}")}
         widths = {name: max(len(name), len(text), longest.get(name, 6)) for name, text in cells.items()}
@@ -241,11 +249,10 @@ class LiveView:
         return grid
 
     def _cells(self) -> dict[str, str]:
-        def number(key: str, form: str) -> str:
-            return format(self.losses[key], form) if key in self.losses else "-"
-
-        def loss(key: str, form: str) -> str:
-            return format(_per_frame(self.losses, key), form) if key in self.losses else "-"
+        def number(key: str, form: str, per_frame: bool = False) -> str:
+            if key not in self.losses:
+                return "-"
+            return format(_per_frame(self.losses, key) if per_frame else self.losses[key], form)
 
         def decibels(score: float | None) -> str:
             return "-" if score is None else f"{score:.2f} dB"
@@ -253,8 +260,8 @@ class LiveView:
         return {
             "step": f"{self.ends.step:,}" if self.losses else "-",
             "epoch": str(self.losses["epoch"] + 1) if self.losses else "-",
-            "reconstruction": loss("reconstruction", ".4f"),
-            "KL": loss("kl", ".4g"),
+            "reconstruction": number("reconstruction", ".4f", per_frame=True),
+            "KL": number("kl", ".4g", per_frame=True),
             "beta": number("beta", ".3g"),
             "forced": number("forced", ".0%"),
             "lr": number("lr", ".2g"),
@@ -265,22 +272,22 @@ class LiveView:
         }
 
 
-# The columns of the live table; on a narrow terminal the last ones go first.
+# The columns of the live table; a narrow terminal drops the last ones first
 BY_IMPORTANCE = (
     *("val PSNR", "reconstruction", "best", "step", "clips/s", "KL", "lr"),
     *("epoch", "beta", "|grad|", "forced"),
 )
 
-# Characters of a number that may come, so that a column has room for it from the first refresh on; else 6
+# The longest value to expect in a column, in characters, so that its width does not change; else 6
 LONGEST = {"KL": 9, "beta": 8, "lr": 7, "|grad|": 8, "clips/s": 8, "val PSNR": 8, "best": 8}
 
 
 def tell_outcome(outcome: Outcome) -> None:
-    """The result of a training, and in words whether it is worth anything."""
+    """Print the result of a training, with a warning if the model is worse than a trivial baseline."""
     last = outcome.validation_minutes
-    then = f", then {last:.1f} of validation" if last >= 0.05 else ""
+    validated = f", then {last:.1f} of validation" if last >= 0.05 else ""
     psnr = f", val PSNR {outcome.scores['psnr_zero']:.2f} dB" if outcome.scores else ""
-    trained = f"trained {counted(outcome.steps, 'step')} in {outcome.minutes:.1f} minutes{then}{psnr}"
+    trained = f"trained {counted(outcome.steps, 'step')} in {outcome.minutes:.1f} minutes{validated}{psnr}"
     ui.say(f"{trained}: {outcome.run.path}", folded=True)
     if not outcome.scores:
         return
@@ -288,7 +295,7 @@ def tell_outcome(outcome: Outcome) -> None:
     if (score := outcome.scores["psnr_zero"]) < copied:
         ui.warn(
             f"the model ({score:.2f} dB) is worse than repeating the {frame} frame ({copied:.2f} dB): "
-            f"it has not learnt the motion yet. Train it for longer, or look at its videos before you use it.",
+            f"it has not learnt the motion yet. Train it for longer, or check its videos before you use it.",
             folded=True,
         )
 
@@ -299,20 +306,20 @@ def _start(event: Event) -> str:
     budget = f", at most {event['max_minutes']:g} minutes" if event["max_minutes"] else ""
     return (
         f"{event['run']}: {what}\n"
-        f"{counted(event['clips'], 'clip')} an epoch, {counted(event['epochs'], 'epoch')}, "
+        f"{counted(event['clips'], 'clip')} per epoch, {counted(event['epochs'], 'epoch')}, "
         f"{counted(event['steps'], 'step')}{budget}{position}; "
         f"losses are means per frame: reconstruction in {event['error']}, KL in {event['kl_unit']}"
     )
 
 
 def _per_frame(event: Event, term: str) -> float:
-    """Events hold sums over the predicted frames of a clip; people see what the plots draw, of a frame."""
+    """A term per frame, as the plots draw it; events hold sums over the predicted frames of a clip."""
     return float(event[term] / event["predicted"])
 
 
 def _step(event: Event, ends: Ends) -> str:
     total, error = (_per_frame(event, term) for term in ("total", "reconstruction"))
-    kl = f"{_per_frame(event, 'kl'):.4g}" if "kl" in event else "-"  # no clip of the step had a drawn z
+    kl = f"{_per_frame(event, 'kl'):.4g}" if "kl" in event else "-"  # missing if no clip of the step drew z
     return (
         f"step {event['step']:,} ({ends})  epoch {event['epoch'] + 1}  loss {total:.4g}  "
         f"reconstruction {error:.4g}  KL {kl}  beta {event['beta']:.3g}  "
@@ -330,6 +337,6 @@ def _validation(event: Event) -> str:
 
 
 def baseline(scores: Event) -> tuple[float, str]:
-    """The PSNR of repeating a frame, and which frame that is, from a validation's scores."""
+    """The PSNR of repeating one frame, and the name of that frame, from the scores of a validation."""
     copied = {"baseline_copy_first_psnr": "first", "baseline_copy_last_past_psnr": "last given"}
     return next((scores[key], name) for key, name in copied.items() if key in scores)

@@ -1,4 +1,4 @@
-"""How the program speaks: a live display on a terminal, plain lines elsewhere, JSON for machines.
+"""Printing: live displays on a terminal, plain lines elsewhere, JSON for programs.
 
 Results go to standard output; progress, warnings and errors to standard error, so that pipes stay clean.
 """
@@ -25,18 +25,18 @@ from vidcvae.workflow.voice import Advance, Voice
 if TYPE_CHECKING:
     from vidcvae.evaluation.compare import Row
 
-# Under torchrun every rank runs the same command: rank 0 speaks for all of them
+# Under torchrun every rank runs the same command, and only rank 0 prints
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 _tells_failures = not _other_rank
 
 
 def plain(text: str) -> str:
-    """Text without characters that command a terminal: a name in somebody's file may hold any; they are spelled out."""
+    """Text with control characters escaped: a name in a file may hold some, which would command the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Console(Console):
-    """A console that speaks all text as it is: no markup, no :emoji:, no control characters."""
+    """A console that prints text as it is: no markup, no :emoji:, no control characters."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)
@@ -52,13 +52,13 @@ _loudness = "normal"
 
 
 def speak(loudness: str) -> None:
-    """How much this program says: "quiet", "normal" or "verbose". Results, warnings and errors are always said."""
-    global _loudness  # noqa: PLW0603 - one voice for the whole program
+    """Set how much is printed: "quiet", "normal" or "verbose". Results, warnings and errors always are."""
+    global _loudness  # noqa: PLW0603 - one setting for the whole program
     _loudness = loudness
 
 
 def choose_loudness(*, quiet: bool, verbose: bool) -> None:
-    """What --quiet and --verbose ask for, before the command or after it. Raises ``UsageError`` for both."""
+    """Apply --quiet and --verbose, before the command or after it. Raises ``UsageError`` if both are given."""
     if (quiet or _loudness == "quiet") and (verbose or _loudness == "verbose"):
         raise UsageError("--quiet and --verbose exclude each other.", "Choose one of them.")
     if quiet or verbose:
@@ -70,15 +70,12 @@ def is_quiet() -> bool:
 
 
 def say(text: str, folded: bool = False) -> None:
-    """One line of result for a person, ``folded`` between words. Square brackets are text, not markup."""
-    out.print(_folded(text, out) if folded else text, markup=False)
+    """Print one line of the result; ``folded``: wrap it between words."""
+    out.print(_folded(text, out) if folded else text)
 
 
 def _folded(text: str, console: Console) -> str:
-    """Lines that a terminal need not break within a word; a path that is longer stays whole, and so do lines in a pipe.
-
-    For sentences, in which nothing with a space is to be pasted.
-    """
+    """Text wrapped between words on a terminal, for sentences with nothing to paste; in a pipe, lines stay whole."""
     if not console.is_terminal:
         return text
     lines = textwrap.TextWrapper(console.width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -86,57 +83,57 @@ def _folded(text: str, console: Console) -> str:
 
 
 def note(text: str) -> None:
-    """What is going on, for a person; kept out of standard output."""
+    """Print what is going on, to standard error."""
     if not is_quiet():
-        err.print(text, markup=False, style="dim" if err.is_terminal else None)
+        err.print(text, style="dim" if err.is_terminal else None)
 
 
 def detail(text: str) -> None:
-    """What was decided, for those who ask with --verbose."""
+    """Print what was decided, with --verbose."""
     if _loudness == "verbose":
         note(text)
 
 
 def warn(text: str, folded: bool = False) -> None:
     text = f"warning: {_indented(text)}"
-    err.print(_folded(text, err) if folded else text, markup=False, style="yellow")
+    err.print(_folded(text, err) if folded else text, style="yellow")
 
 
 def tell_failures() -> None:
-    """From here on the failures of this process are its own, also where another rank speaks for it otherwise."""
+    """From here on, print failures of this process even if another rank prints everything else."""
     global _tells_failures  # noqa: PLW0603
     _tells_failures = True
 
 
 def fail(message: str, hint: str = "") -> None:
     err.quiet = not _tells_failures
-    err.print(f"error: {_indented(message)}", markup=False, style="bold red")
+    err.print(f"error: {_indented(message)}", style="bold red")
     if hint:
-        err.print(f"  {_indented(hint)}", markup=False)
+        err.print(f"  {_indented(hint)}")
 
 
 def end(message: str, hint: str) -> None:
-    """The last words of a command that ended early, but as it should."""
-    err.print(_indented(message), markup=False)
-    err.print(f"  {_indented(hint)}", markup=False)
+    """Print the last message of a command that was stopped on purpose."""
+    err.print(_indented(message))
+    err.print(f"  {_indented(hint)}")
 
 
 def _indented(text: str) -> str:
-    """Further lines begin with a space, so that a name with a line break cannot pass for a message of its own."""
+    """Text with further lines indented, so that a name with a line break cannot look like a message of its own."""
     return re.sub(r"\n(?! )", "\n  ", text)
 
 
 def emit(value: Mapping[str, Any]) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document to standard output."""
     if not out.quiet:
         sys.stdout.write(json.dumps(value, allow_nan=False, default=str) + "\n")
         sys.stdout.flush()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers stand on the right. Where it is too wide, each row becomes a block of lines.
+    """Print a table, its numbers right-aligned. If it is too wide, each row becomes a block of lines.
 
-    In a pipe nothing is folded, so that a line is a row.
+    In a pipe nothing is wrapped: one line is one row.
     """
     columns = [plain(name) for name in columns]
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else plain(str(cell)) for cell in row] for row in rows]
@@ -155,11 +152,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         grid.add_row(*row)
-    (_Console(width=width) if width > out.width else out).print(grid, markup=False)
+    (_Console(width=width) if width > out.width else out).print(grid)
 
 
 def score_table(rows: Sequence[Row]) -> None:
-    """Compared scores as a table; the settings that do not fit in are counted."""
+    """Print compared scores as a table, and how many settings did not fit into it."""
     from vidcvae.output import score_table
 
     table("", *score_table.cells(rows))
@@ -174,7 +171,7 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def next_step(*commands: str) -> None:
-    """What to type next, each on a line of its own, so that it can be pasted."""
+    """Print the commands to type next, one per line, so that they can be pasted."""
     for text in commands:
         note(f"Next: {text}")
 
@@ -211,12 +208,12 @@ def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
 
 
 def _rate(done: int, begun: float) -> str:
-    """How many a second so far; ``begun`` as ``time.monotonic`` tells it."""
+    """The rate so far; ``begun`` is a time of ``time.monotonic``."""
     return f"{done / max(time.monotonic() - begun, 1e-3):.3g}/s"
 
 
 class Speaker(Voice):
-    """What a workflow says, said to the person at the terminal; ``bars``: how far long work is, too."""
+    """Prints the messages of a workflow; ``bars``: also the progress of long work."""
 
     def __init__(self, bars: bool = True) -> None:
         self.bars = bars

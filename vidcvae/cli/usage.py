@@ -1,4 +1,4 @@
-"""Mistakes in the words of a command, answered as every other mistake is: what is wrong, and what to type."""
+"""Usage errors of Typer, turned into our own: what is wrong, and what to type."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vidcvae.errors import UsageError, counted, did_you_mean, typed
 
 MISTAKE: Any = typer.BadParameter.__base__  # Click's own UsageError, which Typer keeps to itself
 
-# What a number of 3, or 0.5, may be an example of; where a parameter has no default of its own
+# Example values for parameters without a default, by placeholder or option
 _EXAMPLES = {"MINUTES": "10", "N": "10", "X": "0.5", "--lr": "0.001", "--fps": "25"}
 _RANGE = re.compile(r"(greater|less) than or equal to (\S+)")
 
 
 @contextmanager
 def answered(command: Any, ctx: typer.Context, arguments: Sequence[str]) -> Iterator[None]:
-    """Raise ``UsageError`` in place of what Typer would tell in a box."""
+    """Raise ``UsageError`` instead of the errors that Typer would print in a box."""
     try:
         yield
     except MISTAKE as error:
@@ -28,7 +28,7 @@ def answered(command: Any, ctx: typer.Context, arguments: Sequence[str]) -> Iter
 
 
 def of_name(error: Any, command: Any, ctx: typer.Context) -> UsageError | None:
-    """The error of an option that is none or lacks its value, or of a parameter that is missing; None for another."""
+    """The error of an unknown option, one without its value, or a missing parameter; None for other errors."""
     path = ctx.command_path.split()[1:]
     shown = [p for p in command.get_params(ctx) if p.param_type_name == "option" and not p.hidden]
     options = {name: p for p in shown for name in p.opts}
@@ -36,41 +36,47 @@ def of_name(error: Any, command: Any, ctx: typer.Context) -> UsageError | None:
         if error.message or getattr(error, "param", None) is None:
             return None
         examples = [line.strip() for line in (command.epilog or "").splitlines()[1:]]
-        hint = f"Such as: {examples[0]}" if examples else f"What it takes: {typed(*path, '--help')}"
+        hint = f"For example: {examples[0]}" if examples else f"To see what it takes: {typed(*path, '--help')}"
         return UsageError(f"{_title(error.param)} is missing.", hint)
     if given in options:
         metavar = options[given].metavar
         if not metavar:
-            return UsageError(f"{given} takes no value.", f"Such as: {given}")
-        hint = f"Such as {given} {_example(given, options[given])}" if metavar in _EXAMPLES else ""
-        return UsageError(f"{given} needs a value: {given} {metavar}.", hint or f"What it is: {typed(*path, '--help')}")
+            return UsageError(f"{given} takes no value.", f"Type it alone: {given}")
+        hint = f"For example: {given} {_example(given, options[given])}" if metavar in _EXAMPLES else ""
+        return UsageError(
+            f"{given} needs a value: {given} {metavar}.", hint or f"To see what it is: {typed(*path, '--help')}"
+        )
     known = [name.removeprefix("--") for name in options if name.startswith("--")]
-    meant = did_you_mean(given.lstrip("-"), known).replace("'", "'--", 1)  # the dashes alone make no two alike
-    return UsageError(f"there is no option {given}.{meant}", f"All that there are: {typed(*path, '--help')}")
+    meant = did_you_mean(given.lstrip("-"), known).replace(
+        "'", "'--", 1
+    )  # compared without dashes, which all options share
+    return UsageError(f"there is no option {given}.{meant}", f"To list them: {typed(*path, '--help')}")
 
 
 def of_command(group: Any, ctx: typer.Context, name: str) -> UsageError:
-    """The error of a command that there is not."""
+    """The error of an unknown command."""
     path = ctx.command_path.split()[1:]
     meant = did_you_mean(name, group.list_commands(ctx))
-    return UsageError(f"there is no command {name!r}.{meant}", f"All that there are: {typed(*path, '--help')}")
+    return UsageError(f"there is no command {name!r}.{meant}", f"To list them: {typed(*path, '--help')}")
 
 
 def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError | None:
-    """The error of a value that is no number, or none in its range; None for another mistake."""
+    """The error of a value that is not a number, or is out of range; None for other errors."""
     parameter: Any = getattr(error, "param", None)
     ranged, whole = _RANGE.search(error.message), "valid integer" in error.message
     if parameter is None or not (ranged or whole or "valid number" in error.message):
         return None
     title = _title(parameter)
     value = _value(parameter.opts, arguments)
-    says = f"{title} is {value if ranged else repr(value)}" if value else title
     if ranged:
         must, example = f"at {'least' if ranged[1] == 'greater' else 'most'} {ranged[2]}", ranged[2]
     else:
         must, example = f"a {'whole ' if whole else ''}number", _example(title, parameter)
-    says += f", but it must be {must}." if value else f" must be {must}."
-    return UsageError(says, f"Such as {title} {example}" if title.startswith("-") else f"Such as {example}")
+    shown = value if ranged else repr(value)
+    message = f"{title} is {shown}, but it must be {must}." if value else f"{title} must be {must}."
+    return UsageError(
+        message, f"For example: {title} {example}" if title.startswith("-") else f"For example: {example}"
+    )
 
 
 def _title(parameter: Any) -> str:
@@ -93,15 +99,13 @@ def _value(names: Sequence[str], arguments: Sequence[str]) -> str:
 
 
 def of_extra(command: Any, ctx: typer.Context, extra: Sequence[str]) -> UsageError:
-    """The error of arguments that are more than the command takes."""
+    """The error of more arguments than the command takes."""
     known = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
     takes = " and ".join(p.metavar.strip("[]{}.") for p in known) or "no argument"
     path = ctx.command_path.split()[1:]
     given = [ctx.params[p.name] for p in known if ctx.params.get(p.name) is not None]
-    too_many = f"{extra[0]!r} is an argument too many" if len(extra) == 1 else _list(extra)
     one = "one " if len(known) == 1 else ""
+    too_many = f"{extra[0]!r} is an argument too many"
+    if len(extra) > 1:
+        too_many = f"{' '.join(extra)} are {counted(len(extra), 'argument')} too many"
     return UsageError(f"{too_many}: {' '.join(path)} takes {one}{takes}.", f"Leave it out: {typed(*path, *given)}")
-
-
-def _list(extra: Sequence[str]) -> str:
-    return f"{' '.join(extra)} are {counted(len(extra), 'argument')} too many"

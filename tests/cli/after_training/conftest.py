@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from vidcvae import config as settings
-from vidcvae.cli import evaluate, export, generate, plot
+from vidcvae.cli import command, evaluate, export, generate, plot
 from vidcvae.data import images
 from vidcvae.errors import VidcvaeError
 from vidcvae.models import build_model
@@ -25,7 +24,7 @@ H, W, FRAMES = 8, 16, 7
 FRAME = "data/test/test_img/0/0.png"
 MODEL = {"frame_channels": 8, "pose_channels": 4, "latent_channels": 4, "decoder_channels": 8}
 
-app = typer.Typer()
+app = command.App()
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)

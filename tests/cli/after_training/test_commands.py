@@ -102,7 +102,7 @@ def test_a_gif_is_large_enough_to_see_and_plays_at_the_speed_of_its_dataset(tmp_
     durable.write_text(tmp_path / "slow/dataset.toml", 'name = "slow"\nfps = 5.0\n')
     given = ("--first-frame", FRAME, "--poses", tmp_path / "slow/test/test_label/0")
     code, out, _ = run("generate", *given, "-o", tmp_path / "slow.gif")
-    assert code == 0 and "7 frames at 5 a second" in out
+    assert code == 0 and "7 frames at 5 per second" in out
     with Image.open(tmp_path / "slow.gif") as image:
         assert image.size == (W * 16, H * 16) and image.info["duration"] == 200  # 128 rows of 8; 1 s / 5
     assert run("generate", *given, "-o", tmp_path / "fast.gif", "--fps", "50", "--upscale", "1")[0] == 0
