@@ -135,7 +135,7 @@ def test_the_bounds_of_a_model_are_those_of_a_loop_over_frames_and_samples(name:
     )
     assert seen[-1] == (length - 1, length - 1)
     frames = torch.from_numpy(sequence.frames)[None].float() / 255
-    rows = condition_rows(sequence, 0, length, config.model.condition, "source")
+    rows = condition_rows(sequence, 0, length, config.model.condition_kind, "source")
     condition = torch.from_numpy(rows)[None].float() if rows is not None else None
     condition = condition / 255 if name != "svg-lp" and condition is not None else condition
     errors, ratios = np.zeros((length - 1, samples)), np.zeros((length - 1, samples))
@@ -171,7 +171,7 @@ def test_the_kl_to_a_learned_prior_is_that_of_the_forced_pass(name: str) -> None
     model = build_model(config).eval()
     found = measure_latents(model, [sequence], config, [len(sequence)])
     frames = torch.from_numpy(sequence.frames)[None].float() / 255
-    rows = condition_rows(sequence, 0, len(sequence), config.model.condition, "source")
+    rows = condition_rows(sequence, 0, len(sequence), config.model.condition_kind, "source")
     condition = torch.from_numpy(rows)[None].float() / (255 if name == "anchor-cvae" else 1)  # type: ignore[arg-type]
     with torch.no_grad():
         codes, conditions = model.encode_frames(frames), model.encode_condition(condition, frames)

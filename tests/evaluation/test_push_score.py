@@ -67,7 +67,7 @@ def data() -> VideoData:
 def _run(model: VideoModel, clip: Sequence, config: Config, seed: int, row: int, length: int = FRAMES) -> np.ndarray:
     """The frames of one clip's draw from the prior, alone: (T-P, 3, H, W)."""
     past = config.training.past
-    rows = condition_rows(clip, 0, length, config.model.condition, "source")
+    rows = condition_rows(clip, 0, length, config.model.condition_kind, "source")
     condition = None if rows is None else torch.from_numpy(rows)[None]
     noise = sequence_noise((2,), seed, [row])
     given = torch.from_numpy(clip.frames[None, :past].copy())

@@ -58,22 +58,22 @@ class Preset:
 
     @property
     def pushing(self) -> bool:
-        return self.config.model.condition != "pose"
+        return self.config.model.condition_kind != "pose"
 
     @property
     def frames(self) -> int:
-        return FRAMES[self.config.model.condition]
+        return FRAMES[self.config.model.condition_kind]
 
     @property
     def size(self) -> str:
-        return "{}x{}".format(*SIZES[self.config.model.condition])
+        return "{}x{}".format(*SIZES[self.config.model.condition_kind])
 
     @property
     def tiny(self) -> str:
         """Settings, as TOML, under which a training takes no time."""
         sizes = [text.partition("=") for text in TINY[self.config.model.name]]
         model = "".join(f"{key} = {value if value.isdigit() else json.dumps(value)}\n" for key, _, value in sizes)
-        size = list(SIZES[self.config.model.condition])
+        size = list(SIZES[self.config.model.condition_kind])
         training = "batch_size = 2\nclip_length = 4\nsteps_per_epoch = 1\nlog_every = 1\n"
         training += "\n[validation]\nframes = 6\n"
         return f"[model]\n{model}\n[data]\nsize = {size}\n\n[training]\n{training}\n[checkpoint]\nkeep = 1\n"
@@ -178,7 +178,7 @@ def generate(p: Preset) -> Iterator[Step]:
     dance = "--first-frame data/test/test_img/0/0.png --poses data/test/test_label/0"
     tables = "data/test/traj_0_to_1/0"
     pushing = f"--past-frames given/past --actions {tables}/actions.csv --positions {tables}/endeffector_positions.csv"
-    height, width = SIZES[p.config.model.condition]
+    height, width = SIZES[p.config.model.condition_kind]
     own = f"--trajectory {tables}" if p.pushing else dance
     larger = 128 // height  # small frames are enlarged in what is looked at, and as they are in PNGs
     gif = {"frames": p.frames, "size": (larger * width, larger * height)}

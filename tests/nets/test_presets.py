@@ -60,7 +60,7 @@ def trained(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         if preset.name not in made:
             place = tmp_path_factory.mktemp(f"net-{preset.name}")
             for kind in ("data", "long"):
-                (place / kind).symlink_to(datasets[preset.config.model.condition] / kind)
+                (place / kind).symlink_to(datasets[preset.config.model.condition_kind] / kind)
             result = vidcvae(*commands.train_first(preset).arguments, within=place)
             assert (result.code, explained(result)) == (0, ""), result.err + result.fault
             shutil.copytree(place / preset.run, place / "runs" / TWIN, copy_function=shutil.copy)

@@ -50,7 +50,7 @@ def small_config(name: str) -> Config:
 def data_of(config: Config) -> VideoData:
     frames = np.zeros((12, 3, *config.data.size), np.uint8)
     tracks = {"action": np.zeros((12, 4), np.float32), "position": np.zeros((12, 3), np.float32)}
-    if config.model.condition == "pose":
+    if config.model.condition_kind == "pose":
         tracks = {"pose": frames}
     sequences = tuple(Sequence(name, frames, tracks) for name in "ab")
     return VideoData("zeros", "dance", 25, Path("zeros"), {"train": sequences})

@@ -117,7 +117,7 @@ def test_what_a_step_needs_is_estimated_from_below(name: str) -> None:
     model = build_model(config).train()
     (clips, length), size = (4, config.training.clip_length), config.data.size
     frames = torch.rand(clips, length, 3, *size)
-    condition = frames if config.model.condition == "pose" else torch.rand(clips, length, 7)
+    condition = frames if config.model.condition_kind == "pose" else torch.rand(clips, length, 7)
     kept: dict[int, int] = {}
 
     def keep(x: torch.Tensor) -> torch.Tensor:

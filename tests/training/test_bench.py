@@ -53,7 +53,7 @@ def clip(config: Config, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]
     torch.manual_seed(seed)
     b, t, size = config.training.batch_size, config.training.clip_length, config.data.size
     frames = torch.rand(b, t, 3, *size, dtype=torch.float64)
-    pose = config.model.condition == "pose"
+    pose = config.model.condition_kind == "pose"
     condition = torch.rand_like(frames) if pose else torch.randn(b, t, 7, dtype=torch.float64)
     eps = torch.randn(b, t - 1, *build_model(config).latent_shape(*size), dtype=torch.float64)
     mask = torch.full((b, t - 1), 0.0 if pose else 1.0)

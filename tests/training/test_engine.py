@@ -64,7 +64,7 @@ def step_inputs(config: Config, step: int, ratio: float = 0.0) -> tuple[ClipBatc
     images = torch.randint(0, 256, (2, train.batch_size, train.clip_length, 3, *size), dtype=torch.uint8)
     mask = forcing_mask(config.teacher_forcing, ratio, train.batch_size, train.clip_length - 1, 1, 0, step, step)
     eps = torch.randn(*mask.shape, *build_model(config).latent_shape(*size))
-    condition = images[1] if config.model.condition == "pose" else torch.randn(*images.shape[1:3], 7)
+    condition = images[1] if config.model.condition_kind == "pose" else torch.randn(*images.shape[1:3], 7)
     return ClipBatch(images[0], condition), draw(eps, mask)
 
 

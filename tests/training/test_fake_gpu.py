@@ -124,7 +124,7 @@ def train(config: Config) -> Engine:
         state.model.scene = torch.rand(state.model.scene.shape)
     batches = Batches(config, data.split("train"), run_length(config, data), state, ALONE)
     state.model.to("meta")
-    batches.cut_clips = Resident(batches.sequences, config.model.condition, config.data.condition, "meta").cut
+    batches.cut_clips = Resident(batches.sequences, config.model.condition_kind, config.data.condition, "meta").cut
     with Watch(captured=False) as watch:
         for step, mask in enumerate(MASKS):
             loop_step(engine, batches, step, mask)
@@ -172,7 +172,7 @@ def test_a_step_of_a_free_run_never_waits_for_a_gpu(name: str, latent: str, monk
     monkeypatch.setattr(rollout, "prepare", lambda model, dtype: model)  # what it does to weights needs weights
     past = torch.zeros(2, config.training.past, 3, *config.data.size, dtype=torch.uint8)
     truth = past[:, :1].expand(-1, 12, -1, -1, -1)
-    condition = truth if config.model.condition == "pose" else torch.zeros(2, 12, 7)
+    condition = truth if config.model.condition_kind == "pose" else torch.zeros(2, 12, 7)
     noise = sequence_noise(model.latent_shape(*config.data.size), 0, range(2), "meta")
     with Watch(captured=False) as watch:
         made = rollout.rollout(
@@ -221,7 +221,9 @@ def test_a_graph_hands_its_state_on(name: str, monkeypatch: pytest.MonkeyPatch) 
     torch.manual_seed(0)
     model = build_model(config).eval()
     frame = torch.rand(2, 3, *config.data.size)
-    condition = torch.rand(2, 9, 3, *config.data.size) if config.model.condition == "pose" else torch.randn(2, 9, 7)
+    condition = (
+        torch.rand(2, 9, 3, *config.data.size) if config.model.condition_kind == "pose" else torch.randn(2, 9, 7)
+    )
     codes = model.encode_condition(condition, condition)
     eps = torch.randn(9, 2, *model.latent_shape(*config.data.size))
 

@@ -97,7 +97,7 @@ def same_gradients(ranks: Ranks, patch: pytest.MonkeyPatch) -> dict[str, dict[st
 
 
 def difference(config: Config, ranks: Ranks) -> dict[str, float]:
-    data = SQUARES if config.model.condition == "pose" else pushing.push(4, 1, 0, 6, 0)
+    data = SQUARES if config.model.condition_kind == "pose" else pushing.push(4, 1, 0, 6, 0)
     sequences, batch_size, length = data.split("train"), config.training.batch_size, config.training.clip_length
     torch.manual_seed(3)
     model, twin = build_model(config).double().train(), build_model(config).double().train()
@@ -117,7 +117,7 @@ def difference(config: Config, ranks: Ranks) -> dict[str, float]:
     distributed.share_statistics(model, ranks)
 
     def run(network: Any, rows: slice, who: Ranks) -> dict[str, Tensor]:
-        cut = clips.cut(sequences, places[rows], length, config.model.condition, config.data.condition)
+        cut = clips.cut(sequences, places[rows], length, config.model.condition_kind, config.data.condition)
         terms, _ = gradients(new_state(network, config), cut, draws[rows], config, weights, torch.float32, who)
         return terms
 

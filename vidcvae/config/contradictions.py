@@ -65,7 +65,7 @@ def _unfit_for_the_model(config: Config) -> Iterator[str]:
     if model.frame_size and config.data.size not in ("auto", model.frame_size):
         wanted, size = ("x".join(map(str, sides)) for sides in (model.frame_size, config.data.size))
         yield f"{name} needs frames of {wanted}: set data.size to {wanted}, not {size}."
-    if (config.data.flip or config.data.shift) and model.condition != "pose":
+    if (config.data.flip or config.data.shift) and model.condition_kind != "pose":
         yield "data.flip and data.shift can move pose images with the frames, but not actions: turn both off."
     if t.noise and not model.told_noise:
         yield f"training.noise needs a model with the noise level as an input; {name} has none: set it to 0."

@@ -141,7 +141,7 @@ def preset(name: str) -> dict[str, str]:
         "name": name,
         "about": about,
         "model": config.model.name,
-        "data": "dance: poses" if config.model.condition == "pose" else f"pushing: {config.model.condition}",
+        "data": "dance: poses" if config.model.condition_kind == "pose" else f"pushing: {config.model.condition_kind}",
         "time": f"about {duration[0]}"
         if duration
         else f"{config.training.epochs} epochs, no time limit: set --max-minutes",

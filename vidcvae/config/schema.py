@@ -19,7 +19,7 @@ BatchNorm = Literal["clip", "frame"]
 Prior = Literal["fixed", "learned"]
 Backbone = Literal["vgg64", "dcgan64"]
 SvgConditions = Literal["none", "actions", "actions+positions"]
-Conditions = Literal["pose", SvgConditions]
+ConditionKind = Literal["pose", SvgConditions]
 Sampling = Literal["random", "windows"]
 ConditionRow = Literal["source", "target"]
 Reconstruction = Literal["mse", "l1+mse", "log-mse"]
@@ -103,13 +103,13 @@ class ModelSettings:
     image_statistics: ClassVar[bool] = False
 
     @property
-    def condition(self) -> Conditions:
+    def condition_kind(self) -> ConditionKind:
         return "pose"
 
     @property
     def condition_size(self) -> int:
         """Numbers in a row of conditions: 4 for the action, 3 for the position; 0 if conditions are images."""
-        return {"actions": 4, "actions+positions": 4 + 3}.get(self.condition, 0)
+        return {"actions": 4, "actions+positions": 4 + 3}.get(self.condition_kind, 0)
 
     @property
     def learned_prior(self) -> bool:
@@ -189,7 +189,7 @@ class SvgConfig(ModelSettings):
     recurrent: ClassVar[bool] = True
 
     @property
-    def condition(self) -> Conditions:
+    def condition_kind(self) -> ConditionKind:
         return self.conditions
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcvae.config.schema import ConditionRow, Conditions
+from vidcvae.config.schema import ConditionKind, ConditionRow
 from vidcvae.data import room
 from vidcvae.errors import DataError, did_you_mean, typed
 
@@ -147,8 +147,8 @@ class ClipBatch:
         return self.map(to_unit)
 
 
-def condition_tracks(kind: Conditions) -> tuple[str, ...]:
-    """The tracks that are concatenated to a model's ``condition``."""
+def condition_tracks(kind: ConditionKind) -> tuple[str, ...]:
+    """The tracks whose concatenation is the condition of a model with this ``condition_kind``."""
     match kind:
         case "none":
             return ()
@@ -166,11 +166,11 @@ _FILES = {"action": "actions.csv", "position": "endeffector_positions.csv", "pos
 
 
 def condition_rows(
-    sequence: Sequence, start: int, length: int, kind: Conditions, pairing: ConditionRow
+    sequence: Sequence, start: int, length: int, kind: ConditionKind, pairing: ConditionRow
 ) -> np.ndarray | None:
     """The conditions of frames ``start .. start + length - 1``, one row for the step into each.
 
-    kind: "pose", "none", "actions" or "actions+positions" (a model's ``condition``).
+    kind: "pose", "none", "actions" or "actions+positions" (a model's ``condition_kind``).
     pairing: "source" takes row t-1 of the actions, which causes frame t; "target" takes row t.
     """
     if kind == "none":
@@ -212,7 +212,7 @@ def cut(
     sequences: tuple[Sequence, ...],
     places: Items[tuple[int, ...]],
     length: int,
-    kind: Conditions,
+    kind: ConditionKind,
     pairing: ConditionRow,
 ) -> ClipBatch:
     """The clips of ``length`` frames that begin at ``places``, with anchors if all places have one."""

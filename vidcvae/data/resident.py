@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidcvae.config.schema import ConditionRow, Conditions
+from vidcvae.config.schema import ConditionKind, ConditionRow
 from vidcvae.data.clips import ClipBatch, Place, Sequence, condition_rows
 from vidcvae.rng import to_device
 
@@ -16,7 +16,9 @@ SHARE_OF_FREE_MEMORY = 0.25
 class Resident:
     """Frames and conditions of all sequences, concatenated on ``device``: frames uint8 (N, 3, H, W)."""
 
-    def __init__(self, sequences: tuple[Sequence, ...], kind: Conditions, pairing: ConditionRow, device: str) -> None:
+    def __init__(
+        self, sequences: tuple[Sequence, ...], kind: ConditionKind, pairing: ConditionRow, device: str
+    ) -> None:
         self.kind, self.device = kind, device
         self.frames = torch.cat([torch.from_numpy(np.array(s.frames[: s.known])).to(device) for s in sequences])
         rows = [condition_rows(s, 0, s.known, kind, pairing) for s in sequences]
@@ -57,7 +59,7 @@ class Resident:
         return ClipBatch(images(self.frames, rows, False), condition, anchors)
 
 
-def fits(sequences: tuple[Sequence, ...], kind: Conditions) -> bool:
+def fits(sequences: tuple[Sequence, ...], kind: ConditionKind) -> bool:
     """Whether the sequences take less than ``SHARE_OF_FREE_MEMORY`` of the GPU's free memory."""
     wanted = sum(s.frames.nbytes * (2 if kind == "pose" else 1) for s in sequences)
     free: int = torch.cuda.mem_get_info()[0]

@@ -206,7 +206,7 @@ def long_run_of(loaded: Loaded, data: VideoData, split: str, frames: int, latent
     than two passes.
     """
     config = loaded.config
-    if config.model.condition != "pose":
+    if config.model.condition_kind != "pose":
         raise UsageError(
             f"{loaded.path} is {an(config.model.name)}: actions cannot be played backward.", "Leave out --long."
         )

@@ -209,7 +209,7 @@ def _measure_batch(
         return on_device([s.frames[t] for s in chosen])  # (S, 3, H, W)
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
-        kind, pairing = config.model.condition, config.data.condition
+        kind, pairing = config.model.condition_kind, config.data.condition
         return stacked([clips.condition_rows(sequences[i], 0, length, kind, pairing) for i in numbers])
 
     given = torch.from_numpy(np.stack([s.frames[:past] for s in chosen]))

@@ -253,7 +253,7 @@ def _chunks(
     lengths: Sequence[int],
     device: str | torch.device,
 ) -> Iterator[_Chunk]:
-    kind, pairing = config.model.condition, config.data.condition
+    kind, pairing = config.model.condition_kind, config.data.condition
     for picks in batches(lengths, POSTERIOR_ROWS):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
         width = length if config.model.recurrent else CHUNK  # a recurrent posterior sees the whole sequence

@@ -124,7 +124,7 @@ def _windows(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Predictions and truth of a free run, each (T, 3, H, W) in -1..1, 16 frames at a time; the last may be fewer."""
     past = config.training.past
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
+    condition = clips.condition_rows(sequence, 0, length, config.model.condition_kind, config.data.condition)
     predictions = rollout(
         model,
         torch.from_numpy(np.array(sequence.frames[None, :past])),

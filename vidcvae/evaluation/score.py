@@ -91,7 +91,7 @@ def score_split(
         raise UsageError(f"{samples} samples are draws from the prior, but z is {latent}.", "Use --latent prior.")
     trained, loaded = loaded.config, with_past(loaded, past or loaded.config.training.past)
     config = loaded.config
-    kind, past = config.model.condition, config.training.past
+    kind, past = config.model.condition_kind, config.training.past
     has_actions = config.model.condition_size > 0
     if shuffle_actions and not has_actions:
         raise UsageError(
@@ -191,7 +191,7 @@ def protocol_of(
 ) -> Protocol:
     """The protocol by which ``score_split`` scores a model with these options. The defaults are the ordinary score."""
     config, sequences = loaded.config, data.split(split)
-    kind, past = config.model.condition, config.training.past
+    kind, past = config.model.condition_kind, config.training.past
     has_actions = config.model.condition_size > 0
     future = [run_length(s, past, frames) - past for s in sequences]
     return Protocol(
@@ -236,7 +236,7 @@ def with_past(loaded: Loaded, past: int) -> Loaded:
     config = loaded.config
     if past == config.training.past:
         return loaded
-    if config.model.condition == "pose":
+    if config.model.condition_kind == "pose":
         raise UsageError(f"{an(config.model.name)} starts from one given frame, not from {past}.", "Leave out --past.")
     config = replace(config, training=replace(config.training, past=past))
     model = build_model(config)

@@ -131,7 +131,7 @@ def free_run(wanted: str, model: VideoModel, config: Config, rows: int = 1) -> A
     def step_in(dtype: torch.dtype) -> Step:
         shape, device = (rows, FRAMES, 3, *config.data.frame_size), parameter.device
         frames = rng.uniform((rows, config.training.past, 3, *config.data.frame_size), 0, "timing", device=device)
-        kind = config.model.condition
+        kind = config.model.condition_kind
         condition = None
         if kind == "pose":
             condition = rng.uniform((1, 1, *shape[2:]), 0, "timing", device=device).expand(*shape)

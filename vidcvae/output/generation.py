@@ -166,7 +166,7 @@ def export_frames(
     for picks in batches(lengths):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
         past = torch.from_numpy(np.stack([s.frames[: config.training.past] for s in chosen]))
-        rows = [clips.condition_rows(s, 0, length, config.model.condition, config.data.condition) for s in chosen]
+        rows = [clips.condition_rows(s, 0, length, config.model.condition_kind, config.data.condition) for s in chosen]
         known = [row for row in rows if row is not None]
         condition = torch.from_numpy(np.stack(known)) if known else None
         noise = fresh_noise(loaded, latent, seed, picks, device)

@@ -103,7 +103,7 @@ def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dic
 
 def _write_input(take: Take, loaded: Loaded, folder: Path) -> list[str | Path]:
     """Write the given frames and the conditions; returns the options of ``generate`` that read them."""
-    if loaded.config.model.condition == "pose":
+    if loaded.config.model.condition_kind == "pose":
         durable.write_bytes(folder / "first.png", images.encode_png(take.past[0]))
         poses = folder / "poses"
         files = ((poses / f"{t:06d}.png", partial(images.encode_png, pose)) for t, pose in enumerate(take.conditions()))

@@ -58,7 +58,7 @@ class Session:
     made: dict[str, Path] = field(default_factory=dict)  # videos that the page may download, by name
 
     def __post_init__(self) -> None:
-        self.dance = self.loaded.config.model.condition == "pose"
+        self.dance = self.loaded.config.model.condition_kind == "pose"
         past = self.loaded.config.training.past
         self.sequences = [
             (split, s)
@@ -174,7 +174,7 @@ class Session:
         """The conditions of some frames of the chosen sequence."""
         config = self.loaded.config
         _, sequence = self.sequences[self.sequence]
-        return clips.condition_rows(sequence, start, length, config.model.condition, config.data.condition)
+        return clips.condition_rows(sequence, start, length, config.model.condition_kind, config.data.condition)
 
     def _begin(self, past: np.ndarray, rows: np.ndarray | None, row: int | None) -> bytes:
         past, rows = np.array(past), None if rows is None else np.array(rows)

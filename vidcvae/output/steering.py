@@ -19,7 +19,7 @@ class Steering:
 
     def __init__(self, data: VideoData, config: Config) -> None:
         self.source = config.data.condition == "source"
-        self.tracks = condition_tracks(config.model.condition)
+        self.tracks = condition_tracks(config.model.condition_kind)
         measured = [s for sequences in data.splits.values() for s in sequences[:MEASURED]]
         self.limits: list[list[float]] = []
         self.position = np.zeros(0, np.float32)

@@ -38,7 +38,7 @@ def run_length(config: Config, data: VideoData) -> Length:
     train, sequences = config.training, data.split("train")
     validation = data.split("val") if config.validation.every and data.has_split("val") else ()
     for sequence in (*sequences, *validation):
-        clips.condition_rows(sequence, 0, 1, config.model.condition, config.data.condition)
+        clips.condition_rows(sequence, 0, 1, config.model.condition_kind, config.data.condition)
     for sequence in validation:
         try:
             free_run.run_length(sequence, train.past)
@@ -190,7 +190,7 @@ class Batches:
 
     def _source(self) -> Callable[[list[Place], int], ClipBatch]:
         """The function that cuts clips; on a GPU it cuts from a copy of the whole split there, if that fits."""
-        kind, pairing = self.config.model.condition, self.config.data.condition
+        kind, pairing = self.config.model.condition_kind, self.config.data.condition
         if self.device.type == "cuda" and resident.fits(self.sequences, kind):
             return Resident(self.sequences, kind, pairing, str(self.device)).cut
         sequences = self.sequences  # not self, which holds this function: a cycle would outlive the training

@@ -47,7 +47,7 @@ def needed(config: Config, world: int = 1) -> int:
     """
     train, size = config.training, config.data.frame_size
     length = min(train.clip_length, train.past + 3)
-    kind = config.model.condition
+    kind = config.model.condition_kind
     with torch.device("meta"):
         model = build_model(config).train()
         frames = torch.empty(MEASURED, length, 3, *size)

@@ -87,7 +87,7 @@ def made_up(
     def image(stream: str) -> Tensor:
         return (rng.uniform(shape, seed, stream, device=device) * 255).to(torch.uint8)
 
-    kind = config.model.condition
+    kind = config.model.condition_kind
     condition = None
     if kind == "pose":
         condition = image("poses")

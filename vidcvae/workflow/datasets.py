@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidcvae import config as settings
-from vidcvae.config.schema import LAB_SIZE, Conditions, Config
+from vidcvae.config.schema import LAB_SIZE, ConditionKind, Config
 from vidcvae.data import dataset
 from vidcvae.data.clips import VideoData
 from vidcvae.data.dataset import Progress
@@ -14,17 +14,17 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.scenes import dancing, pushing
 
 
-def check_kind(path: str, condition: Conditions) -> None:
+def check_kind(path: str, condition_kind: ConditionKind) -> None:
     """Raise ``DataError``, before anything is read, if the data cannot have what the model is conditioned on."""
     kind = path.removeprefix("synthetic:") if path.startswith("synthetic:") else dataset.layout(Path(path))
-    if condition == "pose" and kind == "push":
+    if condition_kind == "pose" and kind == "push":
         raise DataError(
             f"{path} has no poses, but the model is conditioned on pose.",
             "Use a dataset in the course's dance layout; for robot pushing: --preset svg-bair",
         )
-    if condition.startswith("actions") and kind == "dance":
+    if condition_kind.startswith("actions") and kind == "dance":
         raise DataError(
-            f"{path} has no actions.csv, but the model is conditioned on {condition}.",
+            f"{path} has no actions.csv, but the model is conditioned on {condition_kind}.",
             "Use a dataset of robot pushing, or a model of poses: --preset anchor",
         )
 

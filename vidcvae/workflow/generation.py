@@ -68,7 +68,7 @@ class Files:
         try:
             self._check(loaded)
         except UsageError as error:
-            dance = loaded.config.model.condition == "pose"
+            dance = loaded.config.model.condition_kind == "pose"
             for_dance, for_pushing = self.first_frame or self.poses, self.pushing or self.actions or self.positions
             if other := newest and (for_pushing if dance else for_dance) and _newest_run(dance=not dance):
                 raise UsageError(
@@ -79,7 +79,7 @@ class Files:
 
     def _check(self, loaded: Loaded) -> None:
         given = {f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, False)}
-        kind = loaded.config.model.condition
+        kind = loaded.config.model.condition_kind
         name = f"{loaded.path} is {an(loaded.config.model.name)}"
         if self.target_poses and not self.fit_poses:
             raise UsageError(
@@ -110,7 +110,7 @@ def _newest_run(dance: bool) -> Path | None:
     """The newest run with a checkpoint of a model of dances, or else of robot pushing."""
     for run in reversed(at_glance.find(None)):
         with contextlib.suppress(VidcvaeError):  # a damaged config
-            if has_checkpoint(run) and (at_glance.config_of(run).model.condition == "pose") == dance:
+            if has_checkpoint(run) and (at_glance.config_of(run).model.condition_kind == "pose") == dance:
                 return run.path
     return None
 
@@ -263,7 +263,7 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, GenerationInput]:
     config = loaded.config
     tracks = {track: path for track, path in (("action", files.actions), ("position", files.positions)) if path}
     if files.trajectory:
-        names = clips.condition_tracks(config.model.condition)
+        names = clips.condition_tracks(config.model.condition_kind)
         tracks = {name: files.trajectory / trajectories.TRACK_FILES[name] for name in names}
     folder = files.trajectory or files.past_frames
     assert folder  # check has seen to it
@@ -284,7 +284,7 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, GenerationInput]:
         )
     if length <= past:
         raise UsageError(f"nothing in {folder} says how many frames to make.", "Set the number: --future 10")
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition, config.data.condition)
+    condition = clips.condition_rows(sequence, 0, length, config.model.condition_kind, config.data.condition)
     truth = sequence.frames[:length] if len(sequence) >= length else None
     return with_past(loaded, past), GenerationInput(sequence.frames[:past], condition, length, truth)
 
@@ -314,7 +314,7 @@ def write(
         noise = generation.fresh_noise(loaded, latent, seed, range(samples), device)
     with contextlib.ExitStack() as files, voice.progress("generating") as advance:
         add = [files.enter_context(video.recording(target, fps)) for target in videos]
-        if strip and loaded.config.model.condition != "pose":
+        if strip and loaded.config.model.condition_kind != "pose":
             columns = generation.compare(loaded, given, latent, noise, samples, advance)
             generation.write_comparison(add[0], strip, columns, upscale or 0)
             return list(columns)

@@ -186,7 +186,7 @@ def into_dataset(
     A dataset made from the same clip with the same options is used again. dry_run: write nothing, and return the data.
     """
     clip.check()
-    if config.model.condition != "pose":
+    if config.model.condition_kind != "pose":
         raise UsageError(
             f"{clip.source} is a clip of a person, but {an(config.model.name)} is not a model of poses.",
             f"Choose another: --preset {PRESET}",

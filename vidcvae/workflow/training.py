@@ -81,7 +81,7 @@ def prepare(
     if data:
         config = sized(config, data)
     else:
-        check_kind(config.data.path, config.model.condition)
+        check_kind(config.data.path, config.model.condition_kind)
         config = sized(config)
         data = _read_data(config, cache if keep_images else None, ranks, audience)
         if resized := told_size(data, "--size "):

@@ -175,7 +175,7 @@ def prepare(
     for trial in trials:
         config = trial.config
         device = pick_device(config.training.device)
-        check_kind(config.data.path, config.model.condition)
+        check_kind(config.data.path, config.model.condition_kind)
         key = (config.data.path, config.data.frame_size)
         if key not in opened:  # its cache lies beside the runs, so that all of them use it
             with voice.progress("reading the data") as advance:
