@@ -1,6 +1,6 @@
-"""The README's first picture: the same frames and skeletons given to two models that were trained equally long.
+"""Make the README's first picture: two models, trained equally long, get the same frame and skeletons.
 
-Made by:
+Commands:
     export OMP_NUM_THREADS=1
     vidcvae dataset synth dance -o my-dance
     vidcvae train my-dance --preset course --precision bf16 --max-minutes 10 --set validation.every=0 --run course

@@ -1,12 +1,14 @@
-"""The clips of docs/own-clip.md, drawn: a dancer in a part of a picture with black borders and a caption, and another
-dancer, smaller, with longer legs; and the joints of both.
+"""Make the synthetic clips of docs/own-clip.md, and their joints.
 
-Made by:
+One clip has a dancer in a part of the picture, with black borders and a caption. The other has a smaller
+dancer with longer legs.
+
+Commands:
     python docs/own_clip.py                      # clip.mp4, keypoints.json, other.mp4, other.json
     vidcvae train clip.mp4 --keypoints keypoints.json --max-minutes 1
     vidcvae generate --first-frame runs/clip-data/train/train_img/0.png --poses other.mp4 --keypoints other.json \
         --fit-poses -o me.gif
-and runs/clip-data-preview.png and me-poses.png are the pictures.
+The pictures are runs/clip-data-preview.png and me-poses.png.
 """
 
 import json
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def write(name: str, joints: np.ndarray) -> None:
-    """COCO JSON in the order of BODY_25."""
+    """Write joints (T, 25, 2), in pixels, as COCO JSON in the order of BODY_25."""
     rows = np.concatenate([joints, np.isfinite(joints[..., :1])], axis=2)
     people = [{"image_id": t, "keypoints": np.nan_to_num(row).ravel().tolist()} for t, row in enumerate(rows)]
     Path(name).write_text(json.dumps(people))

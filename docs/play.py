@@ -1,12 +1,13 @@
-"""The picture of the live page, made by a hand in a real browser, and how fast the page is under it.
+"""Record the picture of the live page in a real browser, or measure the speed of the page.
 
-Made by, in the repository's folder, with chromium and chromedriver installed:
+To record, with chromium and chromedriver installed, in the repository's folder:
     vidcvae dataset synth dance my-dance
     vidcvae train my-dance --preset anchor-cpu --max-minutes 10 --run dancer
     vidcvae play dancer --no-browser --port 8400 --json
     python -m docs.play ADDRESS docs/images/play.gif
 
-    python -m docs.play ADDRESS                     # only measures: 20 seconds of dragging at 60 moves a second
+To measure, with 20 seconds of dragging at 60 moves a second:
+    python -m docs.play ADDRESS
 """
 
 import base64
@@ -37,14 +38,14 @@ def mouse(window: Browser, kind: str, x: float, y: float) -> None:
 
 
 def place(window: Browser, joint: int) -> tuple[float, float, float]:
-    """Where a joint is on the screen, and how large a pixel of the frame is there."""
+    """Return x and y of a joint on the screen, and the size of a frame's pixel there, all in screen pixels."""
     return tuple(window.script(
         "const b = document.getElementById('figure').getBoundingClientRect(), s = b.width / width;"
         "const [x, y] = state.joints[arguments[0]]; return [b.x + x * s, b.y + y * s, s]", joint))  # fmt: skip
 
 
 def paths() -> list[tuple[int, list[tuple[float, float]]]]:
-    """What is pulled, and where to, in pixels of the frame from where it was."""
+    """Return each joint to drag with its path: (dx, dy) from its start, in pixels of the frame."""
     wave = [(-5 * math.sin(t / 20 * math.pi / 2), -11 * (1 - math.cos(t / 20 * math.pi / 2))) for t in range(21)]
     wave += [(-5 - 2 * math.sin(t / 3), -11 - 0.7 * math.cos(t / 3)) for t in range(16)]
     other = [(6 * math.sin(t / 16 * math.pi / 2), -8 * (1 - math.cos(t / 16 * math.pi / 2))) for t in range(17)]
