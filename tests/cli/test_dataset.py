@@ -100,7 +100,7 @@ def test_faults_are_named_and_end_with_4(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[list[str], type[VidcvaeError], str]] = {
     "no folder": (["inspect", "{tmp}/nowhere"], DataError, "there is no dataset .*nowhere"),
     "a GIF": (["inspect", "{tmp}/a.gif"], DataError, r"a\.gif is a GIF, but a dataset is a folder"),
-    "an empty folder": (["pack", "{tmp}/empty", "{tmp}/out"], DataError, "none of the layouts"),
+    "an empty folder": (["pack", "{tmp}/empty", "{tmp}/out"], DataError, "not in any known layout"),
     "size": (["inspect", "{folder}", "--size", "32"], UsageError, "--size 32 is not a frame size"),
     "size not of 8": (["pack", "{folder}", "{tmp}/out", "--size", "30x64"], UsageError, "30x64.*multiples of 8"),
     "size 0": (["pack", "{folder}", "{tmp}/out", "--size", "0x64"], UsageError, "multiples of 8, from 8"),

@@ -125,7 +125,7 @@ def test_python_trains_data_at_their_own_size(mine: Path) -> None:
 
 
 def test_the_default_is_told_in_words(cli: Cli) -> None:
-    assert "dataset's own" in said(cli("config", "explain", "data.size").out)
+    assert "dataset's size" in said(cli("config", "explain", "data.size").out)
     assert 'default:  "auto"' in cli("config", "explain", "data.size").out
     assert 'size = "auto"' in cli("config", "show").out
     assert cli("config", "init", "-o", "my.toml").code == 0

@@ -194,7 +194,7 @@ TABLES = ("--actions", "actions.csv", "--positions", "endeffector_positions.csv"
         (("generate", "lp.safetensors", "--trajectory", CLIP, "--future", "9"), 4, "9 more need 11 lines"),
         (("generate", "lp.safetensors", "--trajectory", "given"), 4, "there is no file given/actions.csv"),
         (("generate", "lp.safetensors", "--trajectory", "nowhere"), 4, "nowhere cannot be read"),
-        (("generate", "lp.safetensors", "--past-frames", CLIP, *TABLES), 4, "nothing is left to make"),
+        (("generate", "lp.safetensors", "--past-frames", CLIP, *TABLES), 4, "no frame is left to make"),
         (("generate", "lp.safetensors", "--trajectory", CLIP, "--batch-stats"), 2, "--batch-stats is for the course"),
         (("generate", "free.safetensors", "--past-frames", "one", "--future", "3"), 4, "one has no frames"),
         (("evaluate", "lp.safetensors", "--future", "28"), 2, "cannot score 30 frames of sequence traj_0_to_2/0"),

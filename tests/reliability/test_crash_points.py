@@ -196,7 +196,7 @@ def cache_scenario(source: Path) -> Scenario:
             opened = packed.open_packed(found, verify=True)
         except DataError as error:
             assert not done, error
-            assert "version 0" in error.message or "no packed dataset" in error.message, error
+            assert "version 0" in error.message or "not a packed dataset" in error.message, error
         else:
             assert len(opened.split("train")[0]) == 6
 

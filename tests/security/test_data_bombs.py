@@ -186,7 +186,7 @@ def records_of_nothing(folder: Path) -> Callable[[], object]:
     return read_records(folder / "x.tfrecords", b"", 2**40)
 
 
-@bomb("the record is no clip")
+@bomb("the record is not a clip")
 def record_of_200000_fields(folder: Path) -> Callable[[], object]:
     value = field(1, field(1, b"") * 200_000)
     return read_records(
@@ -194,7 +194,7 @@ def record_of_200000_fields(folder: Path) -> Callable[[], object]:
     )
 
 
-@bomb("has over 1,000 records that are no clips")
+@bomb("has over 1,000 records that are not clips")
 def twenty_thousand_bad_records(folder: Path) -> Callable[[], object]:
     (folder / "src" / "train").mkdir(parents=True)
     (folder / "src" / "train" / "traj_0_to_255.tfrecords").write_bytes(record(b"") * 20_000)

@@ -209,7 +209,7 @@ def test_latency_of_single_steps(model: str, size: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--latency"], "--latency is of the steps of generate"),
+        (["train", "--latency"], "--latency times generate, not train"),
         (["generate", "--latency", "--frames", "4"], "too few steps"),
         (["trian"], "WHAT is 'trian'. Did you mean 'train'?"),
         (["train", "--model", "anchor"], "--model is 'anchor'"),
