@@ -179,7 +179,7 @@ WRONG: dict[str, tuple[tuple[str, ...], int, str]] = {
     "another format": (
         ("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "mediapipe33"), 4, "coco.json: frame 0"),
     "no such format": (("clip.mp4", "--keypoints", "coco.json", "--keypoint-format", "cocoa"), 2, "'cocoa'"),
-    "too few frames": (("clip.mp4", "--keypoints", "short"), 4, "short tells of 60 frames, but the clip has 64"),
+    "too few frames": (("clip.mp4", "--keypoints", "short"), 4, "short describes 60 frames, but the clip has 64"),
     "too many frames": (("clip.mp4", "--keypoints", "long.json"), 4, "at least 69 frames, but the clip has 64"),
     "size": (("clip.mp4", "--keypoints", "coco.json", "--size", "30x64"), 2, "multiples of 8"),
     "fps": (("clip.mp4", "--keypoints", "coco.json", "--fps", "0"), 2, "0 frames a second"),

@@ -127,7 +127,7 @@ def test_the_command_that_makes_scores_alike_names_what_differs(record: dict[str
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "there is no score record"), ("{", "is not JSON"), ("[1]", "no score record"), ('{"psnr": 1}', "protocol")],
+    [(None, "there is no score record"), ("{", "is not JSON"), ("[1]", "not a score"), ('{"psnr": 1}', "protocol")],
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, content: str | None, words: str) -> None:
     path = tmp_path / "a.json"

@@ -258,10 +258,10 @@ def test_what_is_no_record_says_how_to_make_one(tmp_path: Path) -> None:
     assert caught.value.hint == f"Make one: vidcvae evaluate {tmp_path / 'run'}"
     path.parent.mkdir(parents=True)
     for text, says in (
-        ('{"psnr_mean": 1}', "is no score record"),
-        ('{"protocol": {}}', "is no score record"),
-        ('{"protocol": [], "psnr_mean": 1}', "is no score record"),
-        ("3", "is no score record"),
+        ('{"psnr_mean": 1}', "is not a score record"),
+        ('{"protocol": {}}', "is not a score record"),
+        ('{"protocol": [], "psnr_mean": 1}', "is not a score record"),
+        ("3", "is not a score record"),
         ("{", "is not JSON"),
     ):
         path.write_text(text)

@@ -188,14 +188,14 @@ def test_what_is_no_clip_is_named(frames: np.ndarray, tmp_path: Path) -> None:
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
     for name in ("cut.mp4", "text.mp4", "empty.mp4", "list.mp4", "list.m3u8", "."):
-        with pytest.raises(DataError, match="is no video that can be read") as error:
+        with pytest.raises(DataError, match="cannot be read as a video") as error:
             footage.open_video(tmp_path / name)
         assert error.value.hint
     with pytest.raises(DataError, match=r"sound.wav has no pictures"):
         footage.open_video(tmp_path / "sound.wav")
     with pytest.raises(DataError, match="there is no video"):
         footage.open_video(tmp_path / "nowhere.mp4")
-    with pytest.raises(DataError, match=r"text.mp4 is no GIF"):
+    with pytest.raises(DataError, match=r"text.mp4 is not a GIF"):
         footage.open_gif(tmp_path / "text.mp4")
     with pytest.raises(DataError, match="there is no GIF"):
         footage.open_gif(tmp_path / "nowhere.gif")
@@ -211,7 +211,7 @@ def test_folders_that_are_no_clip_are_named(tmp_path: Path) -> None:
     (tmp_path / "damaged" / "0.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 40)
     for name, words in [
         ("nowhere", "is missing"),
-        ("damaged/0.jpg", "is no folder"),
+        ("damaged/0.jpg", "is not a folder"),
         ("empty", "has no images"),
         ("names", r"left.png has no number"),
         ("twice", r"b1.png has the same number as .*a1.png"),

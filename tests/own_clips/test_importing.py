@@ -233,8 +233,8 @@ def test_frames_are_numbered_from_0_from_1_or_as_their_images_are() -> None:
 @pytest.mark.parametrize(
     ("people", "told", "words"),
     [
-        (range(21), {}, r"k.json tells of at least 21 frames, but the clip has 20"),
-        (range(18), {"first": 0, "frames": 18}, "tells of 18 frames, but the clip has 20"),
+        (range(21), {}, r"k.json describes at least 21 frames, but the clip has 20"),
+        (range(18), {"first": 0, "frames": 18}, "describes 18 frames, but the clip has 20"),
         (range(20), {"size": (1920, 1080)}, r"pictures of 1920x1080 .*, but the frames have 128x64"),
     ],
 )

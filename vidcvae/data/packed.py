@@ -254,7 +254,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         _demand(reading.is_name(split), f"{reading.shown(split)} cannot be the name of a split")
         for index, record in enumerate(records):
             where = f"sequence {index} of {split}"
-            _demand(isinstance(record, dict), f"{where} is no record")
+            _demand(isinstance(record, dict), f"{where} is not a record")
             _exact_keys(record, {"name", "unknown_poses", "frames", "tracks"}, where)
             _demand(reading.is_name(record["name"]), f"{where} has no name")
             unknown = record["unknown_poses"]

@@ -295,7 +295,9 @@ def read(path: Path) -> Record:
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}.", "Score the run again: vidcvae evaluate RUN") from None
     if not isinstance(record, dict) or not isinstance(record.get("protocol"), dict) or "psnr_mean" not in record:
-        raise DataError(f"{path} is no score record: it has no protocol or no score.", "Make one: vidcvae evaluate RUN")
+        raise DataError(
+            f"{path} is not a score record: it has no protocol or no score.", "Make one: vidcvae evaluate RUN"
+        )
     return record
 
 

@@ -103,7 +103,7 @@ def _opened(path: Path) -> tuple[Any, Any, Any]:
         container = av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         reason = f"{error.strerror}" if error.strerror else str(error)
-        raise DataError(f"{path} is no video that can be read, or its end is missing ({reason}).", _REPAIR) from None
+        raise DataError(f"{path} cannot be read as a video, or its end is missing ({reason}).", _REPAIR) from None
     stream = next(iter(container.streams.video), None)
     if stream is None or stream.codec_context is None:
         raise DataError(f"{path} has no pictures in it, or in an unknown form.", "Name a video.")
@@ -187,7 +187,7 @@ def open_gif(path: Path) -> Pictures:
             for _, milliseconds in itertools.islice(images.gif_frames(image), images.MAX_GIF_FRAMES):
                 durations.append(_shown(milliseconds))
     except images.OtherFormatError:
-        raise DataError(f"{path} is no GIF.", f"A video: {typed('dataset', 'import', 'video', path)}") from None
+        raise DataError(f"{path} is not a GIF.", f"A video: {typed('dataset', 'import', 'video', path)}") from None
     except DataError:
         if not durations:  # else the frames before the damage are kept
             raise
@@ -223,7 +223,7 @@ def open_frames(folder: Path, rate: float) -> Pictures:
     Raises ``DataError`` if there are none, if a name has no number, or if two share a number.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "is missing"
+        what = "is not a folder" if folder.exists() else "is missing"
         raise DataError(
             f"{folder} {what}, but frames are images in a folder.", "Such as frames/0.png, frames/1.png, .."
         )

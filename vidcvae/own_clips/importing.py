@@ -172,18 +172,18 @@ def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
     path, count, numbers = keypoints.path, len(clip.times), clip.pictures.numbers
     if keypoints.size and keypoints.size != clip.picture:
         raise DataError(
-            f"{path} tells of pictures of {_by(keypoints.size)}, but the frames have {_by(clip.picture)}.", _SAME_CLIP
+            f"{path} is for pictures of {_by(keypoints.size)}, but the frames have {_by(clip.picture)}.", _SAME_CLIP
         )
     last = max(keypoints.people)
     index = {number: row for row, number in enumerate(numbers or ())}
     if not keypoints.people.keys() <= index.keys():  # the images are numbered differently, or it is a video
         start = int(keypoints.first == 1) if keypoints.frames is None else keypoints.first
         index = {start + row: row for row in range(count)}
-    told, least = keypoints.frames, ""
-    if told is None:
-        told, least = (count, "") if last in index else (last - min(index) + 1, "at least ")
-    if told != count and not (clip.broken and told > count):
-        raise DataError(f"{path} tells of {least}{told} frames, but the clip has {count}.", _SAME_CLIP)
+    frames, least = keypoints.frames, ""
+    if frames is None:
+        frames, least = (count, "") if last in index else (last - min(index) + 1, "at least ")
+    if frames != count and not (clip.broken and frames > count):
+        raise DataError(f"{path} describes {least}{frames} frames, but the clip has {count}.", _SAME_CLIP)
     scale = np.array(clip.picture, float) if keypoints.fractions else np.ones(2)
     people: list[list[Person]] = [[] for _ in range(count)]
     for number, there in keypoints.people.items():

@@ -65,7 +65,7 @@ def wrong(path: Path, where: str, what: str) -> DataError:
 
 def as_items(value: Any, path: Path, where: str, most: int = MAX_NUMBER) -> list[Any]:
     if not isinstance(value, list):
-        raise wrong(path, where, "is no list")
+        raise wrong(path, where, "is not a list")
     if len(value) > most:
         raise wrong(path, where, f"has {len(value)} entries, more than {most}")
     return value
@@ -80,7 +80,7 @@ def as_frame_number(value: Any, path: Path, where: str) -> int:
 def as_points(values: Any, counts: Sequence[int], path: Path, where: str) -> np.ndarray:
     """A flat list of x, y, score as (n, 3), where n is one of ``counts``; it may contain NaN for missing points."""
     if not isinstance(values, list):
-        raise wrong(path, where, "is no list of numbers")
+        raise wrong(path, where, "is not a list of numbers")
     if len(values) not in [3 * n for n in counts]:
         known = " or ".join(filter(None, (", ".join(map(str, counts[:-1])), str(counts[-1]))))
         raise wrong(path, where, f"has {len(values)} numbers, not 3 for each of {known} joints")

@@ -89,7 +89,7 @@ def _is_coco(path: Path, value: Any) -> bool:
         raise DataError(f"{path} is OpenPose's file of one frame.", "Name the folder that holds those of all frames.")
     if "frames" in top or (isinstance(value, list) and value):
         return False
-    what = "tells of no frame" if value in ([], {}) else "has keypoints of no format that is known"
+    what = "describes no frame" if value in ([], {}) else "has keypoints in an unknown format"
     raise DataError(f"{path} {what}.", HINT)
 
 

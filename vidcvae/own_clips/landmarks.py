@@ -60,7 +60,7 @@ def read_json(path: Path, value: Any, min_score: float) -> Keypoints:
         value.get("frames") if isinstance(value, dict) and "frames" in value else value, path, "the file"
     )
     people: dict[int, list[Person]] = {}
-    numbered, told = False, []
+    numbered, numbers = False, []
     for index, entry in enumerate(entries):
         where, number = f"frame {index}", index
         if isinstance(entry, dict):
@@ -70,10 +70,10 @@ def read_json(path: Path, value: Any, min_score: float) -> Keypoints:
             entry = next((entry[key] for key in KEYS if key in entry), entry)  # noqa: PLW2901
             if isinstance(entry, dict):
                 raise wrong(path, where, f"has none of {', '.join(KEYS)}")
-        told.append(number)
+        numbers.append(number)
         for points in _people(path, entry, where):
             add_person(people, number, as_person(points, JOINT_ROWS, min_score), path, where)
-    return _found(path, people, told, None if numbered else len(entries))
+    return _found(path, people, numbers, None if numbered else len(entries))
 
 
 def _people(path: Path, entry: Any, where: str) -> list[np.ndarray]:
@@ -102,10 +102,10 @@ def _landmarks(path: Path, items: list[Any], where: str) -> np.ndarray:
     return as_points(flat, (COUNT,), path, where)
 
 
-def _found(path: Path, people: Mapping[int, list[Person]], told: Iterable[int], frames: int | None) -> Keypoints:
+def _found(path: Path, people: Mapping[int, list[Person]], numbers: Iterable[int], frames: int | None) -> Keypoints:
     if not people:
         raise DataError(f"{path} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
-    return Keypoints(path, "MediaPipe", people, min(told), frames, fractions=True)
+    return Keypoints(path, "MediaPipe", people, min(numbers), frames, fractions=True)
 
 
 # --- CSV -------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def read_csv(path: Path, min_score: float) -> Keypoints:
         raise DataError(f"{path} is not readable as CSV ({error}).", HINT) from None
     rows = [(number, row) for number, row in enumerate(lines, 1) if row]
     if len(rows) < 2:
-        raise DataError(f"{path} tells of no frame.", HINT)
+        raise DataError(f"{path} describes no frame.", HINT)
     header = [name.strip().lower() for name in rows[0][1]]
     for number, row in rows[1:]:
         if len(row) != len(header):
@@ -127,12 +127,12 @@ def read_csv(path: Path, min_score: float) -> Keypoints:
     landmark = _column(header, _LANDMARK_COLUMNS)
     read = _wide(path, header, rows[1:]) if landmark is None else _long(path, header, rows[1:], landmark)
     people: dict[int, list[Person]] = {}
-    told = []
+    numbers = []
     for where, number, points in read:
-        told.append(number)
+        numbers.append(number)
         add_person(people, number, as_person(points, JOINT_ROWS, min_score), path, where)
     complete = landmark is None and _column(header, _FRAME_COLUMNS) is None
-    return _found(path, people, told, len(rows) - 1 if complete else None)
+    return _found(path, people, numbers, len(rows) - 1 if complete else None)
 
 
 Rows = list[tuple[int, list[str]]]  # with their line in the file
@@ -180,7 +180,7 @@ def _long(path: Path, header: list[str], rows: Rows, landmark: int) -> Read:
             raise wrong(path, where, f"has the landmark {reading.shown(row[landmark])}, which is none of the {COUNT}")
         points = people.setdefault(_frame(row[frame], path, where), np.full((COUNT, 3), np.nan))
         if np.isfinite(points[which, 2]):
-            raise wrong(path, where, f"tells of {NAMES[which]} in this frame a second time")
+            raise wrong(path, where, f"has {NAMES[which]} in this frame a second time")
         values = [_value(row[column], path, where) for column in (x, y, *([] if score is None else [score]))]
         points[which] = [*values, 1.0][:3]
     yield from ((f"frame {number}", number, points) for number, points in people.items())
