@@ -371,8 +371,7 @@ def test_an_older_run_with_auto_goes_on_in_what_auto_was_then(
     run = new_run(tmp_path / "run", config)
     with pytest.raises(Stopped):
         train(run, config, squares, report=KillAt("checkpoint", 1))
-    saved = last(run)
-    saved = replace(saved, meta=replace(saved.meta, arithmetic=None))
+    saved = replace(last(run), meta=replace(last(run).meta, arithmetic=None))
     events: list[dict[str, Any]] = []
     train(run, config, squares, resume=saved, report=events.append)
     assert [event["precision"] for event in events if event["kind"] == "start"] == [precision]
