@@ -31,7 +31,12 @@ def config(conditions: str = "actions", past: int = PAST, **training: Any) -> Co
 
 
 class Adds(nn.Module):
-    """One latent number, of posterior N(1, e^-40) and prior N(0, 1): a KL of (1 + e^-40 - 1 + 40) / 2 = 20 nats."""
+    """One latent number, of posterior N(1, e^-40) and prior N(0, 1): a KL of (1 + e^-40 - 1 + 40) / 2 = 20 nats.
+
+    ``rows``: how many frames were made in each step; ``kinds``: what the linear layer computed in.
+    """
+
+    channels, logvar = 3, -40  # actions that are added to a frame; of the posterior
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,11 +51,12 @@ class Adds(nn.Module):
         return frames
 
     def encode_condition(self, condition: Tensor | None, like: Tensor) -> Tensor:
-        return torch.zeros(*like.shape[:2], 4) if condition is None else condition
+        return torch.zeros(*like.shape[:2], self.channels) if condition is None else condition
 
     def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        assert frames.shape[:2] == condition.shape[:2]
         mu = torch.ones(*frames.shape[:2], 1, 1, 1)
-        return mu, torch.full_like(mu, -40)
+        return mu, torch.full_like(mu, self.logvar)
 
     def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> tuple[()]:
         return ()
@@ -62,7 +68,7 @@ class Adds(nn.Module):
     def step(self, state: tuple[()], previous: Tensor, condition: Tensor, z: Tensor) -> tuple[Tensor, tuple[()]]:
         self.rows.append(len(previous))
         self.kinds.add(self.linear(previous.new_zeros(1, 2)).dtype)
-        return previous + condition[:, :3, None, None] + z / 10, state
+        return previous + condition[:, : self.channels, None, None] + z / 10, state
 
 
 def clip(name: str, begin: int, rise: int, errors: tuple[float, ...], length: int = LENGTH) -> Sequence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidcvae import config as settings
 from vidcvae import rng
@@ -15,6 +15,8 @@ from vidcvae.errors import DataError, UsageError
 from vidcvae.evaluation import free_run
 from vidcvae.evaluation.free_run import COLUMNS, RunVariant
 from vidcvae.evaluation.score import summaries
+
+from .by_hand import Adds
 
 
 def clip(frames: int, poses: int | None = None) -> Sequence:
@@ -91,43 +93,10 @@ def test_nothing_is_drawn_for_means(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- runs that can be worked out by hand ---------------------------------------------------------------
 
 
-class Sums(nn.Module):
-    """A frame is the one before, plus what its first action says, plus a tenth of z (one number; the posterior's is 1).
+class Sums(Adds):
+    """A frame is the one before, plus its first action, plus a tenth of z (one number; the posterior's is 1)."""
 
-    ``rows``: how many were made in each step; ``kinds``: what the linear layer computed in.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2, 2)
-        self.rows: list[int] = []
-        self.kinds: set[torch.dtype] = set()
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        return (1, 1, 1)
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        return frames
-
-    def encode_condition(self, condition: Tensor | None, like: Tensor) -> Tensor:
-        return torch.zeros(*like.shape[:2], 1) if condition is None else condition
-
-    def posterior(self, frames: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        assert frames.shape[:2] == condition.shape[:2]
-        mu = torch.ones(*frames.shape[:2], 1, 1, 1)
-        return mu, torch.full_like(mu, -80)
-
-    def initial_state(self, first_frame: Tensor, first_condition: Tensor | None) -> tuple[()]:
-        return ()
-
-    def prior(self, state: tuple[()], previous: Tensor, condition: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[()]]:
-        zero = torch.zeros(len(previous), 1, 1, 1)
-        return (zero, zero), state
-
-    def step(self, state: tuple[()], previous: Tensor, condition: Tensor, z: Tensor) -> tuple[Tensor, tuple[()]]:
-        self.rows.append(len(previous))
-        self.kinds.add(self.linear(torch.zeros(1, 2)).dtype)
-        return previous + condition[:, :1, None, None] + z / 10, state
+    channels, logvar = 1, -80
 
 
 def pushed(number: int, length: int = 4) -> Sequence:

@@ -156,12 +156,8 @@ class Plain:
         return True
 
 
-BEFORE: Event = {
-    "steps": 0,
-    "max_minutes": 0.0,
-    "step": 0,
-    "minutes": 0.0,
-}  # before the start event, for the first refresh
+# The state before the start event, for the first refresh
+BEFORE: Event = {"steps": 0, "max_minutes": 0.0, "step": 0, "minutes": 0.0}
 
 
 class LiveView:

@@ -47,9 +47,8 @@ def of_name(error: Any, command: Any, ctx: typer.Context) -> UsageError | None:
             f"{given} needs a value: {given} {metavar}.", hint or f"To see what it is: {typed(*path, '--help')}"
         )
     known = [name.removeprefix("--") for name in options if name.startswith("--")]
-    meant = did_you_mean(given.lstrip("-"), known).replace(
-        "'", "'--", 1
-    )  # compared without dashes, which all options share
+    # Names are compared without the dashes that all options share
+    meant = did_you_mean(given.lstrip("-"), known).replace("'", "'--", 1)
     return UsageError(f"there is no option {given}.{meant}", f"To list them: {typed(*path, '--help')}")
 
 

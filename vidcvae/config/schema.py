@@ -64,7 +64,13 @@ def error_name(kind: Reconstruction) -> str:
 
 
 def kl_unit(reduction: Reduction) -> str:
-    return "nats" if reduction == "sum" else "nats per dimension"
+    match reduction:
+        case "sum":
+            return "nats"
+        case "mean":
+            return "nats per dimension"
+        case _:
+            assert_never(reduction)
 
 
 def setting(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 import numpy as np
 
 from vidcvae.config import Config, differences, read_toml, resolve_saved, to_table
-from vidcvae.config.schema import DrawnLatent, error_name, kl_unit
+from vidcvae.config.schema import DrawnLatent, Metric, error_name, kl_unit
 from vidcvae.errors import DataError, counted, typed
 from vidcvae.output.chart import Chart, Line, Panel
 from vidcvae.storage.history import epoch_of, read_history
@@ -28,7 +28,6 @@ BASELINES = {
     "baseline_copy_first_psnr": "first frame",
     "baseline_copy_last_past_psnr": "last given frame",  # recorded if more than one frame is given
 }
-LATENT_NAMES: dict[str, str] = {"zero": "z = 0", "prior": "z from the prior"}
 ASSUMED_STEPS = 100  # steps in an epoch, for the schedules of a configuration whose data have not been counted
 SCHEDULE_POINTS = 2000
 FEW_EPOCHS = 8  # with fewer epochs, a curve shows the log steps alone
@@ -64,9 +63,9 @@ class Run:
         if train.steps_per_epoch:
             return Length(train.epochs, train.steps_per_epoch)
         short = min(data.fast_train_epochs, train.epochs) if data.fast_train else 0
-        counted = [r for r in self.history if r.get("epochs_done")]
+        with_epochs = [r for r in self.history if r.get("epochs_done")]
         ends = self.records("epoch")  # older histories have no epochs_done, only the end of each epoch
-        known = [(r["step"], r.get("epochs_done", r["epoch"] + 1)) for r in (*counted, *ends)]
+        known = [(r["step"], r.get("epochs_done", r["epoch"] + 1)) for r in (*with_epochs, *ends)]
         steps, done = next((pair for pair in known if not short or pair[1] <= short), (0, 0))
         first = round(steps / done) if done else max((r["step"] for r in self.history), default=0)
         if not short:
@@ -112,6 +111,27 @@ def value_of(run: Run, key: str) -> Any:
     return to_table(run.config)[section].get(name, "-")
 
 
+def _latent_name(latent: DrawnLatent) -> str:
+    match latent:
+        case "zero":
+            return "z = 0"
+        case "prior":
+            return "z from the prior"
+        case _:
+            assert_never(latent)
+
+
+def _latent_of(metric: Metric) -> DrawnLatent:
+    """How z is chosen in a score."""
+    match metric:
+        case "psnr_zero" | "ssim_zero":
+            return "zero"
+        case "psnr_prior" | "ssim_prior":
+            return "prior"
+        case _:
+            assert_never(metric)
+
+
 # --- charts ----------------------------------------------------------------------------------------
 
 
@@ -145,7 +165,7 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
 
     A single run shows both ways to choose z; several runs show the one that selects their best checkpoint.
     """
-    scored_by = [run.config.validation.metric.rpartition("_")[2] for run in runs]  # how z is chosen
+    scored_by = [_latent_of(run.config.validation.metric) for run in runs]
     lines: list[Line] = []
     bests: list[Record] = []
     for index, (run, label) in enumerate(zip(runs, labels(runs), strict=True)):
@@ -160,7 +180,7 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
         for offset, latent in enumerate(get_args(DrawnLatent) if len(runs) == 1 else [scored_by[index]]):
             curve = best[f"psnr_{latent}_per_frame"]
             frames = [run.config.training.past + i for i in range(len(curve))]
-            name = LATENT_NAMES[latent] if len(runs) == 1 else label
+            name = _latent_name(latent) if len(runs) == 1 else label
             lines.append(Line(f"{name}: mean {np.mean(curve):.2f} dB", frames, curve, index + offset, "fine"))
         bests.append(best)
     for key, what in BASELINES.items():  # drawn only if equal in all runs, which means that the data are the same
@@ -171,7 +191,7 @@ def psnr_chart(runs: Sequence[Run]) -> Chart:
     if len(runs) == 1:
         title += f", {epoch_of(best)}"
     elif len(set(scored_by)) == 1:
-        title += f", {LATENT_NAMES[scored_by[0]]}"
+        title += f", {_latent_name(scored_by[0])}"
     return Chart(title, "frame", (Panel("PSNR (dB)", tuple(lines)),))
 
 

@@ -32,10 +32,7 @@ Add = Callable[[Frame], None]
 Gaps = Literal["refuse", "fill", "skip"]
 
 MAX_GIF_PIXELS = 4 << 30  # pixels of a GIF of poses, which are all held in memory
-KEPT_COLOURS, KEPT_SHARE = (
-    64,
-    1e-3,
-)  # number of a GIF's colours that stay exact, and their least share of its pixels
+KEPT_COLOURS, KEPT_SHARE = 64, 1e-3  # colours of a GIF that stay exact: their number, and least share of the pixels
 PALETTE_PIXELS = 400_000  # pixels, from all over the video, that determine a GIF's colours
 
 

@@ -85,9 +85,8 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
         plain_state.optimizer.step()
         return terms
 
-    got, memory = _with_memory(
-        engine, device, EAGER_CALLS + 1 if device == "cuda" else 1
-    )  # until the graph is captured
+    calls = EAGER_CALLS + 1 if device == "cuda" else 1  # until the graph is captured
+    got, memory = _with_memory(engine, device, calls)
     want = plain()
     losses = {name: (float(got[name]), float(want[name].detach())) for name in got.keys() & want}
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in losses.values())

@@ -93,9 +93,8 @@ class Engine:
         """A whole step on tensors, none of which is read on the CPU: the values of the terms, and the last frames."""
         beta, lr, ema = numbers.unbind()
         for group in self.state.optimizer.param_groups:
-            group["capturable"] = _capturing(
-                self.device
-            )  # PyTorch requires it in a capture, and warns about it elsewhere
+            # PyTorch requires it in a capture, and warns about it elsewhere
+            group["capturable"] = _capturing(self.device)
         terms, ends = training_step(
             self.state,
             ClipBatch(*batch),
@@ -141,9 +140,8 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":16:8"
-    )  # of the two allowed values, the one that also suits LSTMs
+    # Of the two allowed values, the one that also suits LSTMs
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
     torch.use_deterministic_algorithms(True)

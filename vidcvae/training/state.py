@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from vidcvae.models.interface import VideoModel
 from vidcvae.models.loading import load_weights
 from vidcvae.storage.checkpoint import Checkpoint
 from vidcvae.training.replay import Replay
-
-OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 class Meter:
@@ -136,8 +134,15 @@ class TrainingState:
 def new_state(model: VideoModel, config: Config) -> TrainingState:
     """A fresh optimizer and moving average around ``model``."""
     settings = config.optimizer
+    match settings.name:
+        case "adam":
+            cls: type[torch.optim.Adam] = torch.optim.Adam
+        case "adamw":
+            cls = torch.optim.AdamW
+        case _:
+            assert_never(settings.name)
     device = next(model.parameters()).device
-    optimizer = OPTIMIZERS[settings.name](
+    optimizer = cls(
         model.parameters(),
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),

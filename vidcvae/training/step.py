@@ -246,9 +246,8 @@ def clip_terms(
     }
     if config.kl.free_bits:
         above = kl_of_batch(kl.detach()) >= config.kl.free_bits
-        terms["kl_charged"] = torch.where(
-            above, kl, config.kl.free_bits
-        ).sum()  # averaged over all parts, this is the clamp
+        # Averaged over all parts, this is the clamp
+        terms["kl_charged"] = torch.where(above, kl, config.kl.free_bits).sum()
     if config.loss.smoothing:
         terms["smoothing"] = objectives.smoothing(prediction, reference, truth, before)
     return terms, prediction[:, -1].detach()
