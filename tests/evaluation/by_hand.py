@@ -36,6 +36,7 @@ class Adds(nn.Module):
     ``rows``: how many frames were made in each step; ``kinds``: what the linear layer computed in.
     """
 
+    device = torch.device("cpu")
     channels, logvar = 3, -40  # actions that are added to a frame; of the posterior
 
     def __init__(self) -> None:

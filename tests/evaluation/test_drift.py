@@ -28,6 +28,8 @@ STEP = 0.001  # by how much each frame is brighter than it should be
 class Brightening(nn.Module):
     """What the pose shows, and with each step from the given frame a thousandth too bright."""
 
+    device = torch.device("cpu")
+
     def __init__(self, step: float = STEP) -> None:
         super().__init__()
         self.step_size = nn.Parameter(torch.tensor(step))

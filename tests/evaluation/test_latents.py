@@ -25,6 +25,8 @@ CONFIG = settings.resolve({"data": {"size": [H, W]}})
 class Coded(nn.Module):
     """z has three numbers; the posterior reads them off the frame's first pixels: mean = pixel - 0.5, times a gain."""
 
+    device = torch.device("cpu")
+
     def __init__(self, gain: tuple[float, ...], logvar: tuple[float, ...]) -> None:
         super().__init__()
         self.gain, self.logvar = (nn.Parameter(torch.tensor(x)) for x in (gain, logvar))

@@ -34,6 +34,8 @@ CONFIG = replace(Config(), data=DataConfig(size=(H, W)))
 class Average(nn.Module):
     """The next frame is the mean of the previous one and the pose, plus a tenth of z; the posterior is 5 everywhere."""
 
+    device = torch.device("cpu")
+
     def __init__(self) -> None:
         super().__init__()
         self.share = nn.Parameter(torch.tensor(0.5))

@@ -25,6 +25,7 @@ from vidcvae.training.state import Progress, TrainingState
 class Latent(nn.Module):
     uses_anchor = False
     scene = None
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()

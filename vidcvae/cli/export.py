@@ -50,9 +50,7 @@ def export(
         video.check_target(target, dataset.fps)
     loaded = opening.computing(loaded, precision, len(sequences), voice)
     with voice.progress("free run") as advance:
-        videos = generation.export_frames(
-            loaded, sequences, latent=latent, seed=seed, device=str(loaded.device), progress=advance
-        )
+        videos = generation.export_frames(loaded, sequences, latent=latent, seed=seed, progress=advance)
     with submission.writing(output) as add:
         for frames in videos:
             for frame in frames:

@@ -125,12 +125,13 @@ def drift(
         loaded = opening.load(path, device, batch_stats, weights, voice)
         dataset = opening.open_data(loaded, data, voice)
         name = str(path or loaded.path.parent.parent)
-        common: dict[str, Any] = {"latent": latent, "seed": seed, "device": loaded.device}
         with voice.progress(f"runs of {name}") as advance:
             if age_test:
-                results[name] = drift.age_test(loaded, dataset, split, progress=advance, **common)
+                results[name] = drift.age_test(loaded, dataset, split, latent=latent, seed=seed, progress=advance)
             else:
-                results[name] = drift.drift(loaded, dataset, split, every=every, progress=advance, **common)
+                results[name] = drift.drift(
+                    loaded, dataset, split, every=every, latent=latent, seed=seed, progress=advance
+                )
     numbers = {name: result.to_json() for name, result in results.items()}
     drawn = [(name, result) for name, result in results.items() if isinstance(result, drift.Drift)]
     if drawn:

@@ -380,6 +380,11 @@ class Config:
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
+    @property
+    def conditioning(self) -> tuple[ConditionKind, ConditionRow]:
+        """The two settings that decide what each step is given: the kind of condition, and the row it comes from."""
+        return self.model.condition_kind, self.data.condition
+
 
 # All sections but the model's, whose class depends on its name
 SECTION_CLASSES: dict[str, Any] = {f.name: f.type for f in fields(Config) if f.name != "model"}

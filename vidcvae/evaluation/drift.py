@@ -143,7 +143,6 @@ def drift(
     every: int = 0,
     latent: Latent = "zero",
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Drift:
     """Compare the free run of a split with restarts.
@@ -157,7 +156,7 @@ def drift(
     every = every or max(1, min(30, max(lengths) // 10))
     starts = [(s, start) for s, n in enumerate(lengths) for start in range(every, n - past, every)]
     restarts = [_part(sequences[s], start, min(past + every, lengths[s] - start)) for s, start in starts]
-    curves = _psnr_curves(loaded, [*old, *restarts, *young], latent, seed, device, progress)
+    curves = _psnr_curves(loaded, [*old, *restarts, *young], latent, seed, progress)
     count, longest = len(sequences), max(lengths)
     free = _by_frame(longest, ((past, curve) for curve in curves[:count]))
     restarted = _by_frame(
@@ -179,12 +178,11 @@ def age_test(
     *,
     latent: Latent = "zero",
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> AgeTest:
     """The age test alone, which costs a quarter more than one free run."""
     lengths, points, old, young = _old_and_young(data.split(split), loaded.config.training.past)
-    curves = _psnr_curves(loaded, [*old, *young], latent, seed, device, progress)
+    curves = _psnr_curves(loaded, [*old, *young], latent, seed, progress)
     return _age_test(lengths, points, curves[: len(old)], curves[len(old) :])
 
 
@@ -230,7 +228,6 @@ def long_run(
     frames: int = 5000,
     latent: Latent = "zero",
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> LongRun:
     """Run the first sequence of a split for ``frames`` frames: its poses forward, backward, forward ...
@@ -243,7 +240,7 @@ def long_run(
         torch.from_numpy(np.array(sequence.frames[None, :1])),
         # a tensor of all poses would grow with the run
         cast(Tensor, _ThereAndBack(sequence.tracks["pose"], turn, frames)),
-        sequence_noise(loaded.model.latent_shape(*sequence.frames.shape[-2:]), seed, [0], device),
+        sequence_noise(loaded.model.latent_shape(*sequence.frames.shape[-2:]), seed, [0], loaded.device),
         latent=latent,
         dtype=loaded.dtype,
     )
@@ -299,13 +296,10 @@ def _psnr_curves(
     parts: Sequence[clips.Sequence],
     latent: Latent,
     seed: int,
-    device: str | torch.device,
     progress: Progress | None,
 ) -> list[np.ndarray]:
     variant = RunVariant(latent)
-    tables = measure(
-        loaded.model, parts, loaded.config, [variant], seed=seed, device=device, progress=progress, dtype=loaded.dtype
-    )
+    tables = measure(loaded.model, parts, loaded.config, [variant], seed=seed, progress=progress, dtype=loaded.dtype)
     curves = [table[:, 0].numpy() for table in tables[variant]]
     if not all(np.isfinite(curve).all() for curve in curves):
         raise diverged(loaded.path)

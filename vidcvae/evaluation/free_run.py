@@ -66,7 +66,6 @@ def measure(
     *,
     seed: int = 0,
     frames: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
     only: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
@@ -74,7 +73,7 @@ def measure(
 ) -> dict[RunVariant, list[Tensor]]:
     """Roll out every sequence in each variant, in as few batches as possible.
 
-    ``model`` must be in eval mode and on ``device``. ``only`` selects sequences by number; their results do not depend
+    ``model`` must be in eval mode. ``only`` selects sequences by number; their results do not depend
     on the selection. Sequences shorter than ``frames`` (0: no limit) are run whole. ``yardsticks`` has one entry per
     sequence; either all of them have nearest poses, or none.
 
@@ -108,7 +107,6 @@ def measure(
             group,
             length=lengths[picks[0]],
             seed=seed,
-            device=device,
             dtype=dtype,
             yardsticks=[yardsticks[i] for i in picks] if yardsticks else (),
         ):
@@ -194,13 +192,12 @@ def _measure_batch(
     *,
     length: int,
     seed: int,
-    device: str | torch.device,
     dtype: torch.dtype,
     yardsticks: Sequence[Yardstick],
 ) -> Iterator[Tensor]:
     """Yield (W, S, columns) for each predicted frame. The sequence numbers ``picks`` also select the noise."""
     chosen = [sequences[i] for i in picks]
-    past, copies = config.training.past, len(variants)
+    past, copies, device = config.training.past, len(variants), model.device
 
     def on_device(images: Sequence[np.ndarray]) -> Tensor:
         return to_unit(rng.to_device(torch.from_numpy(np.stack(images)), device))  # (S, ...)
@@ -209,8 +206,7 @@ def _measure_batch(
         return on_device([s.frames[t] for s in chosen])  # (S, 3, H, W)
 
     def conditions(numbers: Sequence[int]) -> Tensor | None:
-        kind, pairing = config.model.condition_kind, config.data.condition
-        return stacked([clips.condition_rows(sequences[i], 0, length, kind, pairing) for i in numbers])
+        return stacked([clips.condition_rows(sequences[i], 0, length, *config.conditioning) for i in numbers])
 
     given = torch.from_numpy(np.stack([s.frames[:past] for s in chosen]))
     condition = conditions(picks)

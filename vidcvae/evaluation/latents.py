@@ -119,8 +119,6 @@ def measure_latents(
     sequences: Sequence[clips.Sequence],
     config: Config,
     lengths: Sequence[int],
-    *,
-    device: str | torch.device = "cpu",
 ) -> Latents:
     """KL and activity of every dimension, over frames 1 to ``lengths`` - 1 of each sequence.
 
@@ -129,7 +127,7 @@ def measure_latents(
     model = prepare(model, torch.float32)
     kl = mean = spread = torch.zeros((), dtype=torch.float64)
     count, state = 0, None
-    for chunk in _chunks(model, sequences, config, lengths, device):
+    for chunk in _chunks(model, sequences, config, lengths):
         p = None
         if config.model.learned_prior:
             state = chunk.start(model) if chunk.begin == 1 else state
@@ -153,7 +151,6 @@ def measure_bounds(
     *,
     samples: int = 8,
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Bounds:
     """ELBO and importance-weighted bound on log p(x_t | x_0 .. x_{t-1}, condition), over all frames from 1 on.
@@ -163,14 +160,14 @@ def measure_bounds(
     model = prepare(model, torch.float32)
     total = sum(lengths[picks[0]] - 1 for picks in batches(lengths, POSTERIOR_ROWS))
     weighed: list[tuple[list[Tensor], list[Tensor]]] = []  # for each batch, the errors and ratios (B, K) of every step
-    for chunk in _chunks(model, sequences, config, lengths, device):
+    for chunk in _chunks(model, sequences, config, lengths):
         if chunk.begin == 1:
             state = chunk.start(model, samples)
             weighed.append(([], []))
         for i in range(chunk.steps):
             t = chunk.begin + i
             eps = torch.stack([rng.normal((samples, *chunk.q[0].shape[2:]), seed, "bounds", n, t) for n in chunk.picks])
-            error, ratio, state = _weigh(model, state, chunk, i, eps.to(device))
+            error, ratio, state = _weigh(model, state, chunk, i, eps.to(model.device))
             weighed[-1][0].append(error)
             weighed[-1][1].append(ratio)
             if progress:
@@ -251,16 +248,14 @@ def _chunks(
     sequences: Sequence[clips.Sequence],
     config: Config,
     lengths: Sequence[int],
-    device: str | torch.device,
 ) -> Iterator[_Chunk]:
-    kind, pairing = config.model.condition_kind, config.data.condition
     for picks in batches(lengths, POSTERIOR_ROWS):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
         width = length if config.model.recurrent else CHUNK  # a recurrent posterior sees the whole sequence
         for begin in range(1, length, width):
             size = min(width, length - begin) + 1
-            frames = _unit([s.frames[begin - 1 : begin - 1 + size] for s in chosen], device)
-            rows = _unit([clips.condition_rows(s, begin - 1, size, kind, pairing) for s in chosen], device)
+            frames = _unit([s.frames[begin - 1 : begin - 1 + size] for s in chosen], model.device)
+            rows = _unit([clips.condition_rows(s, begin - 1, size, *config.conditioning) for s in chosen], model.device)
             assert frames is not None
             codes, conditions = model.encode_frames(frames), model.encode_condition(rows, frames)
             later = at(conditions, slice(1, None))
@@ -307,6 +302,6 @@ def _repeat(code: Code, copies: int) -> Code:
     return map_tensors(code, lambda x: x.repeat_interleave(copies, 0))
 
 
-def _unit(arrays: Sequence[np.ndarray | None], device: str | torch.device) -> Tensor | None:
+def _unit(arrays: Sequence[np.ndarray | None], device: torch.device) -> Tensor | None:
     batch = stacked(arrays)
     return None if batch is None else to_unit(batch.to(device))

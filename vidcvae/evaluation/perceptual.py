@@ -57,7 +57,6 @@ def measure_perceptual(
     fvd: Path | None = None,
     latent: Latent = "zero",
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
@@ -68,8 +67,8 @@ def measure_perceptual(
         into consecutive clips of 16 predicted frames; remaining frames at the end are not used.
     Raises ``DataError`` for a network with other inputs or outputs, ``UsageError`` for fewer than two clips.
     """
-    judge = partial(_distances, load_network(lpips, device), lpips) if lpips else None
-    extract = partial(_features, load_network(fvd, device), fvd) if fvd else None
+    judge = partial(_distances, load_network(lpips, model.device), lpips) if lpips else None
+    extract = partial(_features, load_network(fvd, model.device), fvd) if fvd else None
     past = config.training.past
     if fvd and sum((n - past) // WINDOW for n in lengths) < 2:
         raise UsageError(
@@ -79,7 +78,7 @@ def measure_perceptual(
     features: tuple[list[Tensor], list[Tensor]] = ([], [])
     total, done = sum(n - past for n in lengths), 0
     for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
-        for made, truth in _windows(model, sequence, config, row, length, latent, seed, device, dtype):
+        for made, truth in _windows(model, sequence, config, row, length, latent, seed, dtype):
             if judge:
                 distances.append(judge(made, truth))
             if extract and len(made) == WINDOW:
@@ -119,17 +118,16 @@ def _windows(
     length: int,
     latent: Latent,
     seed: int,
-    device: str | torch.device,
     dtype: torch.dtype,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Predictions and truth of a free run, each (T, 3, H, W) in -1..1, 16 frames at a time; the last may be fewer."""
     past = config.training.past
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition_kind, config.data.condition)
+    condition = clips.condition_rows(sequence, 0, length, *config.conditioning)
     predictions = rollout(
         model,
         torch.from_numpy(np.array(sequence.frames[None, :past])),
         stacked([condition]),
-        sequence_noise(model.latent_shape(*sequence.frames.shape[-2:]), seed, [row], device),
+        sequence_noise(model.latent_shape(*sequence.frames.shape[-2:]), seed, [row], model.device),
         latent=latent,
         length=length,
         truth=torch.from_numpy(np.array(sequence.frames[None, :length])) if latent == "posterior" else None,
@@ -139,7 +137,7 @@ def _windows(
     for t, frame in enumerate(predictions, start=past):
         made.append(frame[0].float())
         if len(made) == WINDOW or t == length - 1:
-            truth = to_unit(torch.from_numpy(np.array(sequence.frames[t + 1 - len(made) : t + 1])).to(device))
+            truth = to_unit(torch.from_numpy(np.array(sequence.frames[t + 1 - len(made) : t + 1])).to(model.device))
             yield torch.stack(made) * 2 - 1, truth * 2 - 1
             made = []
 

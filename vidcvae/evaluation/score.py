@@ -53,7 +53,6 @@ def score_split(
     shuffle_actions: bool = False,
     every_latent: bool = False,
     seed: int = 0,
-    device: str | torch.device = "cpu",
     progress: Progress | None = None,
     trained_on: VideoData | str = "",
 ) -> Scores:
@@ -122,7 +121,6 @@ def score_split(
         list(variants),
         seed=seed,
         frames=frames,
-        device=device,
         progress=progress,
         dtype=loaded.dtype,
         yardsticks=[yardstick(s, past, length, training_frames) for s, length in zip(sequences, lengths, strict=True)],
@@ -143,7 +141,7 @@ def score_split(
         result["listening_gap_psnr"] = -gap if shuffle_actions else gap
     if by_latent:
         result["by_latent"] = {z: _without_baselines(tables[variant], names) for z, variant in by_latent.items()}
-    latents = measure_latents(loaded.model, sequences, config, lengths, device=device)
+    latents = measure_latents(loaded.model, sequences, config, lengths)
     for name, number in _numbers({**result, "kl": latents.kl}):
         if not math.isfinite(number):  # JSON cannot hold it
             raise diverged(loaded.path, *([] if name == "psnr_mean" else [f"a {name} of {number}"]))

@@ -31,6 +31,10 @@ class VideoModel(nn.Module, ABC):
         super().__init__()
         self.register_buffer("scene", None)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """S* for frames of H x W."""

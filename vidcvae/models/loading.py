@@ -42,7 +42,7 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.model.device
 
 
 def load_model(

@@ -102,16 +102,17 @@ def latent_shape(loaded: Loaded) -> tuple[int, ...]:
     return loaded.model.latent_shape(*loaded.config.data.frame_size)
 
 
-def fresh_noise(loaded: Loaded, latent: Latent, seed: int, rows: Sequence[int], device: str) -> Noise:
+def fresh_noise(loaded: Loaded, latent: Latent, seed: int, rows: Sequence[int]) -> Noise:
     """The noise that a score of these rows uses: eps_t of each from (seed, row, t), or 0 unless z is drawn."""
-    return sequence_noise(latent_shape(loaded), seed, rows, device) if latent == "prior" else zero_noise
+    return sequence_noise(latent_shape(loaded), seed, rows, loaded.device) if latent == "prior" else zero_noise
 
 
-def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) -> Noise:
-    """Noise from the tensor ``eps`` (steps, *shape) of a safetensors file: eps[t-1] for the step into frame t.
+def replayed_noise(path: Path, steps: int, loaded: Loaded) -> Noise:
+    """Noise from the tensor ``eps`` (steps, *shape of z) of a safetensors file: eps[t-1] for the step into frame t.
 
     Only the entry in use is in memory. Raises ``DataError`` if the file is missing, damaged, or has another shape.
     """
+    shape = latent_shape(loaded)
     try:
         file = safetensors.safe_open(path, "pt")
         names = file.keys()
@@ -132,7 +133,7 @@ def replayed_noise(path: Path, steps: int, shape: Sequence[int], device: str) ->
         eps: Tensor = entries[t - 1 : t].float()
         if not eps.isfinite().all():
             raise DataError(f"eps[{t - 1}] in {path} has values that are not finite numbers.")
-        return eps.to(device)
+        return eps.to(loaded.device)
 
     return noise
 
@@ -146,7 +147,6 @@ def export_frames(
     *,
     latent: Latent,
     seed: int,
-    device: str,
     progress: Progress | None = None,
 ) -> list[np.ndarray]:
     """The whole video of every sequence, uint8 (T, 3, H, W) each, including the given frames.
@@ -166,10 +166,10 @@ def export_frames(
     for picks in batches(lengths):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
         past = torch.from_numpy(np.stack([s.frames[: config.training.past] for s in chosen]))
-        rows = [clips.condition_rows(s, 0, length, config.model.condition_kind, config.data.condition) for s in chosen]
+        rows = [clips.condition_rows(s, 0, length, *config.conditioning) for s in chosen]
         known = [row for row in rows if row is not None]
         condition = torch.from_numpy(np.stack(known)) if known else None
-        noise = fresh_noise(loaded, latent, seed, picks, device)
+        noise = fresh_noise(loaded, latent, seed, picks)
         made = on_disk((len(picks), length, *past.shape[2:]))
         for t, frames in enumerate(videos(loaded, past, condition, length, latent, noise)):
             made[:, t] = frames

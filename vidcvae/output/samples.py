@@ -28,9 +28,9 @@ def samples_picture(loaded: Loaded, sequence: clips.Sequence, frame: int, *, see
             f"frame {frame} of {sequence.name} cannot be drawn.", f"Choose one of {past} to {known - 1} (--frame N)."
         )
     begin = frame - past
-    rows = clips.condition_rows(sequence, begin, past + 1, config.model.condition_kind, config.data.condition)
+    rows = clips.condition_rows(sequence, begin, past + 1, *config.conditioning)
     given = GenerationInput(sequence.frames[begin:frame], None if rows is None else np.array(rows), past + 1)
-    noise = sequence_noise(latent_shape(loaded), seed, range(SAMPLES), next(model.parameters()).device)
+    noise = sequence_noise(latent_shape(loaded), seed, range(SAMPLES), loaded.device)
     (samples,) = rollout(model, *given.batch(SAMPLES), noise, latent="prior", length=past + 1)
     samples = samples.float().cpu()  # (SAMPLES, 3, H, W)
     spread = samples.std(dim=0, correction=0).mean(dim=0)  # (H, W)

@@ -174,7 +174,7 @@ class Session:
         """The conditions of some frames of the chosen sequence."""
         config = self.loaded.config
         _, sequence = self.sequences[self.sequence]
-        return clips.condition_rows(sequence, start, length, config.model.condition_kind, config.data.condition)
+        return clips.condition_rows(sequence, start, length, *config.conditioning)
 
     def _begin(self, past: np.ndarray, rows: np.ndarray | None, row: int | None) -> bytes:
         past, rows = np.array(past), None if rows is None else np.array(rows)

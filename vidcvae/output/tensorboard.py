@@ -92,7 +92,7 @@ def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
     loaded = load_model(checkpoint)
     config, past = loaded.config, loaded.config.training.past
     length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition_kind, config.data.condition)
+    condition = clips.condition_rows(sequence, 0, length, *config.conditioning)
     frames = sequence.frames[:length]
     given = GenerationInput(frames[:past], None if condition is None else np.array(condition), length)
     made = rollout(loaded.model, *given.batch(1), length=length)

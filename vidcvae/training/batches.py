@@ -38,7 +38,7 @@ def run_length(config: Config, data: VideoData) -> Length:
     train, sequences = config.training, data.split("train")
     validation = data.split("val") if config.validation.every and data.has_split("val") else ()
     for sequence in (*sequences, *validation):
-        clips.condition_rows(sequence, 0, 1, config.model.condition_kind, config.data.condition)
+        clips.condition_rows(sequence, 0, 1, *config.conditioning)
     for sequence in validation:
         try:
             free_run.run_length(sequence, train.past)
@@ -105,7 +105,7 @@ class Batches:
         self, config: Config, sequences: tuple[clips.Sequence, ...], length: Length, state: TrainingState, ranks: Ranks
     ) -> None:
         self.config, self.sequences, self.length, self.state = config, sequences, length, state
-        self.device = next(state.model.parameters()).device
+        self.device = state.model.device
         self.mine = ranks.slice(config.training.batch_size)
         self.order = lru_cache(2)(partial(sampler.epoch_order, sequences, config.data, config.training))
         self.in_use = _in_use(config, sequences)
@@ -190,8 +190,8 @@ class Batches:
 
     def _source(self) -> Callable[[list[Place], int], ClipBatch]:
         """The function that cuts clips; on a GPU it cuts from a copy of the whole split there, if that fits."""
-        kind, pairing = self.config.model.condition_kind, self.config.data.condition
-        if self.device.type == "cuda" and resident.fits(self.sequences, kind):
-            return Resident(self.sequences, kind, pairing, str(self.device)).cut
-        sequences = self.sequences  # not self, which holds this function: a cycle would outlive the training
-        return lambda places, length: clips.cut(sequences, places, length, kind, pairing)
+        # Nothing here refers to self, which holds this function: a cycle would outlive the training
+        sequences, conditioning = self.sequences, self.config.conditioning
+        if self.device.type == "cuda" and resident.fits(sequences, conditioning[0]):
+            return Resident(sequences, *conditioning, str(self.device)).cut
+        return lambda places, length: clips.cut(sequences, places, length, *conditioning)

@@ -42,7 +42,7 @@ class Engine:
         deferred: bool | None = None,
     ) -> None:
         self.state, self.config, self.dtype, self.ranks = state, config, dtype, ranks
-        self.device = next(state.model.parameters()).device
+        self.device = state.model.device
         self.deferred = self.device.type == "cuda" if deferred is None else deferred
         if config.training.compile:
             for network in state.model.children():

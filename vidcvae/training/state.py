@@ -115,7 +115,6 @@ class TrainingState:
             raise DataError(f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).", hint) from None
 
     def _take_over(self, saved: Checkpoint) -> None:
-        device = next(self.model.parameters()).device
         for name, average in saved.part("ema").items():
             self.ema[name].copy_(average)
         optimizer = saved.part("optimizer")
@@ -124,7 +123,7 @@ class TrainingState:
             if state:
                 # Adam keeps its moments in the memory format of the parameter
                 self.optimizer.state[parameter] = {
-                    key: t.to(device) if t.dim() == 0 else torch.empty_like(parameter).copy_(t.to(device))
+                    key: t.to(parameter.device) if t.dim() == 0 else torch.empty_like(parameter).copy_(t)
                     for key, t in state.items()
                 }
         if self.replay and (frames := saved.part("replay")):
@@ -141,7 +140,6 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
             cls = torch.optim.AdamW
         case _:
             assert_never(settings.name)
-    device = next(model.parameters()).device
     optimizer = cls(
         model.parameters(),
         lr=settings.lr,
@@ -150,7 +148,7 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
         fused=True,  # one pass over all weights, without synchronization on a GPU
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
-    replay = Replay(config.data.frame_size, str(device)) if config.training.replay else None
+    replay = Replay(config.data.frame_size, str(model.device)) if config.training.replay else None
     return TrainingState(model, optimizer, ema, Progress(), replay)
 
 

@@ -140,7 +140,7 @@ def gradients(
     ranks: Ranks = ALONE,
 ) -> tuple[Terms, Tensor]:
     """The first half of a step: put the clipped gradients of a batch, whose rows ``ranks`` share, on the parameters."""
-    device, parts = next(state.model.parameters()).device, config.training.accumulate
+    device, parts = state.model.device, config.training.accumulate
     batch, draws = batch.to(device).unit(), draws.to(device)
     each = len(batch.frames) // parts
     slices = [slice(first, first + each) for first in range(0, len(batch.frames), each)]

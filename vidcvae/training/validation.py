@@ -38,7 +38,6 @@ def measured(
     progress: Callable[[int, int], None],
 ) -> Tables:
     """``free_run.measure`` of the sequences ``only``, with the moving average of the weights if there is one."""
-    device = next(state.model.parameters()).device
     variants, frames, seed = [RunVariant(z) for z in LATENTS], config.validation.frames, config.training.seed
     with _eval_weights(state):
         return measure(
@@ -48,7 +47,6 @@ def measured(
             variants,
             seed=seed,
             frames=frames,
-            device=device,
             progress=progress,
             only=only,
         )

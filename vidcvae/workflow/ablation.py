@@ -137,7 +137,7 @@ def _age_test(trial: Trial, voice: Voice) -> dict[str, Any] | None:
     from vidcvae.workflow import opening, scores
 
     loaded, data = opening.load_with_data(trial.path, "last", voice=voice)
-    test = partial(drift.age_test, loaded, data, device=loaded.device)
+    test = partial(drift.age_test, loaded, data)
     try:
         return scores.measured(loaded, data, "val-age-last", f"age test of {trial.path.name}", test, voice)
     except DataError as error:

@@ -38,7 +38,7 @@ def run(output: Path, max_minutes: float, seed: int, device: Device, audience: t
     scores = score_split(loaded, data, "val")
     durable.write_json(output / "scores.json", scores)
     (sequence,) = data.split("val")
-    (generated,) = generation.export_frames(loaded, [sequence], latent="zero", seed=seed, device="cpu")
+    (generated,) = generation.export_frames(loaded, [sequence], latent="zero", seed=seed)
     titles = ["truth", "generated", "pose"]
     frames = zip(sequence.frames, generated, sequence.tracks["pose"], strict=True)
     video.save(output / "dance.gif", (pictures.panel(three, titles) for three in frames), data.fps)

@@ -284,7 +284,7 @@ def read_push(loaded: Loaded, files: Files) -> tuple[Loaded, GenerationInput]:
         )
     if length <= past:
         raise UsageError(f"nothing in {folder} says how many frames to make.", "Set the number: --future 10")
-    condition = clips.condition_rows(sequence, 0, length, config.model.condition_kind, config.data.condition)
+    condition = clips.condition_rows(sequence, 0, length, *config.conditioning)
     truth = sequence.frames[:length] if len(sequence) >= length else None
     return with_past(loaded, past), GenerationInput(sequence.frames[:past], condition, length, truth)
 
@@ -307,11 +307,11 @@ def write(
 
     latents: a file of noise to replay. upscale: repeat every pixel this often in both directions; None chooses.
     """
-    device, count = str(loaded.device), given.length
+    count = given.length
     if latents:
-        noise = generation.replayed_noise(latents, count - 1, generation.latent_shape(loaded), device)
+        noise = generation.replayed_noise(latents, count - 1, loaded)
     else:
-        noise = generation.fresh_noise(loaded, latent, seed, range(samples), device)
+        noise = generation.fresh_noise(loaded, latent, seed, range(samples))
     with contextlib.ExitStack() as files, voice.progress("generating") as advance:
         add = [files.enter_context(video.recording(target, fps)) for target in videos]
         if strip and loaded.config.model.condition_kind != "pose":

@@ -68,7 +68,7 @@ def gather(
             entries.append(Entry(run, info, notes=(error.message,)))
             clips.append(None)
             continue
-        measure = partial(drift.drift, loaded, dataset, split, device=loaded.device) if with_drift else None
+        measure = partial(drift.drift, loaded, dataset, split) if with_drift else None
         measured = scores.measured(loaded, dataset, f"{split}-drift", f"drift of {name}", measure, voice)
         drifted = drift.Drift.from_json(measured) if measured else None
         entries.append(Entry(run, info, record, drifted, scores.kept_latents(loaded, dataset, split)))
@@ -83,9 +83,7 @@ def _clip(loaded: Loaded, data: VideoData, split: str, record: Record, voice: Vo
     sequence = data.split(split)[0]
     name = loaded.run.path.name if loaded.run else loaded.path.name
     with voice.progress(f"video of {name}") as advance:
-        (frames,) = generation.export_frames(
-            loaded, [sequence], latent="zero", seed=0, device=str(loaded.device), progress=advance
-        )
+        (frames,) = generation.export_frames(loaded, [sequence], latent="zero", seed=0, progress=advance)
     known = min(len(frames), len(sequence))
     own = record.get("sequences", [record])[0]
     return Clip(data, sequence, loaded.config.training.past, frames[:known], own["psnr_per_frame"])

@@ -49,7 +49,6 @@ def score(
     if long:
         long_run_of(loaded, data, split, long, first)  # raises an error now, not after minutes of scoring
     trained_on = _trained_on(loaded, data, voice)
-    common: dict[str, Any] = {"seed": seed, "device": loaded.device}
     with voice.progress("free run") as advance:
         record = scoring.score_split(
             loaded,
@@ -59,7 +58,7 @@ def score(
             every_latent=latent == "all",
             progress=advance,
             trained_on=trained_on,
-            **common,
+            seed=seed,
             **options,
         )
     protocol = record["protocol"]
@@ -68,7 +67,13 @@ def score(
     if importance_samples:
         with voice.progress("ELBO") as advance:
             bounds = measure_bounds(
-                loaded.model, sequences, loaded.config, lengths, samples=importance_samples, progress=advance, **common
+                loaded.model,
+                sequences,
+                loaded.config,
+                lengths,
+                samples=importance_samples,
+                seed=seed,
+                progress=advance,
             )
         record["bounds"] = bounds.to_json()
     if lpips or fvd:
@@ -82,13 +87,13 @@ def score(
                 lpips=lpips,
                 fvd=fvd,
                 latent=protocol["latent"],
+                seed=seed,
                 dtype=given.dtype,
                 progress=advance,
-                **common,
             )
     if long:
         with voice.progress("long run") as advance:
-            run = long_run(loaded, data, split, frames=long, latent=protocol["latent"], progress=advance, **common)
+            run = long_run(loaded, data, split, frames=long, latent=protocol["latent"], seed=seed, progress=advance)
         record["long"] = run.to_json()
     return record
 
