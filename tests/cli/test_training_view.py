@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from vidcvae.cli import ui
-from vidcvae.cli.training_view import BY_IMPORTANCE, Ends, LiveView, Plain, clock, tell_outcome
+from vidcvae.cli.training_view import LiveView, Plain, tell_outcome
+from vidcvae.output.training_progress import BY_IMPORTANCE, Ends, clock
 from vidcvae.storage.run import RunFolder
 from vidcvae.training.loop import Outcome
 
@@ -79,7 +80,7 @@ def test_on_a_narrow_terminal_the_scores_stay_longest(width: int) -> None:
         view(event)
     console = Console(width=width, height=20, force_terminal=True, color_system=None)
     with console.capture() as capture:
-        console.print(view._table(width))
+        console.print(view.numbers.table(width))
     head, row = capture.get().splitlines()[:2]
     assert max(map(len, (head, row))) <= width
     shown = [name for name in BY_IMPORTANCE if name in head]
@@ -102,7 +103,7 @@ def test_the_columns_stay_whatever_stands_in_them(width: int) -> None:
         view(event)
         console = Console(width=width, height=20, force_terminal=True, color_system=None)
         with console.capture() as capture:
-            console.print(view._table(width))
+            console.print(view.numbers.table(width))
         lines = capture.get().splitlines()
         assert max(map(len, lines)) <= width and "…" not in capture.get()
         shown.append([name for name in BY_IMPORTANCE if name in lines[0]])
@@ -110,7 +111,7 @@ def test_the_columns_stay_whatever_stands_in_them(width: int) -> None:
     head = capture.get().splitlines()[0]
     view(progress(20, 0.5) | small)
     with console.capture() as capture:
-        console.print(view._table(width))
+        console.print(view.numbers.table(width))
     assert capture.get().splitlines()[0] == head, "and where they are"
 
 
@@ -136,7 +137,7 @@ def test_the_best_score_stands_beside_the_last() -> None:
     view(start(best=25.0))
     view(progress(1, 0.1))
     view(VALIDATION)
-    assert (view._cells()["val PSNR"], view._cells()["best"]) == ("21.50 dB", "25.00 dB")
+    assert (view.numbers.cells()["val PSNR"], view.numbers.cells()["best"]) == ("21.50 dB", "25.00 dB")
 
 
 def test_a_score_in_the_middle_of_an_epoch_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +183,7 @@ def test_screens_tell_the_losses_of_a_frame_under_their_names_as_the_plots_do(
     said = capsys.readouterr().err
     assert "losses are means per frame: reconstruction in ln MSE, KL in nats" in said
     assert "loss -5  reconstruction -6  KL 3  beta" in said
-    assert (view._cells()["reconstruction"], view._cells()["KL"]) == ("-6.0000", "3")
+    assert (view.numbers.cells()["reconstruction"], view.numbers.cells()["KL"]) == ("-6.0000", "3")
 
 
 def test_a_step_without_a_drawn_z_has_no_kl_to_show(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +195,7 @@ def test_a_step_without_a_drawn_z_has_no_kl_to_show(capsys: pytest.CaptureFixtur
         shown(start())
         plain.spoken -= 5
         shown(event)
-    assert "KL -  beta" in capsys.readouterr().err and view._cells()["KL"] == "-"
+    assert "KL -  beta" in capsys.readouterr().err and view.numbers.cells()["KL"] == "-"
 
 
 @pytest.mark.parametrize(("score", "warned"), [(14.3, True), (30.0, False)])

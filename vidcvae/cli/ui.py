@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vidcvae.errors import UsageError, typed
-from vidcvae.workflow.voice import Advance, Voice
+from vidcvae.progress import Progress, unreported
+from vidcvae.workflow.voice import Voice
 
 if TYPE_CHECKING:
     from vidcvae.evaluation.compare import Row
@@ -182,17 +183,18 @@ def command() -> str:
 
 
 @contextlib.contextmanager
-def progress(title: str, quiet: bool = False) -> Iterator[Advance]:
+def progress(title: str, quiet: bool = False) -> Iterator[Progress]:
     """A bar on a terminal, a line every five seconds elsewhere, with the rate; yields ``advance(done, total)``."""
     begun = time.monotonic()
     if quiet or is_quiet():
-        yield lambda done, total: None
+        yield unreported
     elif err.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
 
         rate = TextColumn("{task.fields[rate]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=err, transient=True) as bar:
+        with Bar(*columns, console=err, transient=True) as bar:
             task = bar.add_task(title, total=None, rate="")
             yield lambda done, total: bar.update(task, completed=done, total=total, rate=_rate(done, begun))
     else:
@@ -227,5 +229,5 @@ class Speaker(Voice):
     def warn(self, text: str) -> None:
         warn(text)
 
-    def progress(self, title: str) -> AbstractContextManager[Advance]:
+    def progress(self, title: str) -> AbstractContextManager[Progress]:
         return progress(title, quiet=not self.bars)

@@ -24,6 +24,7 @@ from vidcvae.data import packed
 from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.tfrecord import BadMessage, Feature, OnProblem, Problem, read_example, read_records, stop_at_problem
 from vidcvae.errors import DataError, UsageError, did_you_mean, typed
+from vidcvae.progress import Progress, unreported
 from vidcvae.storage import durable
 
 SPLITS = ("train", "test")
@@ -32,7 +33,6 @@ SUFFIXES = (".tfrecord", ".tfrecords")
 FPS = 10.0
 SIDE = 64
 TRACKS = {"action": ("action", 4), "position": ("endeffector_pos", 3)}
-Progress = Callable[[int, int], None] | None  # (done, total), in MiB of source files
 
 _SOFTMOTION = "softmotion30_44k"
 _MOST_PROBLEMS = 1000  # a file of this data set has 256 clips
@@ -159,12 +159,17 @@ def check_camera(camera: str) -> None:
 
 
 def import_bair(
-    root: Path, out: Path, camera: str = "main", progress: Progress = None, on_problem: OnProblem = stop_at_problem
+    root: Path,
+    out: Path,
+    camera: str = "main",
+    progress: Progress = unreported,
+    on_problem: OnProblem = stop_at_problem,
 ) -> int:
     """Write the data set at ``root`` in the packed form into the folder ``out``; returns the number of clips.
 
     Each source file is packed into a part first; the parts are then joined without copying. If the import was
     interrupted, the next call continues after the last finished part and reports the problems of earlier parts again.
+    progress: in MiB of the source files.
     Raises ``DataError`` if there is nothing to import, or if ``out`` holds something else.
     """
     check_camera(camera)
@@ -177,8 +182,7 @@ def import_bair(
         before = sum(sizes[:number])
 
         def advance(offset: int, before: int = before) -> None:
-            if progress:
-                progress((before + offset) >> 20, sum(sizes) >> 20)
+            progress((before + offset) >> 20, sum(sizes) >> 20)
 
         part = parts / f"{source.split}-{source.path.name}"
         if _import_file(source, camera, part, advance, on_problem):

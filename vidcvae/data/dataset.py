@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from vidcvae.data import bair, dataset_toml, packed, pose_folder, trajectories
@@ -11,8 +10,7 @@ from vidcvae.data import cache as caches
 from vidcvae.data.clips import Stream, VideoData
 from vidcvae.data.sizes import DEFAULT_SIZES, text, told_resized
 from vidcvae.errors import DataError, did_you_mean, typed
-
-Progress = Callable[[int, int], None] | None
+from vidcvae.progress import Progress, unreported
 
 _LAYOUTS = """A dataset is a folder with one of
     {train,val}/{train,val}_{img,label}/N.png and test/test_{img,label}/K/N.png   (dance, the course's layout)
@@ -86,7 +84,7 @@ def told_size(data: VideoData | Stream, way_out: str = "") -> str:
     return told_resized(data.files_size, data.size, silent=silent, way_out=way_out)
 
 
-def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Stream:
+def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progress = unreported) -> Stream:
     """A dataset in image files, read one sequence at a time; raises ``DataError`` as its reader does."""
     match layout(path):
         case "dance":
@@ -97,7 +95,7 @@ def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progr
 
 
 def open_dataset(
-    path: Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
+    path: Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = unreported
 ) -> VideoData:
     """The dataset in the folder ``path``, in any layout, with frames of ``size`` (height, width) or its default size.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,10 @@ from vidcvae.data import dataset_toml, images
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.pose_listing import Listing, Problem, Stretch, is_pose_folder, list_files
 from vidcvae.errors import DataError, typed
+from vidcvae.progress import Progress, unreported
 from vidcvae.storage import durable
 
 __all__ = ["FolderScan", "is_pose_folder", "read", "scan", "stream", "write_folder"]
-
-Progress = Callable[[int, int], None] | None
 
 
 @dataclass
@@ -42,7 +41,7 @@ class FolderScan:
 
 
 def read(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
 ) -> VideoData:
     """The dataset at ``root`` in memory, every image resized to ``size`` (height, width).
 
@@ -53,7 +52,7 @@ def read(
 
 
 def stream(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
 ) -> Stream:
     """As ``read``, but the sequences are decoded one at a time, on demand.
 
@@ -71,7 +70,7 @@ def stream(
     return Stream(facts.name, "dance", facts.fps, root, sequences, counts, size, files_size)
 
 
-def scan(root: Path, progress: Progress = None) -> FolderScan:
+def scan(root: Path, progress: Progress = unreported) -> FolderScan:
     """Open every file and collect all problems."""
     listing = list_files(root)
     found = FolderScan(listing, {}, {})
@@ -91,12 +90,11 @@ def scan(root: Path, progress: Progress = None) -> FolderScan:
                 except DataError as error:
                     listing.fault(path, error.message.removeprefix(f"{path} "))
                 done += 1
-                if progress:
-                    progress(done, listing.files)
+                progress(done, listing.files)
     return found
 
 
-def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
+def write_folder(data: VideoData, out: Path, progress: Progress = unreported) -> None:
     """Write a dance dataset in the course's layout, with its dataset.toml; train and val are numbered continuously.
 
     Raises ``UsageError`` if ``out`` is not a new or empty folder, ``DataError`` if it cannot be written.
@@ -107,8 +105,7 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     jobs = [job for split, found in data.splits.items() for job in _files_of(out / split, split, found)]
     files = ((path, partial(images.encode_png, image)) for path, image in jobs)
     for done, _ in enumerate(durable.write_many(files), 1):
-        if progress:
-            progress(done, len(jobs))
+        progress(done, len(jobs))
 
 
 def _files_of(folder: Path, split: str, sequences: tuple[Sequence, ...]) -> Iterator[tuple[Path, np.ndarray]]:
@@ -155,8 +152,7 @@ def _decode(
                 raise DataError(error.message, error.hint or _inspect(root)) from None
             out[row] = images.pixels(image, size)
             done += 1
-            if progress:
-                progress(done, total)
+            progress(done, total)
         return out
 
     for s in stretches:

@@ -11,7 +11,7 @@ A clip may have any number of frames. The CSV files are optional.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from vidcvae.data import images, numbered
 from vidcvae.data.clips import Sequence, Stream, VideoData
 from vidcvae.data.dataset_toml import FILE, read_facts
 from vidcvae.errors import DataError, counted, typed
+from vidcvae.progress import Progress, unreported
 
 SPLITS = ("train", "validate", "test")
 TRACK_FILES = {"action": "actions.csv", "position": "endeffector_positions.csv"}
 TRACK_COLUMNS = {"action": 4, "position": 3}
 FPS = 10.0  # if dataset.toml does not say
-Progress = Callable[[int, int], None] | None  # (done, total)
 
 _GROUP = re.compile(r"traj_(\d+)_to_(\d+)", re.ASCII)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -50,7 +50,7 @@ def is_trajectory_folder(root: Path) -> bool:
 
 
 def read(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
 ) -> VideoData:
     """The dataset at ``root`` in memory, with frames resized to ``size`` (height, width).
 
@@ -61,7 +61,7 @@ def read(
 
 
 def stream(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = None
+    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
 ) -> Stream:
     """As ``read``, but the clips are decoded one at a time, on demand."""
     clips = [clip for clip in list_clips(root) if splits is None or clip.split in splits]
@@ -72,7 +72,7 @@ def stream(
     return Stream(facts.name, "push", fps, root, _decode(root, clips, size, progress), counts, size, files_size)
 
 
-def faults(root: Path, progress: Progress = None) -> list[DataError]:
+def faults(root: Path, progress: Progress = unreported) -> list[DataError]:
     """The first fault of every clip that cannot be read.
 
     Raises ``DataError`` only if the layout itself is wrong.
@@ -83,8 +83,7 @@ def faults(root: Path, progress: Progress = None) -> list[DataError]:
             read_clip(clip, None)
         except DataError as error:
             errors.append(error)
-        if progress:
-            progress(done, len(clips))
+        progress(done, len(clips))
     return errors
 
 
@@ -219,5 +218,4 @@ def _decode(root: Path, clips: list[Clip], size: tuple[int, int], progress: Prog
             hint = error.hint or f"All problems at once: {typed('dataset', 'inspect', root)}"
             raise DataError(error.message, hint) from None
         yield clip.split, sequence
-        if progress:
-            progress(done, len(clips))
+        progress(done, len(clips))

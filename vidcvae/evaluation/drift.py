@@ -19,9 +19,10 @@ from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, an
 from vidcvae.evaluation import metrics
-from vidcvae.evaluation.free_run import Progress, RunVariant, diverged, measure, run_length, sequence_noise
+from vidcvae.evaluation.free_run import RunVariant, diverged, measure, run_length, sequence_noise
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import rollout
+from vidcvae.progress import Progress, unreported
 
 # The age test of a whole dance: frames 580-629 of 630, from a run started at 0 against one started at 480
 AGE_LENGTH, AGE_RESTART, AGE_TAIL = 630, 480, 50
@@ -143,7 +144,7 @@ def drift(
     every: int = 0,
     latent: Latent = "zero",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
 ) -> Drift:
     """Compare the free run of a split with restarts.
 
@@ -178,7 +179,7 @@ def age_test(
     *,
     latent: Latent = "zero",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
 ) -> AgeTest:
     """The age test alone, which costs a quarter more than one free run."""
     lengths, points, old, young = _old_and_young(data.split(split), loaded.config.training.past)
@@ -228,7 +229,7 @@ def long_run(
     frames: int = 5000,
     latent: Latent = "zero",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
 ) -> LongRun:
     """Run the first sequence of a split for ``frames`` frames: its poses forward, backward, forward ...
 
@@ -248,8 +249,7 @@ def long_run(
     for t, frame in enumerate(run, start=1):
         truth = torch.from_numpy(np.array(sequence.frames[there_and_back(t, turn)])).to(frame.device) / 255
         scores.append(metrics.psnr(frame[0].float(), truth).item())
-        if progress:
-            progress(t, frames - 1)
+        progress(t, frames - 1)
     passes = [float(np.mean(scores[k : k + turn])) for k in range(0, len(scores) - turn + 1, turn)]
     finite = np.isfinite(passes)
     if not finite.all():
@@ -296,7 +296,7 @@ def _psnr_curves(
     parts: Sequence[clips.Sequence],
     latent: Latent,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[np.ndarray]:
     variant = RunVariant(latent)
     tables = measure(loaded.model, parts, loaded.config, [variant], seed=seed, progress=progress, dtype=loaded.dtype)

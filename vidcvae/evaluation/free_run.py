@@ -5,7 +5,7 @@ W run variants, S sequences rolled out together, T frames in a sequence, P given
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from vidcvae.evaluation import metrics
 from vidcvae.evaluation.yardsticks import Yardstick
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import Noise, rollout, zero_noise
+from vidcvae.progress import Progress, unreported
 
 ROWS = 32  # sequences x variants in one batch, which fit a small machine at full resolution
 POSTERIOR_ROWS = 4  # fewer, because the posterior encodes all frames of a sequence at once
 
-Progress = Callable[[int, int], None]
 
 # Measured for each predicted frame. The baselines need no model and are scored on the same frames
 MEASURES = ("psnr", "psnr_per_channel", "ssim", "mse", "temporal_difference_error")
@@ -66,7 +66,7 @@ def measure(
     *,
     seed: int = 0,
     frames: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
     only: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
     yardsticks: Sequence[Yardstick] = (),
@@ -112,8 +112,7 @@ def measure(
         ):
             table.append(scores)
             done += 1
-            if progress:
-                progress(done, total)
+            progress(done, total)
         values = torch.stack(table).double().cpu()  # (T-P, W, S, COLUMNS)
         for row, variant in enumerate(group):
             measured[variant] |= {i: values[:, row, column] for column, i in enumerate(picks)}

@@ -20,11 +20,12 @@ from vidcvae import rng
 from vidcvae.config import Config
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
-from vidcvae.evaluation.free_run import POSTERIOR_ROWS, Progress, batches, stacked
+from vidcvae.evaluation.free_run import POSTERIOR_ROWS, batches, stacked
 from vidcvae.models.graphs import map_tensors
 from vidcvae.models.inference import prepare
 from vidcvae.models.interface import Code, Gaussian, State, VideoModel, at, full, reparameterize
 from vidcvae.models.objectives import kl_elements
+from vidcvae.progress import Progress, unreported
 
 ACTIVE = 0.01  # variance of the posterior's mean over the data (Burda et al. 2016, section 4.2)
 CHUNK = 32  # frames encoded at once if the posterior sees one frame at a time
@@ -151,7 +152,7 @@ def measure_bounds(
     *,
     samples: int = 8,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
 ) -> Bounds:
     """ELBO and importance-weighted bound on log p(x_t | x_0 .. x_{t-1}, condition), over all frames from 1 on.
 
@@ -170,8 +171,7 @@ def measure_bounds(
             error, ratio, state = _weigh(model, state, chunk, i, eps.to(model.device))
             weighed[-1][0].append(error)
             weighed[-1][1].append(ratio)
-            if progress:
-                progress(sum(len(errors) for errors, _ in weighed), total)
+            progress(sum(len(errors) for errors, _ in weighed), total)
     errors, ratios = (
         [each for steps in batch for each in torch.stack(steps, dim=1).cpu().numpy()]  # (T-1, K) for each sequence
         for batch in zip(*weighed, strict=True)

@@ -23,9 +23,10 @@ from vidcvae.config.schema import Latent
 from vidcvae.data import clips
 from vidcvae.data.clips import to_unit
 from vidcvae.errors import DataError, UsageError
-from vidcvae.evaluation.free_run import Progress, sequence_noise, stacked
+from vidcvae.evaluation.free_run import sequence_noise, stacked
 from vidcvae.models.interface import VideoModel
 from vidcvae.models.rollout import rollout
+from vidcvae.progress import Progress, unreported
 
 WINDOW = 16  # frames in a clip for FVD, as in Unterthiner et al. 2019
 
@@ -57,7 +58,7 @@ def measure_perceptual(
     fvd: Path | None = None,
     latent: Latent = "zero",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
     """``{"lpips_mean", "fvd", "fvd_clips"}`` of one free run of each sequence, ``lengths`` frames long.
@@ -85,8 +86,7 @@ def measure_perceptual(
                 for kept, clip in zip(features, (truth, made), strict=True):
                     kept.append(extract(clip))
             done += len(made)
-            if progress:
-                progress(done, total)
+            progress(done, total)
     result: dict[str, Any] = {}
     if distances:
         result["lpips_mean"] = torch.cat(distances).double().mean().item()

@@ -21,7 +21,6 @@ from vidcvae.evaluation.free_run import (
     MEASURES,
     MORE_COLUMNS,
     NEAREST_POSE,
-    Progress,
     RunVariant,
     diverged,
     measure,
@@ -33,6 +32,7 @@ from vidcvae.evaluation.protocol import Protocol
 from vidcvae.evaluation.yardsticks import STILL_PIXELS, yardstick
 from vidcvae.models import build_model
 from vidcvae.models.loading import Loaded
+from vidcvae.progress import Progress, unreported
 
 LATENTS: tuple[Latent, ...] = get_args(Latent)
 CURVES = ("psnr", "psnr_per_channel", "ssim", "baseline_copy_last_past_psnr")  # reported for each time step
@@ -53,7 +53,7 @@ def score_split(
     shuffle_actions: bool = False,
     every_latent: bool = False,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
     trained_on: VideoData | str = "",
 ) -> Scores:
     """Score a model's free run over a split, started from the first frames of each sequence.

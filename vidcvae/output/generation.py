@@ -23,9 +23,9 @@ from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 from vidcvae.output import pictures, video
 from vidcvae.output.video import on_disk, to_bytes
+from vidcvae.progress import Progress, unreported
 from vidcvae.storage import durable
 
-Progress = Callable[[int, int], None]
 MOST_COLUMNS, MOST_DANCE_COLUMNS = 100, 10  # time steps in the picture of a comparison, and of a dance
 
 
@@ -147,7 +147,7 @@ def export_frames(
     *,
     latent: Latent,
     seed: int,
-    progress: Progress | None = None,
+    progress: Progress = unreported,
 ) -> list[np.ndarray]:
     """The whole video of every sequence, uint8 (T, 3, H, W) each, including the given frames.
 
@@ -173,8 +173,7 @@ def export_frames(
         made = on_disk((len(picks), length, *past.shape[2:]))
         for t, frames in enumerate(videos(loaded, past, condition, length, latent, noise)):
             made[:, t] = frames
-            if progress:
-                progress(done + (t + 1) * len(picks), sum(lengths))
+            progress(done + (t + 1) * len(picks), sum(lengths))
         done += len(picks) * length
         results |= dict(zip(picks, made, strict=True))
     return [results[i] for i in range(len(sequences))]

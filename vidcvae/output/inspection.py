@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
 from vidcvae.errors import DataError, VidcvaeError, counted
 from vidcvae.evaluation import metrics, nearest_pose
+from vidcvae.progress import Progress, unreported
 
 Report = dict[str, Any]
 Table = tuple[list[str], list[list[object]]]  # head, and rows
-Progress = Callable[[int, int], None] | None
 
 _STATIC_DB = 30.0
 _SHOWN_FAULTS = 40
@@ -42,7 +42,7 @@ class Inspection:
         return Counter(title.partition(" ")[0] for title, _ in self.rows)
 
 
-def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = None) -> Inspection:
+def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress = unreported) -> Inspection:
     """Read every file of the dataset at ``path``, or check every checksum, and measure its splits.
 
     size: the frame size (height, width) at which folders are measured; by default the dataset's own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,10 @@ from vidcvae.models.rollout import rollout
 from vidcvae.output import pictures, video
 from vidcvae.output.generation import GenerationInput
 from vidcvae.storage.run import RunFolder
+from vidcvae.training.signals import Report
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-Report = Callable[[dict[str, Any]], None]
 
 STRIP_FRAMES, STRIP_COLUMNS = 64, 8  # a strip covers the first frames; all frames would double the validation's cost
 SCHEDULES = ("beta", "teacher_forcing", "forced", "lr")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from vidcvae.data import images, numbered
 from vidcvae.errors import DataError, UsageError
+from vidcvae.progress import Progress, unreported
 from vidcvae.storage import durable
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _record_mp4(target: Path, fps: float) -> Iterator[Add]:
 
 
 def read_poses(
-    path: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None = None, *, gaps: Gaps = "refuse"
+    path: Path, size: tuple[int, int], progress: Progress = unreported, *, gaps: Gaps = "refuse"
 ) -> np.ndarray:
     """Pose images, uint8 (T, 3, H, W), from a folder of numbered images or a GIF.
 
@@ -275,9 +276,7 @@ _TOLD_GAPS = 8
 _POSES = "Give --poses a folder of numbered images, such as test/test_label/0, or a GIF."
 
 
-def _read_folder(
-    folder: Path, size: tuple[int, int], progress: Callable[[int, int], None] | None, gaps: Gaps
-) -> np.ndarray:
+def _read_folder(folder: Path, size: tuple[int, int], progress: Progress, gaps: Gaps) -> np.ndarray:
     pictures = numbered.sort(numbered.visible(folder), images.PICTURE_SUFFIXES)
     for path in pictures.unnumbered:
         raise DataError(f"{path} has a name that is not a number.", "Poses are ordered by number: 0.png, 1.png, ..")
@@ -303,8 +302,7 @@ def _read_folder(
     poses = on_disk((len(times), 3, *size))
     for row, number in enumerate(times):
         poses[row] = images.pixels(images.open_picture(found[number]), size) if number in found else poses[row - 1]
-        if progress:
-            progress(row + 1, len(times))
+        progress(row + 1, len(times))
     return poses
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from vidcvae.own_clips import skeleton, steady, tracking, window
 from vidcvae.own_clips.estimation import Estimator
 from vidcvae.own_clips.footage import BrokenOff, Pictures
 from vidcvae.own_clips.keypoint_checks import Keypoints, Person
+from vidcvae.progress import Progress, unreported
 
 GAP_SECONDS = 1.0  # skipped between training and validation, which would otherwise share nearly equal frames
 LEAST_VAL_SECONDS, LEAST_VAL_FRAMES = 1.0, 10  # shorter validation says little about a model
@@ -28,8 +29,6 @@ _MOST_VAL = 1 / 3  # of the frames, for short clips
 MOST_REPEATS = 100  # of each frame on average; more means that the time stamps are wrong
 _WASTED = 0.25  # a larger share of black bars is reported
 _SHOWN = 24  # positions of the dancer in the preview
-
-Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Plan:
 # --- going through the clip ------------------------------------------------------------------------
 
 
-def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = None) -> Seen:
+def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = unreported) -> Seen:
     """Find the times of all frames and, with ``estimate``, the people; raises ``DataError`` if there is no frame."""
     times: list[float] = []
     found: list[Any] | None = [] if estimate else None
@@ -101,8 +100,7 @@ def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progre
             if estimate and found is not None:
                 found.append({"pose_landmarks": estimate(image, time)})
             times.append(time)
-            if progress:
-                progress(len(times), max(pictures.total, len(times)))
+            progress(len(times), max(pictures.total, len(times)))
     except BrokenOff as error:
         broken = f"{pictures.path} breaks off after {times[-1] if times else 0:.2f} seconds: {error}."
     if picture is None:
@@ -110,7 +108,7 @@ def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progre
     return Seen(pictures, np.array(times), picture, broken, found)
 
 
-def read(plan: Plan, progress: Progress = None) -> tuple[clips.VideoData, Image.Image]:
+def read(plan: Plan, progress: Progress = unreported) -> tuple[clips.VideoData, Image.Image]:
     """The dataset with the splits train, val and test, and a picture of the clip that shows the window.
 
     Test is the longest sequence of val: its first frame and all its poses.
@@ -128,8 +126,7 @@ def read(plan: Plan, progress: Progress = None) -> tuple[clips.VideoData, Image.
                 if number == middle:
                     some = plan.joints[wanted[:: -(-len(wanted) // _SHOWN)]]
                     shown = window.preview(image, plan.fit, plan.joints[number], some)
-                if progress:
-                    progress(number + 1, int(wanted[-1]) + 1)
+                progress(number + 1, int(wanted[-1]) + 1)
             if shown is None or file.tell() != len(wanted) * 3 * size[0] * size[1]:
                 raise BrokenOff("it has fewer frames")
             file.flush()
@@ -228,8 +225,7 @@ def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> t
     with contextlib.suppress(BrokenOff):  # already reported by ``look``
         for number, ((_, image), there) in enumerate(zip(seen.pictures.images, people, strict=False), 1):
             matrices.append(camera.follow(image, there))
-            if progress:
-                progress(number, len(people))
+            progress(number, len(people))
     hold, note = camera.motion()
     if not hold:
         return seen, people, note
@@ -245,7 +241,7 @@ def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> t
 # --- the plan --------------------------------------------------------------------------------------
 
 
-def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progress = None) -> Plan:
+def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progress = unreported) -> Plan:
     """Plan the dataset from a clip and its keypoints. Steadying reads the clip once more.
 
     Raises ``DataError`` if keypoints and clip do not match, or if nobody is seen.

@@ -18,6 +18,7 @@ from vidcvae import rng
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.data.room import SMALLER, check_bytes
 from vidcvae.own_clips import skeleton
+from vidcvae.progress import Progress, unreported
 from vidcvae.scenes import dancer
 
 NAME = "synthetic-dance"
@@ -44,7 +45,7 @@ def dance(
     test: int,
     seed: int,
     size: tuple[int, int] = (32, 64),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = unreported,
 ) -> VideoData:
     """``frames`` training frames in up to four stretches, ``val`` validation frames, ``test`` test sequences.
 
@@ -72,8 +73,7 @@ def dance(
             if t < shown:
                 images[t] = _paint(body, pose, room, light[t], size)
             done += 1
-            if progress:
-                progress(done, total)
+            progress(done, total)
         splits[split] = (*splits.get(split, ()), Sequence(name, images, {"pose": labels}))
     return VideoData(NAME, "dance", FPS, Path(NAME), splits)
 

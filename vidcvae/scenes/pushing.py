@@ -20,11 +20,11 @@ import numpy as np
 from vidcvae.data import dataset_toml, images, trajectories
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.errors import UsageError
+from vidcvae.progress import Progress, unreported
 from vidcvae.rng import seed_of
 from vidcvae.storage import durable
 
 Array = np.ndarray
-Progress = Callable[[int, int], None] | None  # (done, total)
 
 SIZE = 64
 FPS = 10.0
@@ -57,7 +57,7 @@ class Scene:
     light: float
 
 
-def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Progress = None) -> VideoData:
+def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Progress = unreported) -> VideoData:
     """A data set of ``clips`` training, ``val`` validation and ``test`` clips of ``frames`` frames, 64x64.
 
     Row t of "action" causes frame t+1, and row t of "position" shows in frame t:
@@ -76,13 +76,12 @@ def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Prog
         drawn: list[Sequence] = []
         for sequence in _clips(split, count, frames, seed, table):
             drawn.append(sequence)
-            if progress:
-                progress(sum(map(len, splits.values())) + len(drawn), sum(counts))
+            progress(sum(map(len, splits.values())) + len(drawn), sum(counts))
         splits[split] = tuple(drawn)
     return VideoData(f"synthetic-push-{seed}", "push", FPS, Path(f"synthetic-push-{seed}"), splits)
 
 
-def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
+def write_folder(data: VideoData, out: Path, progress: Progress = unreported) -> None:
     """Write ``data`` in the course's layout (see ``trajectories``), with a dataset.toml.
 
     Raises ``UsageError`` if ``out`` is there and not an empty folder.
@@ -91,8 +90,7 @@ def write_folder(data: VideoData, out: Path, progress: Progress = None) -> None:
     sequences = [(out / split / sequence.name, sequence) for split, found in data.splits.items() for sequence in found]
     files = [file for folder, sequence in sequences for file in _files_of(folder, sequence)]
     for done, _ in enumerate(durable.write_many(files), 1):
-        if progress:
-            progress(done, len(files))
+        progress(done, len(files))
     facts = dataset_toml.Facts(data.name, data.fps, size=(SIZE, SIZE))
     durable.write_text(out / dataset_toml.FILE, dataset_toml.to_toml(facts))
 

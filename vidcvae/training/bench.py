@@ -30,13 +30,13 @@ from vidcvae.models.objectives import kl_elements
 from vidcvae.models.pose_cvae import PoseCvae
 from vidcvae.models.rollout import rollout
 from vidcvae.models.svg import Hidden, Svg, zero_hidden
+from vidcvae.progress import Progress, unreported
 from vidcvae.training.engine import Engine
 from vidcvae.training.state import new_state
 from vidcvae.training.step import Scheduled, clip_terms, draw
 from vidcvae.training.timing import made_up, training_arithmetic
 
 BETA = 0.01
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Comparison:
     machine: str
 
 
-def compare_training(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
+def compare_training(config: Config, device: str, repeats: int, progress: Progress = unreported) -> Comparison:
     """Clips/s of whole training steps, including the optimizer, from the same weights on the same clips."""
     engine_model, plain_model = _twins(config, device)
     dtype = training_arithmetic(engine_model, config, device).dtype
@@ -97,7 +97,7 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     return _comparison(seconds, clips, "clips/s", frame_flop(plain_model, frames, condition), share, memory, difference)
 
 
-def compare_generation(config: Config, device: str, repeats: int, progress: Progress | None = None) -> Comparison:
+def compare_generation(config: Config, device: str, repeats: int, progress: Progress = unreported) -> Comparison:
     """Frames/s of free runs, z drawn from the prior: the plain loop one sequence at a time, the engine all at once."""
     engine_model, plain_model = _twins(config, device)
     sequences, length, past = config.training.batch_size, config.training.clip_length, config.training.past
@@ -247,7 +247,7 @@ def _plain_svg_step(model: Svg, like: Tensor) -> PlainStep:
 
 
 def in_turns(
-    plain: Callable[[], Any], engine: Callable[[], Any], device: str, repeats: int, progress: Progress | None = None
+    plain: Callable[[], Any], engine: Callable[[], Any], device: str, repeats: int, progress: Progress = unreported
 ) -> tuple[float, float]:
     """Median seconds of each, measured in turns so that other load on the machine affects both."""
     times: tuple[list[float], list[float]] = ([], [])
@@ -258,8 +258,7 @@ def in_turns(
             run()
             _wait(device)
             seconds.append(time.perf_counter() - began)
-        if progress:
-            progress(done + 1, repeats)
+        progress(done + 1, repeats)
     return median(times[0]), median(times[1])
 
 

@@ -13,7 +13,8 @@ from vidcvae.config import Config
 from vidcvae.models import arithmetic, build_model
 from vidcvae.models.graphs import EAGER_CALLS
 from vidcvae.models.rollout import rollout
-from vidcvae.training.bench import Progress, machine
+from vidcvae.progress import Progress, unreported
+from vidcvae.training.bench import machine
 from vidcvae.training.timing import made_up
 
 
@@ -32,7 +33,7 @@ class Latency:
 
 
 def measure_latency(
-    config: Config, videos: int, length: int, device: str, repeats: int, progress: Progress | None = None
+    config: Config, videos: int, length: int, device: str, repeats: int, progress: Progress = unreported
 ) -> Latency:
     """Time every step of ``repeats`` free runs of ``videos`` videos at once, with z drawn from the prior.
 
@@ -63,8 +64,7 @@ def measure_latency(
                 if step > EAGER_CALLS:
                     seconds.append(now - began)
                 began = now
-            if progress:
-                progress(done + 1, repeats)
+            progress(done + 1, repeats)
         measured_on = machine()
     times = sorted(seconds)
     return Latency(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import torch
@@ -18,6 +18,7 @@ from vidcvae.errors import NonFiniteError
 from vidcvae.evaluation.free_run import RunVariant, measure, run_length
 from vidcvae.evaluation.records import digest_of
 from vidcvae.evaluation.score import summaries
+from vidcvae.progress import Progress
 from vidcvae.training.state import TrainingState
 
 LATENTS: tuple[DrawnLatent, ...] = get_args(DrawnLatent)  # z is 0, or drawn as in the course
@@ -35,7 +36,7 @@ def measured(
     config: Config,
     sequences: Sequence[clips.Sequence],
     only: Sequence[int],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Tables:
     """``free_run.measure`` of the sequences ``only``, with the moving average of the weights if there is one."""
     variants, frames, seed = [RunVariant(z) for z in LATENTS], config.validation.frames, config.training.seed

@@ -8,9 +8,9 @@ from vidcvae import config as settings
 from vidcvae.config.schema import LAB_SIZE, ConditionKind, Config
 from vidcvae.data import dataset
 from vidcvae.data.clips import VideoData
-from vidcvae.data.dataset import Progress
 from vidcvae.data.sizes import text
 from vidcvae.errors import DataError, UsageError
+from vidcvae.progress import Progress, unreported
 from vidcvae.scenes import dancing, pushing
 
 
@@ -48,7 +48,7 @@ def sized(config: Config, data: VideoData | None = None) -> Config:
 
 
 def open_dataset(
-    path: str | Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = None
+    path: str | Path, size: tuple[int, int] | None = None, cache: Path | None = None, progress: Progress = unreported
 ) -> VideoData:
     """The dataset at ``path``, of any layout, with frames of ``size`` (height, width), or of its own size if None.
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-Advance = Callable[[int, int], None]  # (done, total)
+from vidcvae.progress import Progress, unreported
 
 
 class Voice:
@@ -21,9 +20,9 @@ class Voice:
     def warn(self, text: str) -> None:
         """Report something that needs the user's attention."""
 
-    def progress(self, title: str) -> AbstractContextManager[Advance]:
+    def progress(self, title: str) -> AbstractContextManager[Progress]:
         """Show the progress of a block, which passes (done, total) to the function that this yields."""
-        return contextlib.nullcontext(lambda done, total: None)
+        return contextlib.nullcontext(unreported)
 
 
 SILENT = Voice()
