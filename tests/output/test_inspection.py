@@ -65,8 +65,9 @@ def test_the_nearest_pose_is_that_of_a_slow_search(tmp_path: Path, monkeypatch: 
     for path in ("pack", "folder"):
         found = inspection.inspect(tmp_path / path, (16, 32))
         assert found.report["splits"]["val"]["nearest_pose_psnr"] == pytest.approx(expected, abs=1e-3)
-    head, rows = inspection.measures(found.report)
-    assert head[-1] == "nearest pose" and [row[-1] for row in rows] == ["-", f"{expected:.2f}", "-"]
+    measures = next(part for part in inspection.summary(found.report) if not isinstance(part, str))
+    assert measures.columns[-1] == "nearest pose"
+    assert [row[-1] for row in measures.rows] == ["-", f"{expected:.2f}", "-"]
     # where all frames have no room at once, only this is left out
     monkeypatch.setattr(room, "available", lambda: 130 * 3 * 16 * 32)  # of 157 images, 120 at once
     report = inspection.inspect(tmp_path / "folder", (16, 32)).report

@@ -43,6 +43,7 @@ def ablate(
       vidcvae ablate my-dance --max-minutes 5
       vidcvae ablate my-dance --steps 800 --seeds 3 --jobs 2
     """
+    from vidcvae.output.table import markdown
     from vidcvae.storage import durable
     from vidcvae.workflow import ablation, trials
 
@@ -58,7 +59,7 @@ def ablate(
         rows = ablation.measure(done, ui.Speaker(bars=not json))
         if done:
             head, body, note = ablation.table(rows)
-            durable.write_text(folder / "ablation.md", f"{ui.markdown(head, body)}\n\n{note}\n")
+            durable.write_text(folder / "ablation.md", f"{markdown(head, body)}\n\n{note}\n")
             durable.write_json(folder / "ablation.json", {"command": ui.command(), "rows": rows})
         if json:
             ui.emit({"output": str(folder), "rows": rows})

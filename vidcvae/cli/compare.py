@@ -40,6 +40,7 @@ def compare(
     from vidcvae.evaluation import records
     from vidcvae.evaluation.compare import table
     from vidcvae.output import score_table
+    from vidcvae.output.table import markdown as to_markdown
     from vidcvae.workflow import comparison
 
     named = comparison.gather(runs, record, evaluate_missing, ui.Speaker(bars=not json))
@@ -53,7 +54,7 @@ def compare(
         about = {"protocol": named[0][1]["protocol"], "record": record, "warnings": warnings}
         ui.emit({"rows": [row.to_json() for row in rows], **about})
     elif markdown:
-        ui.say(ui.markdown(*score_table.cells(rows)))
+        ui.say(to_markdown(*score_table.cells(rows)))
     else:
         ui.score_table(rows)
     if csv and not json:

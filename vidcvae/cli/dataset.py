@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from vidcvae.cli import command, making, trained, ui
 from vidcvae.cli.command import option
@@ -52,7 +52,7 @@ def inspect(
     if json:
         ui.emit(report)
     else:
-        _show(report)
+        ui.show(inspection.summary(report))
         if preview and not faults:
             shown = [f"{n} of {report['splits'][split]['sequences']} {split}" for split, n in inspected.shown.items()]
             ui.say(f"contact sheet: {preview}, with {', '.join(shown)} sequences")
@@ -138,18 +138,3 @@ def synth_push(
     with ui.progress("writing", quiet=json) as advance:
         pushing.write_folder(data, output, advance)
     making.show_counts(output, data, json)
-
-
-def _show(report: dict[str, Any]) -> None:
-    """Print the report as text."""
-    from vidcvae.output import inspection
-
-    if "kind" in report:
-        form = "packed" if report["layout"] == "packed" else "image files"
-        height, width = report["size"]
-        ui.say(f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames per second")
-        ui.table("\nmeasures (copy, nearest pose: the PSNR in dB of repeating a frame)", *inspection.measures(report))
-    if any("files" in split for split in report["splits"].values()):
-        ui.table("\nfiles", *inspection.files(report))
-    for line in inspection.lines(report):
-        ui.say(line)

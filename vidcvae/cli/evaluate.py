@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from vidcvae.cli import command, trained, ui
 from vidcvae.cli.command import option
 from vidcvae.config.schema import LatentOrAll
 from vidcvae.errors import UsageError
-from vidcvae.evaluation.columns import MEANS
 
-COLLAPSED_NATS = 0.01  # KL per dimension of z and frame, below which the posterior is practically the prior
-MOST_STEPS, MOST_SEQUENCES = 30, 12  # if there are more frames or sequences, only the means are shown
 TRUST = "TorchScript is a program: use files that you trust."
 
 
@@ -73,6 +70,7 @@ def evaluate(
     for path in (lpips_weights, fvd_weights):
         if path and not path.is_file():
             raise UsageError(f"there is no file {path}.", "Name the TorchScript file of a network.")
+    from vidcvae.output import score_summary
     from vidcvae.workflow import opening, scores
 
     voice = ui.Speaker(bars=not json)
@@ -100,102 +98,8 @@ def evaluate(
     if json:
         ui.emit(record)
         return
-    _show(record, loaded.path)
+    ui.show(score_summary.summary(record, loaded.path))
+    for text in score_summary.remarks(record):
+        ui.note(text)
     if kept:
         ui.say(f"score record: {kept}")
-
-
-def _show(scores: dict[str, Any], checkpoint: Path) -> None:
-    from vidcvae.evaluation import records
-
-    protocol, curve = scores["protocol"], scores["psnr_per_frame"]
-    columns = _columns(scores)
-    means = {title: {**column, **column.get("perceptual", {})} for title, column in columns.items()}
-    rows = [
-        (title, *(_cell(column.get(key)) for column in means.values()))
-        for key, title in MEANS.items()
-        if any(key in column for column in means.values())
-    ]
-    ui.table("", ("mean over frames", *columns), rows)
-    baselines = {
-        "copy_first": "first frame",
-        "copy_last_past": "last given frame",
-        "copy_previous_truth": "previous true frame",
-        "nearest_pose": "training frame of the nearest pose",
-    }
-    kinds = {"": "PSNR (dB)", "_per_channel": "per channel (dB)", "_still": "still", "_moving": "moving"}
-    rows = [
-        (title, *(_cell(scores[f"baseline_{key}_psnr{kind}"]) for kind in kinds))
-        for key, title in baselines.items()
-        if scores.get(f"baseline_{key}_psnr") is not None
-    ]
-    ui.table("", ("copying the", *kinds.values()), rows)
-    ui.say(f"still pixels ({scores['share_still']:.1%}): {scores['still_pixels']}")
-    if nearest := scores.get("nearest_pose"):
-        source = f" of {nearest['searched']} of {nearest['dataset']}" if nearest["searched"] else ""
-        ui.say(f"nearest pose{source}: {records.nearest_pose_text(scores) or nearest['reason']}")
-    _show_latent(scores)
-    if len(curve) <= MOST_STEPS:
-        curves = {title: column["psnr_per_frame"] for title, column in columns.items()}
-        curves["copy of the last given"] = scores["baseline_copy_last_past_psnr_per_frame"]
-        steps = enumerate(zip(*curves.values(), strict=True), start=protocol["past"])
-        ui.table("", ("PSNR (dB) of frame", *curves), [(t, *values) for t, values in steps])
-    sequences = scores.get("sequences", [])
-    if sequences and len(sequences) <= MOST_SEQUENCES:
-        rows = [(s["name"], s["psnr_mean"], s["ssim_mean"]) for s in sequences]
-        ui.table("", ("sequence", "PSNR (dB)", "SSIM"), rows)
-    if "listening_gap_psnr" in scores:
-        ui.say(f"does it use actions? With those of other clips it loses {scores['listening_gap_psnr']:.2f} dB")
-    elif protocol["actions"] == "own":
-        ui.note("whether it uses actions cannot be measured: no other clip has the same length")
-    actions = f", actions {protocol['actions']}" if protocol["actions"] != "none" else ""
-    drawn = f"{protocol['latent']}, {protocol['samples']} samples" if protocol["samples"] > 1 else protocol["latent"]
-    statistics = f", {protocol['batch_norm']} statistics" if protocol["batch_norm"] != "none" else ""
-    ui.say(
-        f"{checkpoint}, {protocol['weights']} weights{statistics}; {protocol['dataset']} "
-        f"{protocol['split']}, {protocol['past']} given -> {protocol['future']} predicted, z: {drawn}, "
-        f"seed {protocol['seed']}; condition: {protocol['condition']}{actions}"
-    )
-
-
-def _show_latent(scores: dict[str, Any]) -> None:
-    units = f"{scores['active_units']} of {scores['latent_dimensions']} units active"
-    ui.say(f"latent: KL {scores['kl']:.4g} nats per frame, {units}")
-    if not scores["active_units"]:
-        collapsed = scores["kl"] < COLLAPSED_NATS * scores["latent_dimensions"]
-        state = (
-            "has collapsed onto the prior" if collapsed else "differs from the prior, but is the same for every frame"
-        )
-        ui.note(f"the posterior {state}: z carries no information")
-    if bounds := scores.get("bounds"):
-        ui.say(
-            f"bits per dimension, at most: ELBO {bounds['elbo_bits_per_dimension']:.4f}, importance-weighted "
-            f"{bounds['importance_weighted_bits_per_dimension']:.4f} ({bounds['importance_samples']} samples); "
-            f"likelihood: {bounds['likelihood']}, sigma {bounds['sigma']:.4f}"
-        )
-    if "fvd" in scores.get("perceptual", {}):
-        ui.say(f"FVD: {scores['perceptual']['fvd']:.4f}")
-    if run := scores.get("long"):
-        ui.say(
-            f"{run['frames']} frames, poses forward and back: {run['first']:.2f} dB in the first of "
-            f"{len(run['passes'])} passes, {run['last']:.2f} dB in the last: {run['lost']:.2f} dB lost"
-        )
-
-
-def _cell(value: float | None) -> float | str:
-    return "-" if value is None else value
-
-
-def _columns(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores that are shown side by side, by the titles of their columns."""
-    samples, actions = scores["protocol"]["samples"], scores["protocol"]["actions"]
-    if "by_latent" in scores:
-        return {f"z: {scores['protocol']['latent']}": scores} | {f"z: {z}": s for z, s in scores["by_latent"].items()}
-    main = f"mean of {samples}" if samples > 1 else "other actions" if actions == "of other clips" else "free run"
-    titles = {
-        "best": f"best of {samples}",
-        "posterior": "posterior",
-        "own_actions": "own actions",
-        "other_actions": "other actions",
-    }
-    return {main: scores, **{title: scores[key] for key, title in titles.items() if key in scores}}

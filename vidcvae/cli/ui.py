@@ -12,7 +12,7 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from vidcvae.workflow.voice import Voice
 
 if TYPE_CHECKING:
     from vidcvae.evaluation.compare import Row
+    from vidcvae.output import table as tables
 
 # Under torchrun every rank runs the same command, and only rank 0 prints
 _other_rank = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
@@ -156,6 +157,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     (_Console(width=width) if width > out.width else out).print(grid)
 
 
+def show(parts: Iterable[str | tables.Table]) -> None:
+    """Print lines and tables of the result."""
+    for part in parts:
+        if isinstance(part, str):
+            say(part)
+        else:
+            table(*part)
+
+
 def score_table(rows: Sequence[Row]) -> None:
     """Print compared scores as a table, and how many settings did not fit into it."""
     from vidcvae.output import score_table
@@ -163,12 +173,6 @@ def score_table(rows: Sequence[Row]) -> None:
     table("", *score_table.cells(rows))
     if text := score_table.hidden(rows):
         note(text)
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def next_step(*commands: str) -> None:

@@ -17,10 +17,10 @@ from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
 from vidcvae.errors import DataError, VidcvaeError, counted
 from vidcvae.evaluation import metrics, nearest_pose
+from vidcvae.output.table import Table
 from vidcvae.progress import Progress, unreported
 
 Report = dict[str, Any]
-Table = tuple[list[str], list[list[object]]]  # head, and rows
 
 _STATIC_DB = 30.0
 _SHOWN_FAULTS = 40
@@ -259,7 +259,19 @@ def contact_sheet(rows: list[tuple[str, Sequence]]) -> np.ndarray:
     return np.asarray(sheet).transpose(2, 0, 1)
 
 
-def measures(report: Report) -> Table:
+def summary(report: Report) -> Iterator[str | Table]:
+    """The report in words and tables."""
+    if "kind" in report:
+        form = "packed" if report["layout"] == "packed" else "image files"
+        height, width = report["size"]
+        yield f"{report['name']}: {report['kind']}, {form}, {height}x{width}, {report['fps']:g} frames per second"
+        yield _measures(report)
+    if any("files" in split for split in report["splits"].values()):
+        yield _files(report)
+    yield from _lines(report)
+
+
+def _measures(report: Report) -> Table:
     """The measures of each split."""
     push = report["kind"] == "push"
     columns = ["split", "sequences", "frames", "conditions", "mean", "motion"]
@@ -272,20 +284,20 @@ def measures(report: Report) -> Table:
         scores = [summary["copy_last_past"]["psnr"]] if push else [summary[key] for key in copied]
         numbers = [_number(summary["mean"], 4), _number(summary["motion"], 4), *(_number(score, 2) for score in scores)]
         rows.append([split, summary["sequences"], summary["frames"], conditions, *numbers])
-    return columns, rows
+    return Table("\nmeasures (copy, nearest pose: the PSNR in dB of repeating a frame)", columns, rows)
 
 
-def files(report: Report) -> Table:
+def _files(report: Report) -> Table:
     """The number of image files in each folder, their sizes and their colour modes."""
     rows: list[list[object]] = []
     for split, summary in report["splits"].items():
         for side, files in summary["files"].items():
             kinds = [", ".join(f"{name} ({count})" for name, count in files[key].items()) for key in ("sizes", "modes")]
             rows.append([f"{split}_{side}", files["count"], *kinds])
-    return ["folder", "readable", "sizes", "modes"], rows
+    return Table("\nfiles", ("folder", "readable", "sizes", "modes"), rows)
 
 
-def lines(report: Report) -> list[str]:
+def _lines(report: Report) -> list[str]:
     """The lines below the tables: ranges of actions, sequences, notes and faults."""
     shown = []
     for split, summary in report["splits"].items():
