@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 from pathlib import Path
 
-LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def processor() -> str:
@@ -30,5 +31,10 @@ def available() -> int:
     import psutil
 
     free: int = psutil.virtual_memory().available + psutil.swap_memory().free
-    limits = [path.read_text("utf-8").strip() for path in LIMITS if path.exists()]
-    return min([free, *(int(limit) for limit in limits if limit.isdigit())])
+    return min(free, *memory_limits())
+
+
+def memory_limits() -> list[int]:
+    """The bytes of memory that a container allows its programs; more than any machine has if there is no limit."""
+    texts = [path.read_text("utf-8").strip() for path in _LIMITS if path.exists()]
+    return [sys.maxsize, *(int(text) for text in texts if text.isdecimal())]

@@ -121,14 +121,14 @@ def test_a_misspelt_size_is_pointed_home(large: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_a_size_does_to_the_picture(files: tuple[int, int] | None, size: tuple[int, int], says: str) -> None:
-    told = sizes.told_resized(files, size)
+    told = sizes.resize_text(files, size)
     assert says in told and bool(says) == bool(told)
 
 
 def test_the_way_out_is_the_files_own_size() -> None:
-    assert sizes.told_resized((72, 128), (32, 64), way_out="--size ").endswith("--size 72x128 takes them as they are.")
-    assert sizes.told_resized((70, 128), (32, 64), way_out="--size ").endswith("--size 72x128 is nearest to them.")
-    said = sizes.told_resized((72, 128), (32, 64), silent=True)
+    assert sizes.resize_text((72, 128), (32, 64), way_out="--size ").endswith("--size 72x128 takes them as they are.")
+    assert sizes.resize_text((70, 128), (32, 64), way_out="--size ").endswith("--size 72x128 is nearest to them.")
+    said = sizes.resize_text((72, 128), (32, 64), silent=True)
     assert said.startswith("The image files are 72x128, and dataset.toml says no size: taken at 32x64, 44% of")
 
 

@@ -163,4 +163,4 @@ def test_a_run_that_catches_up_gains_and_loses_nothing_below_zero() -> None:
     age = drift.AgeTest((51, 101), 51, 20.0, 20.0)
     for free, says in (([20.0, 20.5], "gains 0.50"), ([20.0, 19.5], "loses 0.50"), ([20.0, 20.0], "loses 0.00")):
         found = drift.Drift([1, 101], free, [21.0, 21.0], 50, age)
-        assert f"against fresh restarts it {says} dB per 100 frames" in found.told()[0]
+        assert f"against fresh restarts it {says} dB per 100 frames" in found.lines()[0]

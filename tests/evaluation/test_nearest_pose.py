@@ -180,8 +180,14 @@ def test_the_protocol_knows_nothing_of_it() -> None:
 def test_in_words_whether_it_is_beaten() -> None:
     for ahead, words in (
         (1.234, "beats the nearest training frame by 1.23 dB"),
-        (0.0, "does not beat repeating the training frame of the nearest pose: it has only memorised training frames"),
-        (-3.0, "does not beat repeating the training frame of the nearest pose: it has only memorised training frames"),
+        (
+            0.0,
+            "does not beat repeating the training frame of the nearest pose: it does no better than memorising would",
+        ),
+        (
+            -3.0,
+            "does not beat repeating the training frame of the nearest pose: it does no better than memorising would",
+        ),
     ):
         record = {"psnr_mean": 20 + ahead, "baseline_nearest_pose_psnr": 20.0}
         assert records.nearest_pose_text(record) == words

@@ -47,7 +47,7 @@ def test_auto_takes_the_faster_and_float32_where_they_are_alike(
 ) -> None:
     found = chosen("auto", "cpu", ABOUT, sleeping(float32, bf16))
     assert found.precision == want
-    assert f"precision: {want}, 1 thread, measured now (float32, 1 thread: " in found.told()
+    assert f"precision: {want}, 1 thread, measured now (float32, 1 thread: " in found.description()
     assert found.seconds["float32, 1 thread"] == pytest.approx(float32 / 1000, rel=0.5)
 
 

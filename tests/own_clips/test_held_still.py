@@ -35,7 +35,7 @@ def shaken() -> tuple[footage.Pictures, Keypoints]:
 def made(hold: bool) -> tuple[importing.Plan, np.ndarray]:
     clip, joints = shaken()
     settings = importing.Settings(SIZE, "stretch", "none", val_fraction=0, steady=hold)
-    plan = importing.plan(importing.look(clip), joints, settings)
+    plan = importing.plan(importing.scan(clip), joints, settings)
     data, _ = importing.read(plan)
     return plan, data.split("train")[0].frames.astype(float).mean(1)
 
@@ -53,10 +53,10 @@ def test_joints_and_window_follow_the_pictures() -> None:
     """The first of the five joints is at the middle of the shirt, 40 right and 15 below its corner: the shirt of the
     steady picture begins there, where scipy finds it by the wall that it hides."""
     plan, _ = made(True)
-    width, height = plan.seen.picture
+    width, height = plan.scan.picture
     assert 0.9 * WIDTH < width < WIDTH and 0.9 * HEIGHT < height < HEIGHT
-    wall = np.median([np.asarray(image.convert("L"), float) for _, image in plan.seen.pictures.images], axis=0)
-    for k, (_, image) in enumerate(plan.seen.pictures.images):
+    wall = np.median([np.asarray(image.convert("L"), float) for _, image in plan.scan.pictures.images], axis=0)
+    for k, (_, image) in enumerate(plan.scan.pictures.images):
         if k % 13 == 5:
             hides = np.abs(np.asarray(image.convert("L"), float) - wall) > 12
             rows, columns = np.nonzero(hides[60:320])

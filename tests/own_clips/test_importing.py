@@ -29,8 +29,8 @@ class Made(NamedTuple):
 
 
 def import_clip(clip: footage.Pictures, found: Keypoints, settings: importing.Settings) -> Made:
-    plan = importing.plan(importing.look(clip), found, settings)
-    return Made(importing.read(plan)[0], plan.notes, plan.seen.broken)
+    plan = importing.plan(importing.scan(clip), found, settings)
+    return Made(importing.read(plan)[0], plan.notes, plan.scan.broken)
 
 
 def figure(x: float, y: float = 20.0, height: float = 40.0) -> np.ndarray:

@@ -137,7 +137,7 @@ def test_a_folder_is_read_in_the_order_that_its_people_are_in(tmp_path: Path) ->
 
 def test_an_unclear_folder_is_refused_with_what_to_look_at_and_what_to_type(tmp_path: Path) -> None:
     folder = write(tmp_path / "k", [person(KINECT, pose) for pose in POSES.values()])
-    with pytest.raises(DataError, match="25 points a person, in OpenPose's order BODY_25 or BODY_25B") as error:
+    with pytest.raises(DataError, match="unclear whether their order is OpenPose's BODY_25 or BODY_25B") as error:
         read_keypoints(folder)
     for words in ("point 1", "at the neck", "--keypoint-format body25;", "at the left eye", "body25b."):
         assert words in error.value.hint

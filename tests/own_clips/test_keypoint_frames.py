@@ -98,7 +98,7 @@ def test_the_farthest_number_and_place_and_the_most_people_are_read(tmp_path: Pa
     assert person[JOINTS.index("nose")].tolist() == [1e6, -1e6]
     for beyond in (1e6 + 0.5, -1e6 - 0.5):
         (tmp_path / "k.json").write_text(json.dumps([{"image_id": 0, "keypoints": [*edge[:49], beyond, 1.0]}]))
-        with pytest.raises(DataError, match=r"keypoints of annotation 0 has -?1000000\.5 where a coordinate"):
+        with pytest.raises(DataError, match=r"keypoints of annotation 0 has -?1000000\.5 instead of a coordinate"):
             read_keypoints(tmp_path / "k.json")
     named = {"images": [{"id": 5, "file_name": "9" * 5000 + ".jpg"}], "annotations": [coco(5, 1.0)]}
     (tmp_path / "k.json").write_text(json.dumps(named))

@@ -167,7 +167,7 @@ def test_a_blank_wall_is_refused_however_much_the_camera_s_noise(sigma: float, s
     blank = np.full((HEIGHT * size // 2, WIDTH * size // 2), 120.0)
     camera, _ = followed(noisy(blank, sigma, 12))
     assert camera.motion().note in (steady.FLAT, steady.LOST)
-    assert sigma > 3 or camera.motion() == (False, "too little of the background is seen to hold the camera still")
+    assert sigma > 3 or camera.motion() == (False, "too little of the background is visible to hold the camera still")
 
 
 def test_stripes_do_not_tell_how_far_the_camera_moves_along_them() -> None:

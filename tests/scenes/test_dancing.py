@@ -9,6 +9,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from vidcvae.data.clips import VideoData
+from vidcvae.errors import UsageError
 from vidcvae.scenes import dancer, dancing
 
 
@@ -96,3 +97,9 @@ def test_any_size_and_progress() -> None:
     data = dancing.dance(3, 2, 1, 0, (64, 128), lambda done, total: calls.append((done, total)))
     assert data.size == (64, 128)
     assert calls[-1] == (7, 7)
+
+
+@pytest.mark.parametrize(("frames", "val", "test"), [(1, 2, 0), (4, -1, 0), (4, 2, -1), (4, 0, 1)])
+def test_impossible_counts_are_refused(frames: int, val: int, test: int) -> None:
+    with pytest.raises(UsageError, match="cannot draw"):
+        dancing.dance(frames, val, test, seed=0)

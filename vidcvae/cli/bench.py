@@ -82,14 +82,13 @@ def bench(
         count, length = config.training.batch_size, config.training.clip_length
         title = f"{model} {what}: {count} x {length} frames of {shape}, {precision}"
         kind = "frames, absolute" if generates else "losses, relative"
-        memory = "unknown" if both.peak_memory_bytes is None else f"{both.peak_memory_bytes / 2**20:.0f} MiB"
         rows = [
             ("plain loop", f"{both.plain:.4g} {both.unit}"),
             ("engine", f"{both.engine:.4g} {both.unit}"),
             ("ratio", f"{both.ratio:.2f}"),
             ("arithmetic", f"{both.flop_per_frame / 1e9:.2f} GFLOP per frame forward"),
             ("share of the matrix peak", f"{both.peak_share:.0%}"),
-            ("peak memory", memory),
+            ("peak memory", f"{both.peak_memory_bytes / 2**20:.0f} MiB"),
             ("largest difference", f"{both.max_difference:.2g} ({kind})"),
             ("machine", both.machine),
         ]

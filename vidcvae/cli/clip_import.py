@@ -99,8 +99,8 @@ def _importer(kind: str, placeholder: str, example: str, about: str) -> None:
         show(f"{preview}: the part of the pictures that is used")
         if estimate and people > 1 and plan.most == 1:
             show("nobody else is ever in view: --people 1 finds the joints three times as fast, and more steadily")
-        if plan.seen.broken:
-            raise DataError(plan.seen.broken, f"Everything read before that is in {output}.")
+        if plan.scan.broken:
+            raise DataError(plan.scan.broken, f"Everything read before that is in {output}.")
         ui.next_step(typed("dataset", "inspect", output, "--preview", "sheet.png"), typed("train", output))
 
     line = f"vidcvae dataset import {kind} {example}"

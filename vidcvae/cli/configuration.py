@@ -145,6 +145,6 @@ def explain(
         return
     for setting in itertools.chain.from_iterable(matches.values()):
         ui.say(f"{setting.key}{setting.models and f' ({setting.models})'}: {setting.doc}")
-        for title, value in {**setting.facts(), "presets:": setting.presets_told()}.items():
+        for title, value in {**setting.facts(), "presets:": setting.presets_text()}.items():
             if value:
                 ui.say(f"  {title:<9} {value}")

@@ -76,12 +76,12 @@ def pack(
       vidcvae dataset pack my-dance -o my-dance-packed
     """
     from vidcvae.data import packed
-    from vidcvae.data.dataset import open_stream, told_size
+    from vidcvae.data.dataset import open_stream, resize_note
 
     with ui.progress("packing", quiet=json) as advance:
         stream = open_stream(dataset, making.read_size(size), advance)
         packed.write(stream, output, shard_size << 20)
-    if text := told_size(stream, "--size "):
+    if text := resize_note(stream, "--size "):
         ui.note(text)
     making.show_counts(output, packed.open_packed(output), json)
 

@@ -139,7 +139,7 @@ def drift(
     elif json:
         ui.emit(numbers)
     for name, result in [] if json else results.items():
-        for line in result.told():
+        for line in result.lines():
             ui.say(f"{name}: {line}")
 
 

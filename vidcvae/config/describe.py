@@ -71,7 +71,7 @@ class Setting:
                 found[preset] = value
         return found
 
-    def presets_told(self) -> str:
+    def presets_text(self) -> str:
         return ", ".join(f"{preset} {json.dumps(value)}" for preset, value in self.presets().items())
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vidcvae.data import bair, dataset_toml, packed, pose_folder, trajectories
 from vidcvae.data import cache as caches
 from vidcvae.data.clips import Stream, VideoData
-from vidcvae.data.sizes import DEFAULT_SIZES, text, told_resized
+from vidcvae.data.sizes import DEFAULT_SIZES, resize_text, text
 from vidcvae.errors import DataError, did_you_mean, typed
 from vidcvae.progress import Progress, unreported
 
@@ -76,12 +76,12 @@ def own_size(path: Path) -> tuple[int, int]:
     return dataset_toml.read_facts(path).size or DEFAULT_SIZES[kind]
 
 
-def told_size(data: VideoData | Stream, way_out: str = "") -> str:
-    """How the image files of ``data`` were resized (see ``told_resized``)."""
+def resize_note(data: VideoData | Stream, way_out: str = "") -> str:
+    """How the image files of ``data`` were resized (see ``resize_text``)."""
     if data.files_size is None:
         return ""
     silent = data.size == DEFAULT_SIZES[data.kind] and dataset_toml.read_facts(data.source).size is None
-    return told_resized(data.files_size, data.size, silent=silent, way_out=way_out)
+    return resize_text(data.files_size, data.size, silent=silent, way_out=way_out)
 
 
 def open_stream(path: Path, size: tuple[int, int] | None = None, progress: Progress = unreported) -> Stream:

@@ -18,7 +18,7 @@ def nearest(files: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def told_resized(
+def resize_text(
     files: tuple[int, int] | None, size: tuple[int, int], *, silent: bool = False, way_out: str = ""
 ) -> str:
     """A sentence about files that are read at a ``size`` other than their own; "" if it is their own.

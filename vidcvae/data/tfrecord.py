@@ -59,43 +59,38 @@ def read_records(path: Path, on_problem: OnProblem = stop_at_problem) -> Iterato
     A record with damaged data is reported to ``on_problem`` and skipped. After a damaged length or a cut, the next
     record cannot be found: this is reported, and reading ends. Raises ``DataError`` if the file cannot be read.
     """
+    offset = 0
+
+    def report(text: str) -> None:
+        on_problem(Problem(path, offset, text))
+
     try:
         with reading.open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            index = offset = 0
+            index = 0
             while offset < size:
+                lost = f"; the last {size - offset} bytes of the file are lost."
                 header = file.read(12)
                 if len(header) < 12:
-                    on_problem(
-                        Problem(path, offset, f"the file is cut off within a record's header{_lost(size - offset)}")
-                    )
-                    return
+                    return report(f"the file is cut off within a record's header{lost}")
                 length, length_crc = struct.unpack("<QI", header)
                 if masked_crc32c(header[:8]) != length_crc:
-                    text = f"the checksum of a record's length is wrong{_lost(size - offset)}"
-                    on_problem(Problem(path, offset, text))
-                    return
+                    return report(f"the checksum of a record's length is wrong{lost}")
                 end = offset + 12 + length + 4
                 if end > size:
-                    text = f"the record is cut off: it should have {length} bytes{_lost(size - offset)}"
-                    on_problem(Problem(path, offset, text))
-                    return
+                    return report(f"the record is cut off: it should have {length} bytes{lost}")
                 if length > MAX_RECORD_BYTES:
-                    on_problem(Problem(path, offset, f"the record has {length} bytes, which no clip has: left out."))
+                    report(f"the record has {length} bytes, which no clip has: left out.")
                     file.seek(end)
                 else:
                     data, crc = file.read(length), file.read(4)
                     if masked_crc32c(data) == int.from_bytes(crc, "little"):
                         yield Record(index, offset, data)
                     else:
-                        on_problem(Problem(path, offset, "the checksum of the record's data is wrong: left out."))
+                        report("the checksum of the record's data is wrong: left out.")
                 index, offset = index + 1, end
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}.", "Fetch that file again.") from None
-
-
-def _lost(rest: int) -> str:
-    return f"; the last {rest} bytes of the file are lost."
 
 
 # --- tf.train.Example ------------------------------------------------------------------------------

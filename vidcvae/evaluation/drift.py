@@ -51,7 +51,7 @@ class AgeTest:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "lost": self.lost}
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """The result in one line of text."""
         return [
             f"age test, frames {self.tail[0]}-{self.tail[1]}: {self.from_start:.2f} dB from frame 0, "
@@ -99,14 +99,14 @@ class Drift:
             "age_test": self.age_test.to_json(),
         }
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """The results as lines of text."""
         slope, behind = (round(x, 2) + 0.0 for x in (self.slope_per_100, self.gap_slope_per_100))  # -0.0 is 0.0
         slopes = (
             f"the free run changes by {slope:+.2f} dB per 100 frames; against fresh restarts it "
             f"{'loses' if behind >= 0 else 'gains'} {abs(behind):.2f} dB per 100 frames"
         )
-        return [slopes, *self.age_test.told()]
+        return [slopes, *self.age_test.lines()]
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Self:

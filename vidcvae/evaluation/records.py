@@ -261,18 +261,18 @@ def nearest_pose_text(record: Record) -> str:
             return ""
         case ahead if ahead > 0:
             return f"beats the nearest training frame by {ahead:.2f} dB"
-    return "does not beat repeating the training frame of the nearest pose: it has only memorised training frames"
+    return "does not beat repeating the training frame of the nearest pose: it does no better than memorising would"
 
 
 def nearest_pose_warning(named: Sequence[tuple[str, Record]]) -> str:
-    """The warning that names the models which only memorise; empty if none does."""
+    """The warning that names the models which do not beat it; empty if all do."""
     names = [name for name, record in named if (ahead := beats_nearest_pose(record)) is not None and ahead <= 0]
     if not names:
         return ""
-    does, it, has = ("does", "it", "has") if len(names) == 1 else ("do", "they", "have")
+    does, it = ("does", "it") if len(names) == 1 else ("do", "they")
     return (
         f"{_names(names)} {does} not beat repeating the training frame of the nearest pose: "
-        f"{it} {has} only memorised training frames."
+        f"{it} {does} no better than memorising would."
     )
 
 

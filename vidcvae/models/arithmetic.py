@@ -51,7 +51,7 @@ class Arithmetic:
     def dtype(self) -> torch.dtype:
         return PRECISIONS[self.precision]
 
-    def told(self) -> str:
+    def description(self) -> str:
         """The line for --verbose."""
         times = "; ".join(f"{way}: {seconds * 1000:.3g} ms a step" for way, seconds in self.seconds.items())
         return f"precision: {_way(self.precision, self.threads)}, {self.why}" + (f" ({times})" if times else "")

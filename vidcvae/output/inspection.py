@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from vidcvae.data import packed, pose_folder, room, trajectories
 from vidcvae.data.clips import Sequence, Stream
-from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, told_size
+from vidcvae.data.dataset import check_packed_size, layout, open_stream, own_size, resize_note
 from vidcvae.errors import DataError, VidcvaeError, counted
 from vidcvae.evaluation import metrics, nearest_pose
 from vidcvae.output.table import Table
@@ -69,7 +69,7 @@ def inspect(path: Path, size: tuple[int, int] | None = None, progress: Progress 
         if not report["faults"]:
             stream = open_stream(path, size, progress)
             room.check(stream, max(stream.counts))
-            report["notes"] += filter(None, [told_size(stream, "--size ")])
+            report["notes"] += filter(None, [resize_note(stream, "--size ")])
     report["size"] = list(size)
     if stream is None or report["faults"]:
         return Inspection(report, [])

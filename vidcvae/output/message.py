@@ -20,7 +20,7 @@ FAR, MOST_ACTION = 4096.0, 1000.0  # the largest coordinate of a joint, in pixel
 
 
 @dataclass(frozen=True)
-class Wish:
+class FrameRequest:
     """A request for a frame, with one of pose: joints (25, 2); play: a row of the sequence; and action: (A,)."""
 
     pose: np.ndarray | None = None
@@ -34,10 +34,10 @@ class Wish:
     truth: bool = False
 
 
-def wish(table: Mapping[str, Any], dance: bool, actions: int) -> Wish:
+def frame_request(table: Mapping[str, Any], dance: bool, actions: int) -> FrameRequest:
     """The request in a message. Raises ``UsageError`` that says what is wrong with it."""
     rest = dict(table)
-    request = Wish(
+    request = FrameRequest(
         latent=one_of(rest.pop("latent", "zero"), "latent", get_args(DrawnLatent)),
         scale=number(rest.pop("scale", 1.0), "scale", 0, 10),
         seed=whole(rest.pop("seed", 0), "seed", 1 << 53),

@@ -20,7 +20,7 @@ import torch
 from PIL import ImageOps
 
 from vidcvae import reading
-from vidcvae.data import clips, images
+from vidcvae.data import clips, images, numbered
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import DataError, UsageError, VidcvaeError
 from vidcvae.evaluation import metrics
@@ -30,7 +30,7 @@ from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import FreeRun
 from vidcvae.output import message, recording
 from vidcvae.output.generation import latent_shape
-from vidcvae.output.message import Wish
+from vidcvae.output.message import FrameRequest
 from vidcvae.output.recording import Take
 from vidcvae.output.steering import Steering
 from vidcvae.output.video import to_bytes
@@ -190,44 +190,44 @@ class Session:
     # --- a frame -------------------------------------------------------------------------------------
 
     def _frame(self, table: Mapping[str, Any]) -> bytes:
-        wish = message.wish(table, self.dance, len(self.steering.limits) if self.steering else 0)
+        request = message.frame_request(table, self.dance, len(self.steering.limits) if self.steering else 0)
         began = time.perf_counter()
         _, sequence = self.sequences[self.sequence]
-        about: dict[str, Any] = {"row": wish.play, "sequence": self.sequence}
-        condition = self._condition(wish)
-        if self.dance and wish.play is not None:
-            about["joints"] = self._fitted(condition, wish.play)
-        if wish.beside and self._beside is None:
+        about: dict[str, Any] = {"row": request.play, "sequence": self.sequence}
+        condition = self._condition(request)
+        if self.dance and request.play is not None:
+            about["joints"] = self._fitted(condition, request.play)
+        if request.beside and self._beside is None:
             self._beside = self._branch(self.loaded)
-        frame = self._advance(self._run, condition, wish)
+        frame = self._advance(self._run, condition, request)
         shown = {"model": frame}
         if self.dance and condition is not None:
             shown["pose"] = condition
-        if wish.beside and self._beside:
-            shown["zero"] = self._advance(self._beside, condition, replace(wish, latent="zero"))
+        if request.beside and self._beside:
+            shown["zero"] = self._advance(self._beside, condition, replace(request, latent="zero"))
         else:
             self._beside = None
-        self.take.add(condition, wish.latent, wish.scale, wish.seed, frame)
-        if wish.play is not None and wish.play < len(sequence):
-            about["psnr"] = _psnr(frame, sequence.frames[wish.play])
-            if wish.truth:
-                shown["truth"] = sequence.frames[wish.play]
-        if wish.nearest:
+        self.take.add(condition, request.latent, request.scale, request.seed, frame)
+        if request.play is not None and request.play < len(sequence):
+            about["psnr"] = _psnr(frame, sequence.frames[request.play])
+            if request.truth:
+                shown["truth"] = sequence.frames[request.play]
+        if request.nearest:
             about["nearest"], shown["nearest"] = self._nearest(frame)
             about["nearest_psnr"] = _psnr(frame, shown["nearest"])
         about["ms"] = round(1000 * (time.perf_counter() - began), 2)
         return self._answer(about, shown)
 
-    def _condition(self, wish: Wish) -> np.ndarray | None:
+    def _condition(self, request: FrameRequest) -> np.ndarray | None:
         """The condition of the requested step. Raises ``UsageError`` if there is none."""
         _, sequence = self.sequences[self.sequence]
         if len(self.take.steps) >= MOST_STEPS:
             raise UsageError("this run has reached its limit of an hour.", "Start again.")
-        if wish.pose is not None:
-            return recovery.draw_as(wish.pose, self.size, self.strength)
-        if wish.action is not None:
-            return self.steering.row(wish.action) if self.steering and self.steering.limits else None
-        row = wish.play or 0
+        if request.pose is not None:
+            return recovery.draw_as(request.pose, self.size, self.strength)
+        if request.action is not None:
+            return self.steering.row(request.action) if self.steering and self.steering.limits else None
+        row = request.play or 0
         if row >= sequence.condition_length:
             raise UsageError(f"this sequence has no frame {row}.")
         rows = self._rows(row, 1)
@@ -241,13 +241,13 @@ class Session:
         run.follow(self._run)
         return run
 
-    def _advance(self, run: FreeRun, condition: np.ndarray | None, wish: Wish) -> np.ndarray:
+    def _advance(self, run: FreeRun, condition: np.ndarray | None, request: FrameRequest) -> np.ndarray:
         """The next frame of a run, uint8 (3, H, W)."""
         rows = None if condition is None else torch.from_numpy(np.array(condition))[None, None]
         eps = torch.zeros(())
-        if wish.latent == "prior":
-            eps = sequence_noise(latent_shape(self.loaded), wish.seed, [0])(self.take.next) * wish.scale
-        frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), wish.latent, eps.to(run.device))[0])
+        if request.latent == "prior":
+            eps = sequence_noise(latent_shape(self.loaded), request.seed, [0])(self.take.next) * request.scale
+        frame: np.ndarray = to_bytes(run.step(at(run.codes(rows, 1), 0), request.latent, eps.to(run.device))[0])
         return frame
 
     def _strength(self) -> float:
@@ -298,7 +298,7 @@ class Session:
         kind = message.one_of(table.get("kind", "gif"), "kind", ("gif", "mp4"))
         with self._saving:
             take, loaded = self._worker.submit(lambda: (self.take.cut(), self.loaded)).result()
-            number = 1 + max((int(p.name) for p in self.recordings.glob("*") if p.name.isdecimal()), default=0)
+            number = 1 + max((numbered.whole_number(path.name) or 0 for path in self.recordings.glob("*")), default=0)
             about = recording.save(take, loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
         name = f"{number:03d}.{kind}"
         self.made[name] = Path(about.pop("path"))

@@ -1,6 +1,6 @@
 """Makes a dance dataset from a clip and its keypoints: frames with skeleton images, cut into unbroken sequences.
 
-There are three steps: ``look`` reads the clip once, ``plan`` chooses the frames to use and the window, and ``read``
+There are three steps: ``scan`` reads the clip once, ``plan`` chooses the frames to use and the window, and ``read``
 reads the clip again and makes the frames.
 """
 
@@ -52,7 +52,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Scan:
     """A clip read once. times: (N,) in seconds. picture: width and height. broken: why it ends early, if it does.
 
     landmarks: the estimator's results, one entry per frame, as ``landmarks.read_json`` reads them; None without one.
@@ -73,7 +73,7 @@ class Plan:
     most: the largest number of people in one frame.
     """
 
-    seen: Seen
+    scan: Scan
     joints: np.ndarray
     runs: Mapping[str, Sequence[tuple[str, np.ndarray]]]
     fps: float
@@ -85,7 +85,7 @@ class Plan:
 # --- going through the clip ------------------------------------------------------------------------
 
 
-def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = unreported) -> Seen:
+def scan(pictures: Pictures, estimate: Estimator | None = None, progress: Progress = unreported) -> Scan:
     """Find the times of all frames and, with ``estimate``, the people; raises ``DataError`` if there is no frame."""
     times: list[float] = []
     found: list[Any] | None = [] if estimate else None
@@ -105,7 +105,7 @@ def look(pictures: Pictures, estimate: Estimator | None = None, progress: Progre
         broken = f"{pictures.path} breaks off after {times[-1] if times else 0:.2f} seconds: {error}."
     if picture is None:
         raise DataError(broken or f"{pictures.path} has no frames.", "Record or convert it again.")
-    return Seen(pictures, np.array(times), picture, broken, found)
+    return Scan(pictures, np.array(times), picture, broken, found)
 
 
 def read(plan: Plan, progress: Progress = unreported) -> tuple[clips.VideoData, Image.Image]:
@@ -113,7 +113,7 @@ def read(plan: Plan, progress: Progress = unreported) -> tuple[clips.VideoData, 
 
     Test is the longest sequence of val: its first frame and all its poses.
     """
-    pictures, size = plan.seen.pictures, plan.fit.size
+    pictures, size = plan.scan.pictures, plan.fit.size
     wanted = np.unique(np.concatenate([rows for runs in plan.runs.values() for _, rows in runs]))
     slots = {int(number): slot for slot, number in enumerate(wanted)}
     middle, shown = int(wanted[len(wanted) // 2]), None
@@ -164,7 +164,7 @@ def _by(size: tuple[int, int]) -> str:
 _SAME_CLIP = "Run the pose estimator over every frame of this very clip, turned upright, at its own size and rate."
 
 
-def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
+def _people(keypoints: Keypoints, clip: Scan) -> list[list[Person]]:
     """The people in each frame, in pixels; raises ``DataError`` if keypoints and clip do not match."""
     path, count, numbers = keypoints.path, len(clip.times), clip.pictures.numbers
     if keypoints.size and keypoints.size != clip.picture:
@@ -183,15 +183,15 @@ def _people(keypoints: Keypoints, clip: Seen) -> list[list[Person]]:
         raise DataError(f"{path} describes {least}{frames} frames, but the clip has {count}.", _SAME_CLIP)
     scale = np.array(clip.picture, float) if keypoints.fractions else np.ones(2)
     people: list[list[Person]] = [[] for _ in range(count)]
-    for number, there in keypoints.people.items():
+    for number, persons in keypoints.people.items():
         if number in index:
-            people[index[number]] = [person * scale for person in there]
+            people[index[number]] = [person * scale for person in persons]
     return people
 
 
-def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -> None:
+def _check_place(people: Sequence[Sequence[Person]], clip: Scan, path: object) -> None:
     """Raise ``DataError`` if most joints lie outside the picture: the keypoints are for another picture size."""
-    joints = [person[np.isfinite(person[:, 0])] for there in people for person in there]
+    joints = [person[np.isfinite(person[:, 0])] for persons in people for person in persons]
     points = np.concatenate(joints) if joints else np.zeros((0, 2))
     outside = ((points < -1) | (points > np.array(clip.picture) + 1)).any(1)
     if len(points) and outside.mean() > 0.5:
@@ -206,8 +206,8 @@ def _check_place(people: Sequence[Sequence[Person]], clip: Seen, path: object) -
 
 
 @dataclass(frozen=True)
-class _Still:
-    """A clip's pictures, steadied. matrices: (N, 2, 3), from steady pixels to those of the clip."""
+class _SteadyImages:
+    """A clip's pictures with the camera held still. matrices: (N, 2, 3), from steady pixels to the clip's."""
 
     images: Iterable[tuple[float, Image.Image]]
     matrices: np.ndarray
@@ -219,49 +219,51 @@ class _Still:
             yield time, image.transform(self.size, *how)
 
 
-def _held_still(seen: Seen, people: list[list[Person]], progress: Progress) -> tuple[Seen, list[list[Person]], str]:
+def _steadied(scan: Scan, people: list[list[Person]], progress: Progress) -> tuple[Scan, list[list[Person]], str]:
     """The clip and its people with the camera's motion cancelled, if possible, and a note about it."""
     camera, matrices = steady.Camera(), []
-    with contextlib.suppress(BrokenOff):  # already reported by ``look``
-        for number, ((_, image), there) in enumerate(zip(seen.pictures.images, people, strict=False), 1):
-            matrices.append(camera.follow(image, there))
+    with contextlib.suppress(BrokenOff):  # already reported by ``scan``
+        for number, ((_, image), persons) in enumerate(zip(scan.pictures.images, people, strict=False), 1):
+            matrices.append(camera.follow(image, persons))
             progress(number, len(people))
     hold, note = camera.motion()
     if not hold:
-        return seen, people, note
+        return scan, people, note
     left, top, right, bottom = camera.window(np.array(matrices))
     moved = np.array(matrices)
     moved[:, :, 2] += moved[:, :, :2] @ [left, top]  # the window's corner is the first pixel
     size = right - left, bottom - top
-    pictures = replace(seen.pictures, images=_Still(seen.pictures.images, moved, size), sizes=None)
-    found = [[steady.points(matrix, person) for person in there] for matrix, there in zip(moved, people, strict=True)]
-    return replace(seen, pictures=pictures, picture=size), found, note
+    pictures = replace(scan.pictures, images=_SteadyImages(scan.pictures.images, moved, size), sizes=None)
+    found = [
+        [steady.points(matrix, person) for person in persons] for matrix, persons in zip(moved, people, strict=True)
+    ]
+    return replace(scan, pictures=pictures, picture=size), found, note
 
 
 # --- the plan --------------------------------------------------------------------------------------
 
 
-def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progress = unreported) -> Plan:
+def plan(scan: Scan, keypoints: Keypoints, settings: Settings, progress: Progress = unreported) -> Plan:
     """Plan the dataset from a clip and its keypoints. Steadying reads the clip once more.
 
-    Raises ``DataError`` if keypoints and clip do not match, or if nobody is seen.
+    Raises ``DataError`` if keypoints and clip do not match, or if nobody is in view.
     """
-    pictures = seen.pictures
-    people = _people(keypoints, seen)
-    _check_place(people, seen, keypoints.path)
+    pictures = scan.pictures
+    people = _people(keypoints, scan)
+    _check_place(people, scan, keypoints.path)
     notes = []
     if keypoints.frames is None and keypoints.first == 1 and not pictures.numbers:
         notes.append(f"{keypoints.path} begins with frame 1, which is taken for the first of the clip")
     if settings.steady:
-        seen, people, note = _held_still(seen, people, progress)
+        scan, people, note = _steadied(scan, people, progress)
         notes += [note] * bool(note)
-    poses = tracking.fill(tracking.follow(people, settings.max_gap), seen.times, settings.max_gap)
+    poses = tracking.fill(tracking.follow(people, settings.max_gap), scan.times, settings.max_gap)
     if settings.smooth:
         poses = tracking.smooth(poses, settings.smooth)
-    notes += _about_people(poses, seen, people)
+    notes += _about_people(poses, scan, people)
 
-    fps = settings.fps or pictures.rate or _average_rate(seen.times)
-    shown = _resample(seen.times, fps)
+    fps = settings.fps or pictures.rate or _average_rate(scan.times)
+    shown = _resample(scan.times, fps)
     take = poses.take[shown]
     if missing := int((take < 0).sum()):
         notes.append(f"{missing} of {len(shown)} frames show nobody and are left out; sequences are cut there")
@@ -278,9 +280,9 @@ def plan(seen: Seen, keypoints: Keypoints, settings: Settings, progress: Progres
         for split, found in (("train", train), ("val", val)) if found
     }  # fmt: skip
     used = np.unique(shown[take >= 0])
-    fit, cropped = window.choose(poses.joints[used], seen.picture, settings.size, settings.fit, settings.crop)
-    notes += _about_window(fit, seen, cropped)
-    return Plan(seen, poses.joints, runs, fps, fit, notes, poses.most)
+    fit, cropped = window.choose(poses.joints[used], scan.picture, settings.size, settings.fit, settings.crop)
+    notes += _about_window(fit, scan, cropped)
+    return Plan(scan, poses.joints, runs, fps, fit, notes, poses.most)
 
 
 def _average_rate(times: np.ndarray) -> float:
@@ -318,15 +320,15 @@ def _split(take: np.ndarray, val_fraction: float, fps: float) -> tuple[list[np.n
     return train, val, gap
 
 
-def _about_people(poses: tracking.Poses, clip: Seen, people: Sequence[Sequence[Person]]) -> list[str]:
+def _about_people(poses: tracking.Poses, clip: Scan, people: Sequence[Sequence[Person]]) -> list[str]:
     if poses.most < 2:
         return []
-    seen = sum(bool(there) and take >= 0 for there, take in zip(people, poses.take, strict=True))
-    return [f"up to {poses.most} people are seen at once; the one seen largest for longest was taken, "
-            f"who is there in {seen} of {len(clip.times)} frames"]  # fmt: skip
+    count = sum(bool(persons) and take >= 0 for persons, take in zip(people, poses.take, strict=True))
+    return [f"up to {poses.most} people are in view at once; the one who is largest for longest was taken, "
+            f"who is in view in {count} of {len(clip.times)} frames"]  # fmt: skip
 
 
-def _about_window(fit: window.Fit, clip: Seen, cropped: bool) -> list[str]:
+def _about_window(fit: window.Fit, clip: Scan, cropped: bool) -> list[str]:
     left, top, right, bottom = (round(side) for side in fit.box)
     high, wide = fit.size
     if cropped:

@@ -1,7 +1,8 @@
-"""In which order each keypoint format lists the points of a person, and which of two orders 25 points are in.
+"""The order in which each keypoint format lists the points of a person.
 
-Sources: COCO and COCO-WholeBody, their papers; BODY_25 and COCO-18, OpenPose's poseParameters.cpp; BODY_25B, the same
-file in its branch of experimental models; HALPE-26, the README of Halpe-FullBody; MediaPipe, see ``landmarks``.
+Sources: the papers of COCO and COCO-WholeBody; OpenPose's poseParameters.cpp for BODY_25 and COCO-18, and the same file
+in the branch of experimental models for BODY_25B; the README of Halpe-FullBody for HALPE-26. For MediaPipe, see
+``landmarks``.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _COCO17 = (
 )  # fmt: skip
 FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 
-# What is called otherwise than a joint of ``skeleton`` is not drawn. So is the neck of HALPE-26, which its data sets
-# put at different heights: the neck is the middle of the shoulders, as in OpenPose's own training data.
+# Points whose names are not joints of ``skeleton`` are not drawn. The neck of HALPE-26 is one of them, because its data
+# sets place it at different heights: the middle of the shoulders is used, as in OpenPose's own training data.
 ORDERS: dict[str, tuple[str, ...]] = {
     "coco17": _COCO17,
-    "wholebody133": _COCO17 + FEET,  # face and hands follow, which are not drawn
+    "wholebody133": _COCO17 + FEET,  # followed by face and hands, which are not drawn
     "body25": JOINTS,
     "body25b": (*_COCO17, "upper_neck", "head_top", *FEET),
     "coco18": tuple(name for name in JOINTS[:19] if name != "mid_hip"),
@@ -46,26 +47,26 @@ _BONES = (
         ("hip", "knee"), ("knee", "ankle"), ("ankle", "heel"), ("ankle", "big_toe"),
     )),
 )  # fmt: skip
-_MIN_BONES = 4  # of a person who has a say
-_CLEARLY = 0.8  # so much shorter must the bones be in one order than in the other for that person's say
-_AGREED = 0.9  # of those who have a say
-_BODY = 0.75  # of the distance between any two points: longer bones are no body's, but points in a third order
+_MIN_BONES = 4  # a person with fewer visible bones does not vote
+_CLEARLY = 0.8  # a person votes if the bones in one order are shorter than this share of those in the other
+_AGREED = 0.9  # share of the votes that decides
+_BODY = 0.75  # of the mean distance between two points: longer bones mean that the points are in a third order
 
 
 def order_of_25(people: Iterable[np.ndarray]) -> str | None:
-    """ "body25" or "body25b", whichever the people's points are in; None where they do not tell.
+    """The order of the people's points, "body25" or "body25b"; None if they do not show it clearly.
 
-    people: (25, 2) each, NaN where a point was not found.
+    people: (25, 2) each; NaN for a point that was not found.
 
-    In the wrong order lines run across the body, so bones are long. That holds for everybody, however they stand, lie
-    or are turned, as no side is up and none is left in it. On 100 real people of BODY_25B the mean bone is 0.32 to 0.42
-    of the mean distance between two points in the right order, and 0.82 to 1.03 in the wrong one.
+    In the wrong order, lines cross the body, so bones are long. This does not depend on how a person stands, lies or
+    turns. For 100 real people in BODY_25B, the mean bone is 0.32 to 0.42 times as long as the mean distance between two
+    points in the right order, and 0.82 to 1.03 times as long in the wrong one.
     """
     votes: dict[str, list[float]] = {"body25": [], "body25b": []}
     for points in people:
         length = {order: _bone_length(points, order) for order in votes}
         best, other = sorted(votes, key=lambda order: length[order])
-        if length[best] < _CLEARLY * length[other]:  # not where one is NaN
+        if length[best] < _CLEARLY * length[other]:  # false if one is NaN
             votes[best].append(length[best])
     chosen = max(votes, key=lambda order: len(votes[order]))
     count = sum(map(len, votes.values()))
@@ -75,7 +76,7 @@ def order_of_25(people: Iterable[np.ndarray]) -> str | None:
 
 
 def _bone_length(points: np.ndarray, order: str) -> float:
-    """The mean length of the bones that are seen, over the mean distance between points; NaN where too few are seen."""
+    """The mean length of the visible bones over the mean distance between points; NaN if too few are visible."""
     names = ORDERS[order]
     starts, ends = ([names.index(bone[end]) for bone in _BONES] for end in (0, 1))
     bones = np.hypot(*(points[starts] - points[ends]).T)

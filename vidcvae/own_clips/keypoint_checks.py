@@ -18,7 +18,7 @@ Person = np.ndarray  # float64 (25, 2), x and y in the order of JOINTS; NaN wher
 MAX_BYTES = 512 << 20  # of one file
 MAX_PEOPLE = 100  # in one frame
 MAX_NUMBER = 10_000_000  # of a frame: four days at 25 a second
-FARTHEST = 1e6  # pixels; nothing seen in a picture lies farther out
+FARTHEST = 1e6  # pixels; the largest coordinate
 HINT = "Keypoints are COCO JSON, a folder of OpenPose JSON, or MediaPipe landmarks in JSON or CSV."
 
 _BETWEEN = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
@@ -86,7 +86,7 @@ def as_points(values: Any, counts: Sequence[int], path: Path, where: str) -> np.
         raise wrong(path, where, f"has {len(values)} numbers, not 3 for each of {known} joints")
     for value in values:
         if type(value) not in (int, float) or abs(value) > FARTHEST:
-            raise wrong(path, where, f"has {reading.shown(value)} where a coordinate or score is meant")
+            raise wrong(path, where, f"has {reading.shown(value)} instead of a coordinate or score")
     return np.array(values, float).reshape(-1, 3)
 
 
@@ -112,7 +112,7 @@ def as_person(points: np.ndarray, index: Mapping[str, int], min_score: float) ->
 def add_person(people: dict[int, list[Person]], number: int, person: Person | None, path: Path, where: str) -> None:
     if person is None:
         return
-    there = people.setdefault(number, [])
-    if len(there) >= MAX_PEOPLE:
-        raise wrong(path, where, f"is the {len(there) + 1}th person of frame {number}")
-    there.append(person)
+    present = people.setdefault(number, [])
+    if len(present) >= MAX_PEOPLE:
+        raise wrong(path, where, f"is the {len(present) + 1}th person of frame {number}")
+    present.append(person)

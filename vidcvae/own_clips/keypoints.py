@@ -1,12 +1,12 @@
-"""Keypoint files as pose estimators write them, as the 25 joints of ``skeleton``.
+"""Reads the keypoint files that pose estimators write, as the 25 joints of ``skeleton``.
 
-COCO JSON   one file: results [{"image_id", "keypoints"}, ..] or {"images", "annotations"}; of 17 joints the feet may
-            stand apart as "foot_kpts"
-OpenPose    a folder of JSON files, one a frame: {"people": [{"pose_keypoints_2d"}, ..]}
-MediaPipe   33 landmarks a person in fractions of the picture: JSON, one entry a frame, or CSV (see ``landmarks``)
+COCO JSON   one file: results [{"image_id", "keypoints"}, ..], or {"images", "annotations"}; with 17 joints, the feet
+            may be separate, as "foot_kpts"
+OpenPose    a folder with one JSON file for each frame: {"people": [{"pose_keypoints_2d"}, ..]}
+MediaPipe   33 landmarks per person, in fractions of the picture: JSON or CSV (see ``landmarks``)
 
-Either of the first two holds x, y and score of each point, in any order of ``joint_orders``.
-Whatever is in such a file was written elsewhere: each value is checked, and what is wrong is named with its place.
+The first two hold x, y and score of each point, in one of the orders of ``joint_orders``.
+The files come from other programs, so every value is checked, and an error names its place.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from vidcvae.own_clips.keypoint_checks import (
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A person as a file lists them. points: (n, 3), x, y and score; what is not drawn may have been cut off."""
+class _Listed:
+    """A person in a file. points: (n, 3), x, y and score; points at the end that are never drawn may be left out."""
 
     frame: int
     points: np.ndarray
-    count: int  # of points in the file
+    count: int  # number of points in the file
     path: Path
     where: str
 
@@ -54,9 +54,9 @@ class _Seen:
 def read_keypoints(path: Path, form: str = "auto", min_score: float = 0.3) -> Keypoints:
     """The people in the file or folder ``path``; joints with a score below ``min_score`` are not found.
 
-    form: one of ``FORMATS``, or "auto" to tell by what is there.
-    Raises ``DataError`` that names file and place for anything that is not as the format wants it, and where 25 points
-    a person do not tell in which of two orders they are.
+    form: one of ``FORMATS``, or "auto" to detect it.
+    Raises ``DataError`` that names file and place for anything that does not fit the format, and if the order of 25
+    points per person is unclear.
     """
     if form not in (*FORMATS, "auto"):
         raise UsageError(
@@ -80,7 +80,7 @@ def read_keypoints(path: Path, form: str = "auto", min_score: float = 0.3) -> Ke
 
 
 def _is_coco(path: Path, value: Any) -> bool:
-    """Whether a JSON file is COCO's, not MediaPipe's; raises ``DataError`` if it is neither's."""
+    """Whether a JSON file has COCO's format, not MediaPipe's; raises ``DataError`` if it has neither."""
     top = value.keys() if isinstance(value, dict) else set()
     first = value[0] if isinstance(value, list) and value else None
     if "annotations" in top or (isinstance(first, dict) and "image_id" in first):
@@ -93,50 +93,52 @@ def _is_coco(path: Path, value: Any) -> bool:
     raise DataError(f"{path} {what}.", HINT)
 
 
-# --- in which order the points are -----------------------------------------------------------------
+# --- the order of the points -----------------------------------------------------------------------
 
 
 def _counts(form: str) -> tuple[int, ...]:
-    """How many points a person may have."""
+    """The numbers of points that a person may have."""
     return tuple(sorted(set(COUNTS.values()))) if form == "auto" else (COUNTS[form],)
 
 
-def _seen(frame: int, points: np.ndarray, path: Path, where: str) -> _Seen:
-    drawn = max(map(len, ORDERS.values()))  # of 133 points the rest would fill the memory
-    return _Seen(frame, points[:drawn].copy(), len(points), path, where)
+def _listed(frame: int, points: np.ndarray, path: Path, where: str) -> _Listed:
+    drawn = max(map(len, ORDERS.values()))  # the rest of 133 points would only take memory
+    return _Listed(frame, points[:drawn].copy(), len(points), path, where)
 
 
-def _people(source: Path, seen: Sequence[_Seen], form: str, min_score: float) -> tuple[str, dict[int, list[Person]]]:
-    """The title of the order that all are listed in, and their joints by frame."""
-    order = _order(source, seen, min_score) if form == "auto" else form
+def _people(
+    source: Path, listed: Sequence[_Listed], form: str, min_score: float
+) -> tuple[str, dict[int, list[Person]]]:
+    """The title of the order, and the people's joints by frame."""
+    order = _order(source, listed, min_score) if form == "auto" else form
     people: dict[int, list[Person]] = {}
-    for one in seen:
-        index = {name: row for row, name in enumerate(ORDERS[order][: len(one.points)])}  # 17 may be without feet
+    for one in listed:
+        index = {name: row for row, name in enumerate(ORDERS[order][: len(one.points)])}  # 17 points have no feet
         add_person(people, one.frame, as_person(one.points, index, min_score), one.path, one.where)
     if not people:
         raise DataError(f"{source} has nobody in it.", "Choose a lower --min-score, or run the pose estimator again.")
     return TITLES[order], people
 
 
-def _order(source: Path, seen: Sequence[_Seen], min_score: float) -> str:
+def _order(source: Path, listed: Sequence[_Listed], min_score: float) -> str:
     by_count = {count: order for order, count in COUNTS.items()}
-    for one in seen[1:]:
+    for one in listed[1:]:
         # in COCO's own files only some people have feet
-        if one.count != seen[0].count and {one.count, seen[0].count} != {17, 133}:
-            raise wrong(one.path, one.where, f"has {one.count} points, and the first person {seen[0].count}")
-    count = max((one.count for one in seen), default=17)
+        if one.count != listed[0].count and {one.count, listed[0].count} != {17, 133}:
+            raise wrong(one.path, one.where, f"has {one.count} points, and the first person {listed[0].count}")
+    count = max((one.count for one in listed), default=17)
     if count != 25:
         return by_count[count]
-    found = [found_points(one.points, min_score)[:, :2] for one in seen]
+    found = [found_points(one.points, min_score)[:, :2] for one in listed]
     if not np.isfinite(found).any():
-        return "body25"  # nobody, in any order
+        return "body25"  # nobody was found, so the order does not matter
     if order := joint_orders.order_of_25(found):
         return order
     raise DataError(
-        f"{source} has 25 points a person, in OpenPose's order BODY_25 or BODY_25B, and the figures do not tell which.",
-        "Look where point 1 of somebody upright is, counted from 0 (in pose_keypoints_2d the 4th and the 5th number): "
-        "at the neck, between the shoulders, it is --keypoint-format body25; at the left eye, it is "
-        "--keypoint-format body25b. If it is at neither, the order is one that is not known here.",
+        f"{source} has 25 points per person, and it is unclear whether their order is OpenPose's BODY_25 or BODY_25B.",
+        "Look at point 1 of somebody who stands, counted from 0 (numbers 4 and 5 of pose_keypoints_2d). If it is "
+        "at the neck, use --keypoint-format body25; if it is at the left eye, --keypoint-format body25b. If it is at "
+        "neither, this order is not supported.",
     )
 
 
@@ -149,7 +151,7 @@ def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints
     if isinstance(value, dict):
         numbers, size = _coco_images(path, value.get("images"))
         value = value.get("annotations")
-    seen: list[_Seen] = []
+    listed: list[_Listed] = []
     counts = _counts(form)
     for index, record in enumerate(as_items(value, path, "annotations")):
         where = f"annotation {index}"
@@ -168,15 +170,15 @@ def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints
         if feet_apart and len(points) == 17:
             feet = as_points(record["foot_kpts"], (len(FEET),), path, f"foot_kpts of {where}")
             points = np.concatenate([points, feet, np.zeros((COUNTS["wholebody133"] - 17 - len(FEET), 3))])
-        seen.append(_seen(number, points, path, where))
-    title, people = _people(path, seen, form, min_score)
+        listed.append(_listed(number, points, path, where))
+    title, people = _people(path, listed, form, min_score)
     if numbers is None:
         return Keypoints(path, title, people, min(people))
     return Keypoints(path, title, people, min(numbers.values()), len(numbers), size=size)
 
 
 def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[int, int] | None]:
-    """The number of the frame that each image id means: that in its file's name, or else its rank; and their size."""
+    """The frame number of each image id (the number in its file name, else its rank), and the size of the images."""
     if images is None:
         return None, None
     names: dict[Any, int | None] = {}
@@ -185,7 +187,7 @@ def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[
         where = f"image {index}"
         key = record.get("id") if isinstance(record, dict) else None
         if type(key) not in (int, str) or key in names:
-            raise wrong(path, where, "has no id of its own")
+            raise wrong(path, where, "has no id, or that of another image")
         file_name = record.get("file_name")
         names[key] = numbered.last_number(Path(file_name).stem) if isinstance(file_name, str) else None
         side = record.get("width"), record.get("height")
@@ -217,7 +219,7 @@ def _read_openpose(folder: Path, form: str, min_score: float) -> Keypoints:
     files = named.by_number
     if not files:
         raise DataError(f"{folder} has no JSON files.", HINT)
-    seen: list[_Seen] = []
+    listed: list[_Listed] = []
     counts = _counts(form)
     for number, path in files.items():
         value = load_json(path)
@@ -230,6 +232,6 @@ def _read_openpose(folder: Path, form: str, min_score: float) -> Keypoints:
             if record["pose_keypoints_2d"] == []:  # a face or a hand without a body
                 continue
             points = as_points(record["pose_keypoints_2d"], counts, path, f"pose_keypoints_2d of {where}")
-            seen.append(_seen(number, points, path, where))
-    title, people = _people(folder, seen, form, min_score)
+            listed.append(_listed(number, points, path, where))
+    title, people = _people(folder, listed, form, min_score)
     return Keypoints(folder, title, people, min(files), len(files))

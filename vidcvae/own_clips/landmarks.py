@@ -1,10 +1,10 @@
-"""MediaPipe's 33 landmarks a person, as scripts around it write them.
+"""Reads MediaPipe's 33 landmarks per person, in the forms in which scripts save them.
 
-JSON    a list, one entry a frame, or {"frames": [..]}; an entry is a person (33 landmarks), a list of people, nothing
-        (null or []), or an object that holds either under one of ``KEYS``, with its "frame" where frames are left out;
-        a landmark is {"x", "y", "visibility"} or [x, y, z, visibility]
-CSV     wide: a row a frame, columns x0, y0, z0, v0 .. (or x1 .. x33, or nose_x ..), and "frame" if there is one;
-        long: a row a landmark, columns frame, landmark (number or name), x, y, and visibility if there is one
+JSON    a list with one entry for each frame, or {"frames": [..]}. An entry is a person (33 landmarks), a list of
+        people, nothing (null or []), or an object that holds one of these under one of ``KEYS``. The object also has
+        its "frame" if frames are left out. A landmark is {"x", "y", "visibility"} or [x, y, z, visibility].
+CSV     wide: one row for each frame, with columns x0, y0, z0, v0 .. (or x1 .. x33, or nose_x ..), and perhaps "frame".
+        long: one row for each landmark, with columns frame, landmark (number or name), x, y, and perhaps visibility.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _people(path: Path, entry: Any, where: str) -> list[np.ndarray]:
     items = as_items(entry, path, where)
     first = items[0][0] if isinstance(items[0], list) and items[0] else items[0]
     if isinstance(items[0], dict) or type(first) in (int, float):
-        return [_landmarks(path, items, where)]  # landmarks, so this is one person
+        return [_landmarks(path, items, where)]  # these are landmarks, so this is one person
     found = [as_items(person, path, where) for person in as_items(items, path, where, MAX_PEOPLE)]
     return [_landmarks(path, person, f"person {k} of {where}") for k, person in enumerate(found) if person]
 
@@ -135,8 +135,8 @@ def read_csv(path: Path, min_score: float) -> Keypoints:
     return _found(path, people, numbers, len(rows) - 1 if complete else None)
 
 
-Rows = list[tuple[int, list[str]]]  # with their line in the file
-Read = Iterator[tuple[str, int, np.ndarray]]  # place, frame, points (33, 3)
+Rows = list[tuple[int, list[str]]]  # (line in the file, cells)
+Read = Iterator[tuple[str, int, np.ndarray]]  # (place in the file, frame, points (33, 3))
 
 
 def _wide(path: Path, header: list[str], rows: Rows) -> Read:
@@ -144,7 +144,7 @@ def _wide(path: Path, header: list[str], rows: Rows) -> Read:
     for column, name in enumerate(header):
         if key := _wide_column(name):
             columns[key] = column
-    # some count from 1
+    # some scripts count from 1
     base = int((0, "x") not in columns and (COUNT, "x") in columns)
     for landmark, name in enumerate(NAMES):
         if (landmark + base, "x") not in columns or (landmark + base, "y") not in columns:
@@ -171,16 +171,16 @@ def _wide_column(name: str) -> tuple[int, str] | None:
 def _long(path: Path, header: list[str], rows: Rows, landmark: int) -> Read:
     frame, x, y, score = (_column(header, names) for names in (_FRAME_COLUMNS, ("x",), ("y",), _SCORES))
     if frame is None or x is None or y is None:
-        raise wrong(path, "line 1", "has no columns frame, x and y beside the landmark's")
+        raise wrong(path, "line 1", "has a column for the landmark, but not all of frame, x and y")
     people: dict[int, np.ndarray] = {}
     for number, row in rows:
         where = f"line {number}"
         which = _landmark_row(row[landmark].strip().lower())
         if which is None or which >= COUNT:
-            raise wrong(path, where, f"has the landmark {reading.shown(row[landmark])}, which is none of the {COUNT}")
+            raise wrong(path, where, f"has the landmark {reading.shown(row[landmark])}, not one of the {COUNT}")
         points = people.setdefault(_frame(row[frame], path, where), np.full((COUNT, 3), np.nan))
         if np.isfinite(points[which, 2]):
-            raise wrong(path, where, f"has {NAMES[which]} in this frame a second time")
+            raise wrong(path, where, f"is the second one with {NAMES[which]} in this frame")
         values = [_value(row[column], path, where) for column in (x, y, *([] if score is None else [score]))]
         points[which] = [*values, 1.0][:3]
     yield from ((f"frame {number}", number, points) for number, points in people.items())
@@ -191,14 +191,14 @@ def _column(header: list[str], names: Sequence[str]) -> int | None:
 
 
 def _landmark_row(text: str) -> int | None:
-    """The landmark that a number or a name means."""
+    """The number of the landmark that ``text`` names or numbers."""
     if text.isascii() and text.isdecimal() and len(text) < 3:
         return int(text)
     return NAMES.index(text) if text in NAMES else None
 
 
 def _frame(text: str, path: Path, where: str) -> int:
-    text = text.strip().removesuffix(".0")  # as pandas writes a column that once had gaps
+    text = text.strip().removesuffix(".0")  # pandas writes it if the column has had gaps
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else text
     return as_frame_number(number, path, f"the frame in {where}")
 
@@ -210,5 +210,5 @@ def _value(text: str, path: Path, where: str) -> float:
     except ValueError:
         value = float("inf")
     if abs(value) > FARTHEST:
-        raise wrong(path, where, f"has {reading.shown(text)} where a coordinate or visibility is meant")
+        raise wrong(path, where, f"has {reading.shown(text)} instead of a coordinate or visibility")
     return value

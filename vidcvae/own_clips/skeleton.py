@@ -1,8 +1,8 @@
-"""Skeleton images in the course's style: thin lines on white, their colour running from joint to joint.
+"""Draws skeleton images in the course's style: thin lines on white, whose colour changes from joint to joint.
 
-The colours were read off the course's own labels: a blue spine, the right arm blue and the left one cyan, the right
-leg green and the left one orange, a purple face; along a limb they change evenly from one end to the other.
-Joints are those of OpenPose's BODY_25.
+The colours were measured in the course's own pose images: the spine is blue, the right arm blue, the left arm cyan, the
+right leg green, the left leg orange, and the face purple. Along a limb the colour changes evenly from end to end.
+The joints are those of OpenPose's BODY_25.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LIMBS = (
 )  # fmt: skip
 
 _SUPERSAMPLING = 8
-PIECES = 6  # of even colour, along a limb
+PIECES = 6  # of one colour each, along a limb
 
 
 def draw(
@@ -56,8 +56,8 @@ def draw(
 ) -> np.ndarray:
     """The skeleton as uint8 (3, H, W) on white.
 
-    joints: (x, y) in pixels of the image, by name, or an array (25, 2) in the order of ``JOINTS``; a limb is left
-        out where an end is missing or NaN.
+    joints: (x, y) in pixels of the image, by name, or an array (25, 2) in the order of ``JOINTS``. A limb is not
+        drawn if an end is missing or NaN.
     size: height and width; lines are 1/64 of the height wide.
     """
     if isinstance(joints, np.ndarray):
@@ -69,7 +69,7 @@ def draw(
     thickness = max(1, round(height / 64 * scale))
     wanted = [(start, end) for start, end in limbs if start in joints and end in joints]
     ends = np.array([[joints[start], joints[end]] for start, end in wanted], float).reshape(-1, 2, 2)
-    # far outside points would overflow Pillow's integers; nothing of them is seen
+    # points far outside would overflow Pillow's integers, and are not visible anyway
     points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, PIECES + 1).tolist()
     for limb, known, along in zip(wanted, np.isfinite(ends).all((1, 2)), points, strict=True):
         if known:
@@ -86,6 +86,6 @@ def colours(start: str, end: str) -> tuple[Colour, ...]:
 
 
 def _between(ends: np.ndarray, count: int) -> np.ndarray:
-    """``count`` rows evenly from the first to the second of ``ends`` (..., 2, D), as (..., count, D)."""
+    """``count`` evenly spaced points from the first to the second of ``ends`` (..., 2, D), as (..., count, D)."""
     first, last = ends[..., :1, :], ends[..., 1:, :]
     return np.asarray(first + (last - first) * np.linspace(0, 1, count)[:, None])

@@ -21,18 +21,18 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 _SIDE = 320  # pixels of the longer side of the reduced pictures that are compared; "pixels" below are these
 _SLOPE = 1.5  # grey levels per pixel: flatter places show only noise
 _MOST, _LEAST = 6_000, 0.01  # places compared; share of the picture that has to be steep
-_EDGE = 4  # pixels at each side where the blur has seen beyond
-_UNSURE = 0.15  # pixels: standard error of where a corner goes
-_LEFT = 0.4  # pixels that the mismatch left may look like; noise alone looks like 0.45
-_STEPS, _CLOSE = 10, 0.01  # the most iterations, and the step in pixels that ends them
-_SHARED = 12  # pixels with the same noise after the blur: 4 pi sigma^2
+_EDGE = 4  # pixels at each side that the blur mixes with what lies beyond
+_UNSURE = 0.15  # pixels: the largest standard error of the position of a corner
+_LEFT = 0.4  # pixels: the largest remaining mismatch, as a shift that would cause it; noise alone gives 0.45
+_STEPS, _CLOSE = 10, 0.01  # the largest number of iterations; a step of fewer pixels than this ends them
+_SHARED = 12  # pixels that share their noise after the blur: 4 pi sigma^2
 _DARK = 24  # grey levels of the bars beside a picture
-_PAN = 0.1  # share of the longer side that a corner may move
-_STILL = 0.2  # pixels that are not worth the blur of a resampling
+_PAN = 0.1  # of the longer side: how far a corner may move
+_STILL = 0.2  # pixels: a smaller motion is not worth the blur of resampling
 _GAIN = 0.9  # holding still must bring the mismatch below this share of it
-_BRIDGED, _FORGIVEN = 5, 0.1  # pictures that may fail, such as for a flash, and how many each good one makes up for
+_BRIDGED, _FORGIVEN = 5, 0.1  # how many pictures may fail, in a flash for example; how many each good one cancels
 
-FLAT = "too little of the background is seen to hold the camera still"
+FLAT = "too little of the background is visible to hold the camera still"
 LOST = "the background changes too much for the camera to be held still"
 PANS = "the camera moves too much to be held still"
 IN_VAIN = "holding the camera still would not make the background any stiller"
@@ -54,8 +54,8 @@ class Camera:
     def __init__(self) -> None:
         self._first: _First | None = None
         self._size = (0, 0)  # width, height of the pictures
-        self._scale = 1.0  # pixels of theirs in one of the reduced
-        self._lit = [np.zeros(1), np.zeros(1)]  # the brightest value that each column, each row has had
+        self._scale = 1.0  # their pixels per pixel of the reduced pictures
+        self._lit = [np.zeros(1), np.zeros(1)]  # the brightest value so far of each column, and of each row
         self._people: Sequence[Person] = ()
         self._estimate = np.zeros(6)
         self._moved = 0.0  # pixels of the pictures
@@ -115,7 +115,7 @@ class Camera:
         filmed = np.where(bars, (filmed + inwards) * self._scale, [[0, 0], self._size])
         straight, across = matrices[:, (0, 1), (0, 1)], matrices[:, (0, 1), (1, 0)]
         box = filmed
-        for _ in range(20):  # each side hangs on where the two beside it end: a little less each time
+        for _ in range(20):  # each side depends on the ends of the two beside it; this converges
             reach = matrices[:, :, 2] + across * box[:, None, ::-1]  # (2, N, 2)
             sides = (filmed[:, None, None] - reach) / straight  # (2 sides, 2 ends of each, N, 2)
             box = np.stack([np.maximum(filmed[0], sides[0].max((0, 1))), np.minimum(filmed[1], sides[1].min((0, 1)))])
@@ -130,33 +130,33 @@ def points(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def _reduced(picture: Image.Image, scale: float) -> np.ndarray:
-    """Grey values float32 (h, w), blurred by a bell one pixel wide."""
+    """Grey values float32 (h, w), blurred by a Gaussian with a standard deviation of one pixel."""
     width, height = (max(2, int(side / scale)) for side in picture.size)
     box = (0.0, 0.0, min(picture.width, width * scale), min(picture.height, height * scale))
     grey = picture.convert("L").resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
     blurred: np.ndarray = np.pad(np.asarray(grey, np.float32), 2, mode="edge")
-    for _ in range(2):  # down the columns, then, transposed, along the rows
+    for _ in range(2):  # along the columns, then (transposed) along the rows
         blurred = (blurred[:-4] + blurred[4:] + 4 * (blurred[1:-3] + blurred[3:-1]) + 6 * blurred[2:-2]).T / 16
     return np.ascontiguousarray(blurred)
 
 
 def _between_bars(lit: np.ndarray) -> tuple[int, int]:
     """The range of columns or rows that are not black: first, and last + 1."""
-    there = np.flatnonzero(lit > _DARK)
-    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, len(lit))
+    bright = np.flatnonzero(lit > _DARK)
+    return (int(bright[0]), int(bright[-1]) + 1) if len(bright) else (0, len(lit))
 
 
 class _First:
     """The first picture, reduced, with which all others are aligned.
 
-    An estimate is zoom, turn, shift across and down, offset and gain, float64 (6,): zoom and turn in pixels by which
-    a corner moves, the gain in per cent; zeros are no change.
+    An estimate is float64 (6,): zoom, rotation, shift to the right and down, offset and gain. Zoom and rotation are in
+    pixels by which they move a corner, the gain is in per cent. Zeros mean no change.
     """
 
     def __init__(self, grey: np.ndarray, lit: Sequence[tuple[int, int]], people: Sequence[np.ndarray]) -> None:
         self.height, self.width = grey.shape
         self.radius = math.hypot(*grey.shape) / 2
-        # the edge of a black bar is left out: it stands still whatever the camera does
+        # without the edge of a black bar, which stands still whatever the camera does
         (left, right), (top, bottom) = ((low + _EDGE, high - _EDGE) for low, high in lit)
         inside = np.zeros(grey.shape, bool)
         inside[top:bottom, left:right] = True
@@ -169,10 +169,10 @@ class _First:
         x, y = ((self._xy(self.places) - [self.width / 2, self.height / 2]) / self.radius).T
         gx, gy, self.values = (plane.ravel()[self.places] for plane in (across, down, grey))
         columns = [gx * x + gy * y, gy * x - gx * y, gx, gy, np.ones_like(gx), self.values / 100]
-        self.changes = np.stack(columns, 1).astype(np.float32)  # of the values, with each number of an estimate
+        self.changes = np.stack(columns, 1).astype(np.float32)  # of the values, per unit of each number of an estimate
 
     def matrix(self, estimate: np.ndarray, scale: float = 1) -> np.ndarray:
-        """float64 (2, 3), from the first picture's pixels to those of the one estimated."""
+        """float64 (2, 3), from pixels of the first picture to pixels of the picture with this estimate."""
         zoom, turn, *shift = estimate[:4]
         linear = np.eye(2) + np.array([[zoom, -turn], [turn, zoom]]) / self.radius
         middle = np.array([self.width / 2, self.height / 2])
@@ -182,7 +182,7 @@ class _First:
         return np.stack([places % self.width, places // self.width], 1) + 0.5
 
     def _clear(self, places: np.ndarray, people: Sequence[np.ndarray], estimate: np.ndarray) -> np.ndarray:
-        """Which places show no part of a person, hair and hands included."""
+        """Whether each place shows no part of a person; hair and hands are included."""
         clear, xy = np.ones(len(places), bool), self._xy(places)
         for person in people:
             if len(person):
@@ -195,7 +195,7 @@ class _First:
     def fit(
         self, grey: np.ndarray, people: Sequence[np.ndarray], start: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, str]:
-        """The estimate for a picture; the mismatch without it and with it, as pixels that look so; why it is none."""
+        """The estimate for a picture; the mismatch without and with it, as a shift in pixels; why it failed."""
         picture, estimate = Image.fromarray(grey), start.copy()
         clear = self._clear(self.places, people, start)
         if clear.sum() < self.least:
@@ -206,22 +206,22 @@ class _First:
                 picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=-1
             )
             values = np.asarray(moved).ravel()[self.places]
-            there = clear & (values >= 0)
-            if there.sum() < self.least:
+            inside = clear & (values >= 0)
+            if inside.sum() < self.least:
                 return start, np.zeros(2), LOST
             gap = values - self.values
             left = np.abs(gap - self.changes[:, 4:] @ estimate[4:])
-            fits = there & (left < 1 + 3 * np.median(left[there]))
+            fits = inside & (left < 1 + 3 * np.median(left[inside]))
             changes = self.changes[fits]
             normal = (changes.T @ changes).astype(float) + 1e-3 * np.eye(6)
             step = np.linalg.solve(normal, changes.T @ gap[fits])
             estimate = np.append(estimate[:4] - step[:4], step[4:])
             if np.hypot(*step[:2]) + np.hypot(*step[2:4]) < _CLOSE:
                 break
-        light = self.changes[there, 4:]
-        before = (grey.ravel()[self.places] - self.values)[there]
+        light = self.changes[inside, 4:]
+        before = (grey.ravel()[self.places] - self.values)[inside]
         before = np.abs(before - light @ np.linalg.lstsq(light, before)[0])
-        mismatch = np.array([np.median(before), np.median(left[there])]) / np.median(self.slopes[there])
+        mismatch = np.array([np.median(before), np.median(left[inside])]) / np.median(self.slopes[inside])
         noise = max(0.25, float((left[fits] ** 2).mean()))
         unsure = math.sqrt(_SHARED * noise * np.trace(np.linalg.inv(normal)[:4, :4]))
         return estimate, mismatch, LOST if mismatch[1] > _LEFT else FLAT if unsure > _UNSURE else ""

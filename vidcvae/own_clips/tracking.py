@@ -1,4 +1,4 @@
-"""One dancer's joints through a clip: chosen among several people, with short gaps filled, smoothed on request.
+"""Follows one dancer's joints through a clip: chooses among several people, fills short gaps, and can smooth.
 
 Arrays are (N frames, 25 joints, x and y); NaN marks an unknown joint.
 """
@@ -51,11 +51,11 @@ class Poses:
 
 
 def follow(people: Sequence[Sequence[Person]], max_gap: int) -> Poses:
-    """Choose the dancer among the people of each frame: the one seen largest for longest, also after an absence.
+    """Choose the dancer among the people of each frame: the one who is largest for longest, also after an absence.
 
     max_gap: after an absence of more frames than this, a person is no longer matched by position.
     """
-    crowd = [[person for person in there if np.isfinite(person[:, 0]).sum() >= MIN_JOINTS] for there in people]
+    crowd = [[person for person in persons if np.isfinite(person[:, 0]).sum() >= MIN_JOINTS] for persons in people]
     tracks = sorted(_tracks(crowd, max_gap), key=lambda track: track.weight, reverse=True)
     joints = np.full((len(people), 25, 2), np.nan)
     take = np.full(len(people), -1)
@@ -72,17 +72,17 @@ def follow(people: Sequence[Sequence[Person]], max_gap: int) -> Poses:
 def _tracks(crowd: Sequence[Sequence[Person]], max_gap: int) -> list[_Track]:
     tracks: list[_Track] = []
     current: list[_Track] = []
-    for frame, there in enumerate(crowd):
+    for frame, persons in enumerate(crowd):
         current = [track for track in current if frame - track.last <= max_gap + 1]
         pairs = [
             (_distance(track.seen[track.last], person), t, p)
-            for (t, track), (p, person) in itertools.product(enumerate(current), enumerate(there))
+            for (t, track), (p, person) in itertools.product(enumerate(current), enumerate(persons))
         ]
         matched: dict[int, int] = {}
         for distance, t, p in sorted(pairs):
             if distance <= _REACH and p not in matched and t not in matched.values():
                 matched[p] = t
-        for p, person in enumerate(there):
+        for p, person in enumerate(persons):
             if p in matched:
                 current[matched[p]].seen[frame] = person
             else:

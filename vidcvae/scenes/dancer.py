@@ -15,15 +15,15 @@ from vidcvae import rng
 Tracks = dict[str, np.ndarray]
 Vector = np.ndarray
 
-# Every number that a pose is made of. Angles are radians, all 0 for standing upright with hanging arms.
+# The numbers that define a pose. Angles are in radians; all are 0 if the dancer stands upright with hanging arms.
 PARAMETERS = (
     "x", "depth", "yaw", "lean", "roll", "crouch", "spread", "gait", "phase",
     "right_raise", "right_swing", "right_flex", "left_raise", "left_swing", "left_flex",
 )  # fmt: skip
 
-REACH = 1.6  # how far from the middle the dancer walks
-_SPEED = 0.06  # metres a frame
-_STRIDE = 1.3  # metres for two steps
+REACH = 1.6  # metres: how far the dancer walks from the middle
+_SPEED = 0.06  # metres per frame
+_STRIDE = 1.3  # metres: two steps
 _UP = np.array([0.0, 1.0, 0.0])
 
 
@@ -31,7 +31,7 @@ _UP = np.array([0.0, 1.0, 0.0])
 
 
 def choreography(frames: int, seed: int, *index: int) -> Tracks:
-    """Every parameter for ``frames`` frames: walks to and fro, and between them moves in a drawn order."""
+    """Every parameter for ``frames`` frames: walks to and fro, and in between moves in a random order."""
     draw = np.random.default_rng(rng.seed_of(seed, "dancer", *index))
     tracks: Tracks = {name: np.zeros(frames) for name in PARAMETERS}
     here = {"x": draw.uniform(-REACH, REACH), "depth": 1.0, "yaw": 0.0, "phase": 0.0}
@@ -44,7 +44,7 @@ def choreography(frames: int, seed: int, *index: int) -> Tracks:
 
 
 def _walk(draw: np.random.Generator, here: dict[str, float], tracks: Tracks, at: int) -> int:
-    """Across the room, to the side with more space."""
+    """Walk across the room, to the side with more space."""
     way = float(draw.uniform(0.3, 1.0)) * REACH * (-1 if here["x"] >= 0 else 1) - here["x"]
     length = max(12, round(abs(way) / _SPEED))
     steps = abs(way) / _STRIDE * 2 * np.pi
@@ -122,7 +122,7 @@ def _squat(draw: np.random.Generator, here: dict[str, float], tracks: Tracks, at
 
 
 def _approach(draw: np.random.Generator, here: dict[str, float], tracks: Tracks, at: int) -> int:
-    """Towards the viewer or away, walking."""
+    """Walk towards the viewer, or away."""
     length = 36
     target = draw.uniform(1.08, 1.2) if here["depth"] < 1.05 else draw.uniform(0.8, 0.95)
     _stand(here, tracks, at, 0.0 if target > here["depth"] else np.pi, gait=0.4,
@@ -137,7 +137,7 @@ _MOVES: tuple[_Move, ...] = (_wave, _turn, _bend, _sway, _jacks, _squat, _approa
 
 
 def _fill(tracks: Tracks, at: int, **values: np.ndarray | float) -> None:
-    """Set parameters from frame ``at`` on: arrays for their length, numbers until something else is set."""
+    """Set parameters from frame ``at`` on: arrays for as many frames as they have, numbers until the next call."""
     for name, track in tracks.items():
         value = values.get(name, 0.0)
         if isinstance(value, np.ndarray):
@@ -148,17 +148,17 @@ def _fill(tracks: Tracks, at: int, **values: np.ndarray | float) -> None:
 
 
 def _ramp(length: int) -> np.ndarray:
-    """From 0 to 1, with an easy start and end."""
+    """From 0 to 1, with a slow start and end."""
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.arange(length) / max(1, length - 1)))
 
 
 def _nearest(angle: float, wanted: float) -> float:
-    """``wanted``, plus the whole turns that bring it nearest to ``angle``: nobody spins between two moves."""
+    """``wanted``, plus the whole turns that bring it nearest to ``angle``, so that the dancer does not spin."""
     return float(wanted + 2 * np.pi * round((angle - wanted) / (2 * np.pi)))
 
 
 def _smooth(track: np.ndarray, radius: int = 5) -> np.ndarray:
-    """Moves flow into each other: a running mean under a bell of ``2 radius + 1`` frames."""
+    """Let moves flow into each other: a Hann-weighted running mean over ``2 radius + 1`` frames."""
     bell = np.hanning(2 * radius + 3)[1:-1]
     return np.convolve(np.pad(track, radius, "edge"), bell / bell.sum(), "valid")
 
@@ -167,12 +167,12 @@ def _smooth(track: np.ndarray, radius: int = 5) -> np.ndarray:
 
 
 def joints(pose: dict[str, float]) -> dict[str, Vector]:
-    """BODY_25 joints and "head" (its middle) and hands, as (x, y, z); the lower foot stands on the floor, y = 0."""
+    """The joints of BODY_25, the head's middle and the hands, as (x, y, z). The lower foot is on the floor, y = 0."""
     yaw = pose["yaw"]
     forward = np.array([np.sin(yaw), 0, np.cos(yaw)])
     right = np.array([-np.cos(yaw), 0, np.sin(yaw)])
     spine = _unit(_UP * np.cos(pose["lean"]) + forward * np.sin(pose["lean"]) + right * np.sin(pose["roll"]))
-    ahead = _unit(forward - spine * (forward @ spine))  # where the chest points
+    ahead = _unit(forward - spine * (forward @ spine))  # the direction of the chest
 
     j = {"mid_hip": np.zeros(3)}
     j["neck"] = 0.5 * spine
@@ -194,7 +194,7 @@ def _arm(
 ) -> None:
     shoulder = j["neck"] + 0.19 * out - 0.04 * spine
     upper = _unit(np.sin(raised) * out - np.cos(raised) * spine * np.cos(swing) + np.sin(swing) * ahead)
-    # a hanging arm bends forward, a lifted one upward and in
+    # a hanging arm bends forward, a raised arm bends up and inward
     lifted = float(np.clip((raised - 0.6) / 0.7, 0, 1))
     towards = (1 - lifted) * ahead + lifted * (spine - 0.4 * out)
     across = _unit(towards - upper * (towards @ upper))

@@ -1,7 +1,7 @@
 """A synthetic dance: a drawn figure in a room, and its skeleton, as ``VideoData`` of any length.
 
-Apart from a slow drift of the light, a frame is a function of pose and room: a model that follows the pose can do
-well, and a model that repeats its first frame cannot.
+Apart from a slow drift of the light, a frame is a function of pose and room. A model that follows the pose can
+therefore score well, and a model that repeats its first frame cannot.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from vidcvae import rng
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.data.room import SMALLER, check_bytes
+from vidcvae.errors import UsageError
 from vidcvae.own_clips import skeleton
 from vidcvae.progress import Progress, unreported
 from vidcvae.scenes import dancer
@@ -25,7 +26,7 @@ NAME = "synthetic-dance"
 FPS = 25.0
 
 _SHIRT, _TROUSERS, _SKIN, _HAIR, _SHOES = (56, 72, 100), (22, 24, 30), (196, 148, 122), (30, 24, 22), (12, 12, 14)
-# limb, its radius at either end in metres, colour
+# (start, end, radius at the start and at the end in metres, colour)
 _BODY = (
     ("right_hip", "right_knee", 0.088, 0.064, _TROUSERS), ("right_knee", "right_ankle", 0.064, 0.048, _TROUSERS),
     ("left_hip", "left_knee", 0.088, 0.064, _TROUSERS), ("left_knee", "left_ankle", 0.064, 0.048, _TROUSERS),
@@ -34,7 +35,7 @@ _BODY = (
     ("left_shoulder", "left_elbow", 0.062, 0.050, _SHIRT), ("left_elbow", "left_wrist", 0.048, 0.040, _SHIRT),
     ("right_wrist", "right_hand", 0.036, 0.038, _SKIN), ("left_wrist", "left_hand", 0.036, 0.038, _SKIN),
 )  # fmt: skip
-# left, top, right and bottom in heights from the wall's top middle, colour
+# (left, top, right, bottom, colour), measured from the top middle of the wall, in heights of the picture
 _PICTURES = ((-0.86, 0.16, -0.52, 0.44, (0.30, 0.42, 0.50)), (0.56, 0.12, 0.74, 0.46, (0.62, 0.40, 0.28)))
 _FACE = ("right_eye", "left_eye", "right_ear", "left_ear", "nose")
 
@@ -50,7 +51,13 @@ def dance(
     """``frames`` training frames in up to four stretches, ``val`` validation frames, ``test`` test sequences.
 
     A test sequence has its first frame and as many poses as val has frames. The same arguments give the same data.
+    Raises ``UsageError`` for a count below 0, fewer than 2 training frames, or test sequences without poses.
     """
+    if frames < 2 or min(val, test) < 0 or (test and not val):
+        raise UsageError(
+            f"cannot draw {frames} + {val} frames and {test} test sequences.",
+            "Ask for at least 2 training frames, and with test sequences for validation frames too.",
+        )
     stretches = max(1, min(4, frames // 64))
     edges = [round(i * frames / stretches) for i in range(stretches + 1)]
     plan = [("train", f"{a}-{b - 1}", b - a, b - a) for a, b in pairwise(edges)]
@@ -87,18 +94,18 @@ def _scale(pose: dict[str, float], size: tuple[int, int]) -> float:
 
 
 def _floor(pose: dict[str, float], size: tuple[int, int]) -> float:
-    """The image row on which the feet stand; nearer is lower."""
+    """The image row of the feet; a dancer who is nearer stands lower."""
     return size[0] * (0.86 + 0.3 * (pose["depth"] - 1))
 
 
 def _project(point: np.ndarray, pose: dict[str, float], size: tuple[int, int]) -> tuple[float, float]:
     scale = _scale(pose, size)
-    # what is nearer to the viewer than the body's middle appears a little lower
+    # points nearer to the viewer than the middle of the body appear a little lower
     return size[1] / 2 + float(point[0]) * scale, _floor(pose, size) - float(point[1] - 0.12 * point[2]) * scale
 
 
 def _seen(body: dict[str, np.ndarray], pose: dict[str, float], size: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    """The joints that a pose estimator would find: all but the parts of the face that are turned away."""
+    """The joints that a pose estimator would find: all except hidden parts of the face."""
     hidden = {name for name in _FACE if body[name][2] < body["head"][2] - 0.03}
     return {name: _project(body[name], pose, size) for name in skeleton.JOINTS if name not in hidden}
 
@@ -134,13 +141,13 @@ def _paint(
 
 
 def _soften(image: np.ndarray) -> np.ndarray:
-    """A soft mean over neighbouring columns: the floor is no mirror."""
+    """Blur over neighbouring columns, because the floor is not a perfect mirror."""
     padded = np.pad(image, ((0, 0), (1, 1), (0, 0)), "edge")
     return np.asarray((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4)
 
 
 def _figure(body: dict[str, np.ndarray], pose: dict[str, float], size: tuple[int, int]) -> Image.Image:
-    """The dancer on a transparent ground (RGBA), far limbs first."""
+    """The dancer on a transparent background (RGBA); limbs that are farther away are painted first."""
     factor = max(2, 256 // size[0])
     layer = Image.new("RGBA", (size[1] * factor, size[0] * factor), (*_SHIRT, 0))
     pen = ImageDraw.Draw(layer)
@@ -159,7 +166,7 @@ def _figure(body: dict[str, np.ndarray], pose: dict[str, float], size: tuple[int
 
 
 def _limb(pen: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, r: float, q: float, colour: tuple[int, ...]) -> None:
-    """A tapered limb with a lighter edge towards the lamps."""
+    """A tapered limb that is lighter on the side of the lamps."""
     _capsule(pen, a, b, r, q, colour)
     shift = np.array([-0.28, -0.2])
     _capsule(pen, a + shift * r, b + shift * q, 0.55 * r, 0.55 * q, _lighter(colour, 1.28))
@@ -168,7 +175,7 @@ def _limb(pen: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, r: float, q: f
 def _capsule(
     pen: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, r: float, q: float, colour: tuple[int, ...]
 ) -> None:
-    (ax, ay), (bx, by) = a.tolist(), b.tolist()  # Python's floats: the same numbers, at a fifth of the time
+    (ax, ay), (bx, by) = a.tolist(), b.tolist()  # Python's floats give the same numbers in a fifth of the time
     length = float(np.hypot(bx - ax, by - ay))
     if length > 1e-6:
         x, y = -(by - ay) / length, (bx - ax) / length
@@ -195,7 +202,7 @@ def _torso(pen: ImageDraw.ImageDraw, flat: dict[str, np.ndarray], metre: float) 
 
 
 def _head(pen: ImageDraw.ImageDraw, body: dict[str, np.ndarray], flat: dict[str, np.ndarray], metre: float) -> None:
-    """Hair all around, and a face where the nose points: none is left when the back is turned."""
+    """The hair, and on it the face in the direction of the nose; a dancer seen from behind has no face."""
     x, y = flat["head"]
     r = 0.105 * metre
     pen.ellipse([x - 0.92 * r, y - 1.15 * r, x + 0.92 * r, y + 1.1 * r], fill=_HAIR)
@@ -246,7 +253,7 @@ def _room(size: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def _noise(size: tuple[int, int], seed: int, cells: int) -> np.ndarray:
-    """Smooth noise in about -1..1 with ``cells`` bumps across the height."""
+    """Smooth noise in about -1..1, with ``cells`` random values across the height."""
     draw = np.random.default_rng(rng.seed_of(seed, "room", cells))
     coarse = Image.fromarray(draw.integers(0, 256, (cells, cells * size[1] // size[0]), np.uint8))
     fine = coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC).filter(ImageFilter.SMOOTH)
@@ -254,7 +261,7 @@ def _noise(size: tuple[int, int], seed: int, cells: int) -> np.ndarray:
 
 
 def _light(frames: int, size: tuple[int, int], seed: int, index: int) -> np.ndarray:
-    """Slow drift, float (frames, 1, W, 1) around 1: all lamps together, and a glow that wanders."""
+    """Slow changes of the light, float (frames, 1, W, 1) around 1: of all lamps together, and of a spot that moves."""
     phase = np.random.default_rng(rng.seed_of(seed, "light", index)).uniform(0, 2 * np.pi, 2)
     t = np.arange(frames)[:, None, None, None] / FPS
     x = (np.arange(size[1]) + 0.5)[None, None, :, None] / size[1]

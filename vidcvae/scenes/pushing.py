@@ -1,4 +1,4 @@
-"""A synthetic robot that pushes things over a table: exactly matching actions, positions and frames.
+"""A synthetic robot that pushes objects over a table, with actions, positions and frames that match exactly.
 
 The view is from above. A two-link arm reaches in over the far edge, and its gripper moves by a random action at every
 step. Lowered, it pushes balls, boxes and cups; lifted, it passes over them. The next frame follows from the action,
@@ -31,11 +31,11 @@ FPS = 10.0
 SPLITS = ("train", "validate", "test")
 CENTRE, SCALE = np.array([32.0, 36.0]), 22.0  # of the workspace, in pixels
 STEP = (0.12, 0.42)  # shortest and longest move in the plane, in workspace units
-TOUCHES_BELOW = 0.4  # height under which the gripper pushes
+TOUCHES_BELOW = 0.4  # the gripper pushes below this height
 GRIPPER_RADIUS = 4.5
 OBJECTS = 4
-SUBSTEPS = 8  # of the motion between two frames, so that nothing is jumped over
-TABLE = (4.0, 60.0)  # where objects are kept, in pixels
+SUBSTEPS = 8  # of the motion between two frames, so that the gripper jumps over nothing
+TABLE = (4.0, 60.0)  # pixels: the range that objects stay in
 
 PALETTE = np.array(
     [(206, 52, 46), (240, 186, 44), (66, 148, 72), (52, 104, 190), (232, 124, 40), (134, 74, 158), (236, 236, 228)]
@@ -45,7 +45,7 @@ PALETTE = np.array(
 @dataclass(frozen=True)
 class Scene:
     """One clip before it is drawn. action (T, 4): dx, dy, dz, gripper opening; position (T, 3);
-    opening (T,) that is seen; objects at the start (M, 2) in pixels, radii (M,), shapes (M,), colours (M, 3)."""
+    opening (T,) in the frame; objects at the start (M, 2) in pixels, radii (M,), shapes (M,), colours (M, 3)."""
 
     action: Array
     position: Array
@@ -58,7 +58,7 @@ class Scene:
 
 
 def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Progress = unreported) -> VideoData:
-    """A data set of ``clips`` training, ``val`` validation and ``test`` clips of ``frames`` frames, 64x64.
+    """A dataset of ``clips`` training, ``val`` validation and ``test`` clips of ``frames`` frames, 64x64.
 
     Row t of "action" causes frame t+1, and row t of "position" shows in frame t:
     position[t+1] = position[t] + action[t, :3]. The same arguments give the same bytes.
@@ -68,7 +68,7 @@ def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Prog
     if min(counts) < 0 or not any(counts) or frames < 2:
         raise UsageError(
             f"cannot make {clips} + {val} + {test} clips of {frames} frames.",
-            "Ask for a clip or more of 2 frames or more.",
+            "Ask for at least one clip, of at least 2 frames.",
         )
     table = draw_table(np.random.default_rng(seed_of(seed, "push/table")))
     splits: dict[str, tuple[Sequence, ...]] = {}
@@ -84,7 +84,7 @@ def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Prog
 def write_folder(data: VideoData, out: Path, progress: Progress = unreported) -> None:
     """Write ``data`` in the course's layout (see ``trajectories``), with a dataset.toml.
 
-    Raises ``UsageError`` if ``out`` is there and not an empty folder.
+    Raises ``UsageError`` unless ``out`` is new or an empty folder.
     """
     durable.must_be_new(out)
     sequences = [(out / split / sequence.name, sequence) for split, found in data.splits.items() for sequence in found]
@@ -118,7 +118,7 @@ def _clips(split: str, count: int, frames: int, seed: int, table: Array) -> Iter
         yield Sequence(f"traj_0_to_{count - 1}/{k}", frames_seen, tracks)
 
 
-# --- what happens ----------------------------------------------------------------------------------
+# --- motion ----------------------------------------------------------------------------------------
 
 
 def draw_scene(rng: np.random.Generator, frames: int) -> Scene:
@@ -130,14 +130,14 @@ def draw_scene(rng: np.random.Generator, frames: int) -> Scene:
         here = position[t]
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(*STEP)
         move = length * np.array([np.cos(angle), np.sin(angle)])
-        move = np.where(np.abs(here[:2] + move) > 1, -move, move)  # turn back at the workspace's edge
+        move = np.where(np.abs(here[:2] + move) > 1, -move, move)  # turn back at the edge of the workspace
         height = rng.uniform(0.6, 1.0) if rng.random() < 0.25 else rng.uniform(0.0, 0.2)
         action[t] = (*move, height - here[2], rng.uniform(0, 1))
         if t + 1 < frames:
             position[t + 1] = here + action[t, :3]
     opening = np.concatenate([[0.5], action[:-1, 3]]).astype(np.float32)
 
-    cells = rng.choice(9, OBJECTS, replace=False)  # of a 3 x 3 grid over the table, so that none lie on another
+    cells = rng.choice(9, OBJECTS, replace=False)  # of a 3 x 3 grid over the table, so that no two objects overlap
     grid = np.stack([cells % 3, cells // 3], axis=1)
     objects = 14 + 18 * grid + rng.uniform(-4, 4, (OBJECTS, 2))
     return Scene(
@@ -153,7 +153,7 @@ def draw_scene(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def simulate(position: Array, objects: Array, radii: Array) -> tuple[Array, Array]:
-    """Quasi-static pushing: objects that are touched move out of the way and turn.
+    """Quasi-static pushing: an object that is touched moves out of the way and turns.
 
     position (N, T, 3), objects (N, M, 2) at the start, radii (N, M) -> objects (N, T, M, 2), angles (N, T, M).
     """
@@ -179,7 +179,7 @@ def _push_away(place: Array, hand: Array, radii: Array, touching: Array) -> tupl
     distance = np.maximum(np.linalg.norm(away, axis=-1), 1e-3)
     overlap = np.where(touching, np.maximum(GRIPPER_RADIUS + radii - distance, 0), 0)
     normal = away / distance[..., None]
-    # an off-centre push turns a thing: the more, the further the push is from pointing at its centre
+    # a push turns an object the more, the farther it misses the centre
     turn = overlap / radii * 0.5 * np.sign(normal[..., 0] * normal[..., 1])
     return place + normal * overlap[..., None], turn
 
@@ -199,7 +199,7 @@ def to_pixels(position: Array) -> Array:
     return pixels
 
 
-# --- how it looks ----------------------------------------------------------------------------------
+# --- drawing ---------------------------------------------------------------------------------------
 
 Y, X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 SHOULDER = np.array([32.0, -18.0])
@@ -208,7 +208,7 @@ DARK, RED, STEEL = (40, 40, 46), (150, 34, 38), (188, 192, 198)
 
 
 class Canvas:
-    """T frames painted at once: each stroke is a signed distance (T, 64, 64), negative inside."""
+    """T frames that are painted together. Each stroke is a signed distance (T, 64, 64), negative inside."""
 
     def __init__(self, background: Array, frames: int) -> None:
         self.pixels = np.repeat(background[None], frames, axis=0)  # (T, 64, 64, 3)
@@ -230,7 +230,7 @@ def render(scene: Scene, objects: Array, angles: Array, table: Array) -> Array:
 
 
 def draw_table(rng: np.random.Generator) -> Array:
-    """Planks with grain, a dark rim and light from the upper left: (64, 64, 3)."""
+    """A table of planks with grain, a dark rim, and light from the upper left: (64, 64, 3)."""
     plank = np.repeat(rng.uniform(-9, 9, 6), 11)[:SIZE]
     grain = rng.normal(0, 1, (SIZE, SIZE + 24)).cumsum(axis=1)
     grain = (grain[:, 24:] - grain[:, :-24]) * 1.1  # averaged along the plank
@@ -255,7 +255,7 @@ def _draw_object(canvas: Canvas, shape: int, colour: Array, radius: float, place
         canvas.paint(np.maximum(across, along) - side, colour * 0.72)
         canvas.paint(np.maximum(across, along) - side + 1.3, colour)
         canvas.paint(np.maximum(across - side + 1.3, along - 0.5), colour * 0.6)
-    else:  # a cup, seen into
+    else:  # a cup, seen from above
         canvas.paint(np.hypot(x, y) - radius, colour)
         canvas.paint(np.hypot(x, y) - radius + 1.6, colour * 0.45)
         canvas.paint(np.hypot(x - 0.8, y - 0.8) - radius + 2.6, colour * 0.62)
@@ -272,7 +272,7 @@ def _draw_arm(canvas: Canvas, scene: Scene) -> None:
     forearm = (hand - elbow) / np.linalg.norm(hand - elbow, axis=1, keepdims=True)
     wrist = hand - 7 * forearm
 
-    drop = 2 + 5 * height  # the higher the arm, the further off and the softer its shadow
+    drop = 2 + 5 * height  # the higher the arm is, the farther away its shadow falls
     for start, end, thick in ((SHOULDER[None], elbow, 4.0), (elbow, hand, 4.5)):
         shadow = _capsule(start, end, drop) - thick
         canvas.paint(shadow, (40, 30, 20), opacity=0.35, softness=4)

@@ -174,7 +174,7 @@ class _Training:
                 "best": self.progress.best,
             }
         )
-        self.report({"kind": "detail", "text": self.arithmetic.told()})
+        self.report({"kind": "detail", "text": self.arithmetic.description()})
         for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
             self.report({"kind": "warning", "text": text})
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from vidcvae import __version__
 from vidcvae import config as settings
-from vidcvae.device import LIMITS, cores, processor
+from vidcvae.device import cores, memory_limits, processor
 from vidcvae.errors import VidcvaeError, counted, typed
 
 NEEDED = ("numpy", "safetensors", "PIL", "matplotlib", "imageio", "av")
@@ -154,11 +154,8 @@ def _memory() -> Iterator[Finding]:
     import psutil
 
     memory = psutil.virtual_memory()
-    free, total = memory.available, memory.total
-    for limit in LIMITS:
-        if limit.exists() and limit.read_text().strip().isdigit():
-            total = min(total, int(limit.read_text()))
-            free = min(free, total)
+    total = min(memory.total, *memory_limits())
+    free = min(memory.available, total)
     value = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < LITTLE_MEMORY:
         says = "a pose-cvae of the default size takes up to 4 GiB to train."

@@ -64,7 +64,7 @@ def _of_clip(files: Files, size: tuple[int, int], fps: float, voice: Voice) -> t
     clip = own_clip.video_or_gif(files.poses, how, files.keypoints, files.estimate, files.pose_model)
     plan, _ = own_clip.plan(clip, voice)
     rows = np.unique(max((rows for _, rows in plan.runs["train"]), key=len))
-    times = plan.seen.times[rows]
+    times = plan.scan.times[rows]
     new_times = np.arange(times[0], times[-1] + 1e-6, 1 / fps)
     tracks = plan.joints[rows].reshape(len(rows), -1).T
     joints = np.stack([np.interp(new_times, times, track) for track in tracks], axis=1).reshape(len(new_times), -1, 2)

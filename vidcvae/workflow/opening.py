@@ -9,7 +9,7 @@ import torch
 
 from vidcvae.config.schema import Device, Precision, Weights
 from vidcvae.data.clips import VideoData
-from vidcvae.data.dataset import told_size
+from vidcvae.data.dataset import resize_note
 from vidcvae.errors import UsageError, an
 from vidcvae.models import arithmetic
 from vidcvae.models.loading import Loaded, load_model, pick_device
@@ -54,7 +54,7 @@ def computing(loaded: Loaded, precision: Precision, rows: int = 1, voice: Voice 
     """The same model, set to ``precision`` for free runs of ``rows`` videos at once."""
     choice = arithmetic.free_run(precision, loaded.model, loaded.config, rows)
     torch.set_num_threads(choice.threads)
-    voice.detail(choice.told())
+    voice.detail(choice.description())
     return replace(loaded, dtype=choice.dtype)
 
 
@@ -78,6 +78,6 @@ def _read(loaded: Loaded, given: str | None, voice: Voice) -> VideoData:
     cache = loaded.run.cache if loaded.run else None
     with voice.progress("reading the data") as advance:
         data = open_dataset(given or data_of(loaded), loaded.config.data.frame_size, cache, advance)
-    if given and (resized := told_size(data)):  # for the training's own data the training has said so
+    if given and (resized := resize_note(data)):  # for the training's own data the training has said so
         voice.note(resized)
     return data

@@ -101,14 +101,14 @@ def plan(clip: Clip, voice: Voice = SILENT) -> tuple[importing.Plan, Keypoints]:
         if clip.estimate:
             estimate = stack.enter_context(estimation.estimator(clip.pose_model, clip.source, clip.people))
         advance = stack.enter_context(voice.progress("finding the joints" if estimate else "reading the clip"))
-        seen = importing.look(pictures, estimate, advance)
-    if seen.landmarks is not None:
+        scan = importing.scan(pictures, estimate, advance)
+    if scan.landmarks is not None:
         if clip.save_keypoints:
-            durable.write_text(clip.save_keypoints, json.dumps({"frames": seen.landmarks}))
-        joints = landmarks.read_json(_ESTIMATE, {"frames": seen.landmarks}, clip.min_score)
+            durable.write_text(clip.save_keypoints, json.dumps({"frames": scan.landmarks}))
+        joints = landmarks.read_json(_ESTIMATE, {"frames": scan.landmarks}, clip.min_score)
     assert joints
     with voice.progress("following the camera") as advance:
-        return importing.plan(seen, joints, clip.settings, advance), joints
+        return importing.plan(scan, joints, clip.settings, advance), joints
 
 
 def bring_in(clip: Clip, voice: Voice = SILENT) -> Imported:
@@ -204,8 +204,8 @@ def into_dataset(
         voice.note(f"{folder}: used again; it was made from {clip.source} with the same options")
         return config, None
     imported = bring_in(clip, voice)
-    if imported.plan.seen.broken:
-        voice.warn(imported.plan.seen.broken)
+    if imported.plan.scan.broken:
+        voice.warn(imported.plan.scan.broken)
     for note in imported.plan.notes:
         voice.note(note)
     if dry_run:

@@ -16,7 +16,7 @@ from vidcvae import __version__
 from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import VideoData
-from vidcvae.data.dataset import told_size
+from vidcvae.data.dataset import resize_note
 from vidcvae.device import processor
 from vidcvae.errors import DataError, UsageError, counted, typed
 from vidcvae.models import loading
@@ -84,7 +84,7 @@ def prepare(
         check_kind(config.data.path, config.model.condition_kind)
         config = sized(config)
         data = _read_data(config, cache if keep_images else None, ranks, audience)
-        if resized := told_size(data, "--size "):
+        if resized := resize_note(data, "--size "):
             audience.note(resized)
     audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
     audience.detail(f"device: {device} (training.device: {config.training.device}), {torch.get_num_threads()} threads")

@@ -164,7 +164,7 @@ def prepare(
     command: the command that starts and continues the study. Returns the run, epochs, steps and minutes (None: no
     limit) of each trial. Raises ``UsageError`` if the folder holds another study or other files.
     """
-    from vidcvae.data.dataset import told_size
+    from vidcvae.data.dataset import resize_note
     from vidcvae.models.loading import pick_device
     from vidcvae.workflow.datasets import check_kind, open_dataset
     from vidcvae.workflow.training import length_and_doubts
@@ -180,7 +180,7 @@ def prepare(
         if key not in opened:  # its cache lies beside the runs, so that all of them use it
             with voice.progress("reading the data") as advance:
                 opened[key] = open_dataset(*key, None if dry_run else folder / ".cache", advance)
-            if resized := told_size(opened[key], "--set data.size="):
+            if resized := resize_note(opened[key], "--set data.size="):
                 voice.note(resized)
         length, doubts = length_and_doubts(config, opened[key], device)
         minutes = config.training.max_minutes or None
