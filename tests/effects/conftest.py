@@ -72,6 +72,7 @@ class Known(nn.Module):
 
     uses_anchor = False
     scene = None
+    device = torch.device("cpu")
 
     def __init__(self, gain: float = 0.5, mix: float = 0.0, mu: float = 0.0, logvar: float = 0.0) -> None:
         super().__init__()

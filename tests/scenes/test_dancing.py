@@ -99,7 +99,7 @@ def test_any_size_and_progress() -> None:
     assert calls[-1] == (7, 7)
 
 
-@pytest.mark.parametrize(("frames", "val", "test"), [(1, 2, 0), (4, -1, 0), (4, 2, -1), (4, 0, 1)])
+@pytest.mark.parametrize(("frames", "val", "test"), [(0, 2, 0), (4, -1, 0), (4, 2, -1), (4, 0, 1)])
 def test_impossible_counts_are_refused(frames: int, val: int, test: int) -> None:
     with pytest.raises(UsageError, match="cannot draw"):
         dancing.dance(frames, val, test, seed=0)

@@ -51,12 +51,12 @@ def dance(
     """``frames`` training frames in up to four stretches, ``val`` validation frames, ``test`` test sequences.
 
     A test sequence has its first frame and as many poses as val has frames. The same arguments give the same data.
-    Raises ``UsageError`` for a count below 0, fewer than 2 training frames, or test sequences without poses.
+    Raises ``UsageError`` for a count below 0, no training frame, or test sequences without poses.
     """
-    if frames < 2 or min(val, test) < 0 or (test and not val):
+    if frames < 1 or min(val, test) < 0 or (test and not val):
         raise UsageError(
             f"cannot draw {frames} + {val} frames and {test} test sequences.",
-            "Ask for at least 2 training frames, and with test sequences for validation frames too.",
+            "Ask for at least 1 training frame, and with test sequences for validation frames too.",
         )
     stretches = max(1, min(4, frames // 64))
     edges = [round(i * frames / stretches) for i in range(stretches + 1)]
