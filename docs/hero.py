@@ -33,7 +33,7 @@ def main(course: str, anchor: str, target: str) -> None:
         frames = np.stack([sequence.frames[0], *run])
         error = ((frames[1:] / 255.0 - sequence.frames[1:FRAMES] / 255.0) ** 2).mean(axis=(1, 2, 3))
         psnr = float(np.mean(-10 * np.log10(error)))
-        panels[f"{title}, {loaded.meta['progress']['minutes']:.0f} minutes: {psnr:.1f} dB"] = frames
+        panels[f"{title}, {loaded.meta.minutes or 0:.0f} minutes: {psnr:.1f} dB"] = frames
     with video.recording(Path(target), FPS) as add:
         for t in range(FRAMES):
             shown = [pictures.panel([frames[t]], [title], SCALE) for title, frames in panels.items()]
