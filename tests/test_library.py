@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def test_every_public_name_is_there() -> None:
         assert getattr(vidcvae, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vidcvae.nonsense
+
+
+def test_type_checkers_know_every_public_name() -> None:
+    """They read the imports under TYPE_CHECKING; at run time the names come from ``_API``."""
+    tree = ast.parse(Path(vidcvae.__file__).read_text("utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "vidcvae" in str(node.module)]
+    assert {alias.asname: node.module for node in imports for alias in node.names} == vidcvae._API
 
 
 def test_train_load_score_and_roll_out(tmp_path: Path) -> None:

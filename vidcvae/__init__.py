@@ -11,6 +11,21 @@ TYPE_CHECKING = (
 if TYPE_CHECKING:
     from typing import Any
 
+    from vidcvae.config import Config as Config
+    from vidcvae.config import read_preset as read_preset
+    from vidcvae.config import resolve as resolve
+    from vidcvae.config import to_toml as to_toml
+    from vidcvae.data.clips import Sequence as Sequence
+    from vidcvae.data.clips import VideoData as VideoData
+    from vidcvae.errors import VidcvaeError as VidcvaeError
+    from vidcvae.evaluation.score import score_split as score_split
+    from vidcvae.models import build_model as build_model
+    from vidcvae.models.loading import load_model as load_model
+    from vidcvae.models.rollout import rollout as rollout
+    from vidcvae.workflow.datasets import open_dataset as open_dataset
+    from vidcvae.workflow.library import resume as resume
+    from vidcvae.workflow.library import train as train
+
 __version__ = "0.1.0"
 
 _API = {

@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "an id that is a list": ("k.json", [{**GOOD, "image_id": []}], "not the number of a frame"),
     "no such image": ("k.json", {"images": [{"id": 1}], "annotations": [GOOD]}, "0, which is none of the images"),
     "images without ids": ("k.json", {"images": [{}], "annotations": [GOOD]}, "image 0 has no id"),
-    "ids twice": ("k.json", {"images": [{"id": 1}] * 2, "annotations": []}, "image 1 has no id, or that of another image"),
+    "ids twice": ("k.json", {"images": [{"id": 1}] * 2, "annotations": []}, "image 1 has no id, or that of another"),
     "annotations are no list": ("k.json", {"annotations": 3}, "annotations is not a list"),
     "a crowd": ("k.json", [GOOD] * 101, "101th person of frame 0"),
     "12 landmarks": ("k.json", [[], [LANDMARK] * 12], "frame 1 has 12 landmarks, not 33"),
@@ -235,7 +235,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "CSV with a word": ("k.csv", f"{','.join(WIDE)}\n0,{'0.5,' * 65}nose\n", "column y32 of line 2 has 'nose' instead"),
     "CSV with a wrong frame": ("k.csv", f"{','.join(WIDE)}\nx{',0.5' * 66}\n", "the frame in line 2 is 'x'"),
     "CSV with an odd landmark": ("k.csv", "frame,landmark,x,y\n0,tail,1,1\n", "line 2 has the landmark 'tail'"),
-    "CSV with a landmark twice": ("k.csv", "frame,landmark,x,y\n" + "0,nose,1,1\n" * 2, "line 3 is the second one with nose"),
+    "CSV with a landmark twice": ("k.csv", "frame,landmark,x,y\n" + "0,nose,1,1\n" * 2, "line 3 is the second one"),
     "CSV of bytes": ("k.csv", b"\xff\xfe\x00", "not readable as CSV"),
 }  # fmt: skip
 
