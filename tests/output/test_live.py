@@ -175,6 +175,9 @@ def test_recordings_of_this_session_alone_can_be_fetched(server: Server, tmp_pat
     about = unpack(server.session, ask(server, "POST", "/a-secret/save", b'{"kind": "gif"}')[1])[0]
     status, content, headers = ask(server, "GET", f"/a-secret/{about['video']}")
     assert status == 200 and content[:4] == b"GIF8" and headers["Content-Type"] == "image/gif"
+    server.session.made[about["video"]].unlink()
+    status, content, _ = ask(server, "GET", f"/a-secret/{about['video']}")
+    assert status == 404 and b"is no longer there" in content
 
 
 def test_the_secret_stays_for_a_run_and_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import json as jsonlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -65,17 +65,13 @@ def show(
       vidcvae runs show
       vidcvae runs show runs/course-001
     """
-    from vidcvae.storage import checkpoint
     from vidcvae.storage.run import command_of, find_run, known_info
     from vidcvae.workflow import at_glance
 
     folder = find_run(run)
     overview = at_glance.overview(folder)
     changed = at_glance.changed_settings(folder)
-    files: list[dict[str, Any]] = [
-        {"file": path.name, "size": path.stat().st_size, "step": checkpoint.read_header(path)[0].step}
-        for path in sorted(folder.checkpoints.glob("*.safetensors"))
-    ]
+    files = at_glance.checkpoints_of(folder)
     if json:
         ui.emit({**asdict(overview), "settings": changed, "checkpoints": files, "next": overview.next_commands()})
         return

@@ -131,8 +131,8 @@ def ordinary_without_data(run: RunFolder, meta: CheckpointMeta, digest: str, spl
     known, trained_on = wanted.pop("data_digest", None), settings.resolve(meta.config).data.path
     found = [(path, r) for path, r in _matching(run, wanted) if r.get("whole", not PART.search(path.stem))]
     alike = [r for _, r in found if known and r["protocol"].get("data_digest") == known]
-    there = [r for path, r in found if _same_place(r, trained_on) or (not known and path.stem == f"{split}-zero")]
-    return next(iter(alike + there), None)
+    at_place = [r for path, r in found if _same_place(r, trained_on) or (not known and path.stem == f"{split}-zero")]
+    return next(iter(alike + at_place), None)
 
 
 def _matching(run: RunFolder, wanted: Mapping[str, Any]) -> list[tuple[Path, Record]]:

@@ -14,11 +14,12 @@ import safetensors
 import torch
 from torch import Tensor
 
+from vidcvae.config import Config
 from vidcvae.config.schema import Latent
 from vidcvae.data import clips, images
 from vidcvae.errors import DataError
 from vidcvae.evaluation import metrics
-from vidcvae.evaluation.free_run import batches, sequence_noise
+from vidcvae.evaluation.free_run import batches, sequence_noise, stacked
 from vidcvae.models.loading import Loaded
 from vidcvae.models.rollout import Noise, rollout, zero_noise
 from vidcvae.output import pictures, video
@@ -42,6 +43,13 @@ class GenerationInput:
     length: int
     truth: np.ndarray | None = None
     joints: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, sequence: clips.Sequence, begin: int, length: int, config: Config) -> GenerationInput:
+        """The input for ``length`` frames of a sequence from frame ``begin`` on; as many are given as in training."""
+        rows = clips.condition_rows(sequence, begin, length, *config.conditioning)
+        past = sequence.frames[begin : begin + config.training.past]
+        return cls(np.asarray(past), None if rows is None else np.array(rows), length)
 
     def batch(self, copies: int) -> tuple[Tensor, Tensor | None]:
         """Past (S, P, 3, H, W) and condition (S, T, ...), the same for each of ``copies`` samples."""
@@ -165,10 +173,8 @@ def export_frames(
     results: dict[int, np.ndarray] = {}
     for picks in batches(lengths):
         chosen, length = [sequences[i] for i in picks], lengths[picks[0]]
-        past = torch.from_numpy(np.stack([s.frames[: config.training.past] for s in chosen]))
-        rows = [clips.condition_rows(s, 0, length, *config.conditioning) for s in chosen]
-        known = [row for row in rows if row is not None]
-        condition = torch.from_numpy(np.stack(known)) if known else None
+        given = [GenerationInput.of(s, 0, length, config) for s in chosen]
+        past, condition = torch.from_numpy(np.stack([g.past for g in given])), stacked([g.condition for g in given])
         noise = fresh_noise(loaded, latent, seed, picks)
         made = on_disk((len(picks), length, *past.shape[2:]))
         for t, frames in enumerate(videos(loaded, past, condition, length, latent, noise)):

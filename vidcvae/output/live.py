@@ -97,7 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_json(HTTPStatus.OK, {**self.server.session.status(), "server": self.server.number})
             case name if name in self.server.session.made:
                 path = self.server.session.made[name]
-                self._send(HTTPStatus.OK, reading.read_bytes(path), _TYPES[path.suffix], name)
+                try:
+                    content = reading.read_bytes(path)
+                except OSError:
+                    return self._refuse(HTTPStatus.NOT_FOUND, f"{path} is no longer there.")
+                self._send(HTTPStatus.OK, content, _TYPES[path.suffix], name)
             case _:
                 self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
 

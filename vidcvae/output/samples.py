@@ -21,15 +21,13 @@ def samples_picture(loaded: Loaded, sequence: clips.Sequence, frame: int, *, see
 
     The grey runs from 0 to the maximum. Raises ``UsageError`` if the frame cannot be predicted.
     """
-    config, past, model = loaded.config, loaded.config.training.past, loaded.model
+    past, model = loaded.config.training.past, loaded.model
     known = run_length(sequence, past)
     if not past <= frame < known:
         raise UsageError(
             f"frame {frame} of {sequence.name} cannot be drawn.", f"Choose one of {past} to {known - 1} (--frame N)."
         )
-    begin = frame - past
-    rows = clips.condition_rows(sequence, begin, past + 1, *config.conditioning)
-    given = GenerationInput(sequence.frames[begin:frame], None if rows is None else np.array(rows), past + 1)
+    given = GenerationInput.of(sequence, frame - past, past + 1, loaded.config)
     noise = sequence_noise(latent_shape(loaded), seed, range(SAMPLES), loaded.device)
     (samples,) = rollout(model, *given.batch(SAMPLES), noise, latent="prior", length=past + 1)
     samples = samples.float().cpu()  # (SAMPLES, 3, H, W)

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidcvae.data import clips
 from vidcvae.data.clips import VideoData
 from vidcvae.errors import UsageError
@@ -89,15 +87,12 @@ class Log:
 def _strip(checkpoint: Path, sequence: clips.Sequence) -> Any:
     """Truth, free run with z = 0, and pose, at evenly spaced times of the first frames: uint8 (3, H, W)."""
     loaded = load_model(checkpoint)
-    config, past = loaded.config, loaded.config.training.past
-    length = min(STRIP_FRAMES, len(sequence), sequence.condition_length)
-    condition = clips.condition_rows(sequence, 0, length, *config.conditioning)
-    frames = sequence.frames[:length]
-    given = GenerationInput(frames[:past], None if condition is None else np.array(condition), length)
+    length = min(STRIP_FRAMES, sequence.known)
+    frames, given = sequence.frames[:length], GenerationInput.of(sequence, 0, length, loaded.config)
     made = rollout(loaded.model, *given.batch(1), length=length)
     shown: dict[str, Any] = {
         "truth": frames,
-        "free run": [*frames[:past], *(video.to_bytes(frame)[0] for frame in made)],
+        "free run": [*given.past, *(video.to_bytes(frame)[0] for frame in made)],
     }
     if "pose" in sequence.tracks:
         shown["pose"] = sequence.tracks["pose"][:length]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from vidcvae import config as settings
@@ -163,8 +166,27 @@ def score_of(run: RunFolder) -> str:
 
 def disk_use(places: Sequence[Path]) -> int:
     """The bytes that files and folders take; a file with several hard links counts once."""
-    files = (file for place in places for file in (place, *place.rglob("*")) if file.is_file())
-    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in (file.stat() for file in files)}.values())
+    inside = (Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names)
+    sizes: dict[tuple[int, int], int] = {}
+    for file in (*places, *inside):
+        with contextlib.suppress(OSError):  # a training may have removed it in the meantime
+            stat = file.stat()
+            if S_ISREG(stat.st_mode):
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())
+
+
+def checkpoints_of(run: RunFolder) -> list[dict[str, Any]]:
+    """The name, size and step of each checkpoint file. A running training may remove files meanwhile; these are left
+    out. Raises ``DataError`` for a damaged one."""
+    found = []
+    for path in sorted(run.checkpoints.glob("*.safetensors")):
+        try:
+            found.append({"file": path.name, "size": path.stat().st_size, "step": checkpoint.read_header(path)[0].step})
+        except (FileNotFoundError, DataError):
+            if path.exists():
+                raise
+    return found
 
 
 def next_commands(run: RunFolder, data: VideoData) -> list[str]:
