@@ -1,7 +1,7 @@
 """Record the picture of the live page in a real browser, or measure the speed of the page.
 
 To record, with chromium and chromedriver installed, in the repository's folder:
-    vidcvae dataset synth dance my-dance
+    vidcvae dataset synth dance -o my-dance
     vidcvae train my-dance --preset anchor-cpu --max-minutes 10 --run dancer
     vidcvae play dancer --no-browser --port 8400 --json
     python -m docs.play ADDRESS docs/images/play.gif

@@ -46,7 +46,9 @@ def test_train_load_score_and_roll_out(tmp_path: Path) -> None:
     )
     assert vidcvae.train(config, data, tmp_path / "run").steps == 2
 
-    loaded = vidcvae.load_model(str(tmp_path / "run"))
+    loaded = vidcvae.load_model(str(tmp_path / "run"), device="auto")
+    with pytest.raises(vidcvae.VidcvaeError, match="no checkpoint called 'first'"):
+        vidcvae.load_model(str(tmp_path / "run"), which="first")
     scores = vidcvae.score_split(loaded, data, "val", frames=5)
     assert len(scores["psnr_per_frame"]) == 4
     sequence = data.split("test")[0]

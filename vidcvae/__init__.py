@@ -1,4 +1,4 @@
-"""Conditional variational autoencoders for video: train them, roll them out, and score them honestly.
+"""Conditional variational autoencoders for video: train them, generate videos with them, and score them honestly.
 
 The library offers what the command line does. Names are imported on first use, so that ``import vidcvae`` is fast.
 """

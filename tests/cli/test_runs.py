@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from vidcvae.data.packed import open_packed
-from vidcvae.storage import checkpoint, durable, lock
+from vidcvae.storage import checkpoint, durable, lock, upkeep
 from vidcvae.storage.history import read_history
-from vidcvae.storage.run import create_run
+from vidcvae.storage.run import RunFolder, create_run
 from vidcvae.workflow.datasets import open_dataset
 
 from .conftest import TINY, Cli
@@ -346,6 +346,18 @@ def test_rm_removes_a_run_and_leaves_what_is_not_its_own(
     assert sorted(snapshot(Path("runs/long-001"))) == ["notes.txt"] and "still holds" in done.err
     run = create_run("gone").path  # nothing but run.json
     assert cli("runs", "rm", run.name, "--yes").code == 0 and not run.exists()
+
+
+def test_every_file_that_vidcvae_writes_into_a_run_is_known_as_its_own(
+    cli: Cli, workplace: Path, tiny_dance: Path
+) -> None:
+    options = [*TINY, "--precision", "auto", "--tensorboard", "--run", "r"]
+    for line in (["train", tiny_dance, *options], ["evaluate", "r"], ["evaluate", "r", "--latent", "all"],
+                 ["report", "r", "--drift", "--no-videos"], ["resume", "r", "--more-epochs", "1"]):  # fmt: skip
+        assert (done := cli(*line)).code == 0, done.err
+    assert {"precision.json", "tensorboard", "scores"} <= {path.name for path in Path("r").iterdir()}
+    assert upkeep.foreign(RunFolder(Path("r"))) == []
+    assert cli("runs", "rm", "r", "--yes").err == "" and not Path("r").exists()
 
 
 def test_the_newest_run_is_the_newest_with_a_checkpoint(cli: Cli, place: Path) -> None:

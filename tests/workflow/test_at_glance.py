@@ -26,7 +26,9 @@ def busy(tmp_path: Path) -> Iterator[RunFolder]:
         step = 0
         while not stop.is_set():
             step += 1
-            checkpoint.commit(run.checkpoints, {"model.x": torch.zeros(1)}, CheckpointMeta(step=step), best=True, keep=1)
+            checkpoint.commit(
+                run.checkpoints, {"model.x": torch.zeros(1)}, CheckpointMeta(step=step), best=True, keep=1
+            )
 
     thread = threading.Thread(target=save)
     thread.start()

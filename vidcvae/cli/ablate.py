@@ -34,7 +34,7 @@ def ablate(
     dry_run: studies.DryRun = False,
     json: command.Json = False,
 ) -> None:
-    """Train without each remedy against drift in turn, and print how much each one is worth.
+    """Train the full model, and once without each of its remedies against drift; print how much each one is worth.
 
     To continue after an interruption, repeat the command. Scores are those of each run's last checkpoint, so that no
     choice by score favours a run. The table is saved as ablation.json and ablation.md.

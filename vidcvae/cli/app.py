@@ -42,7 +42,7 @@ from vidcvae.errors import EXIT_FAILURE, EXIT_INTERRUPTED, DataError, Stopped, V
 
 app = command.App(
     name="vidcvae",
-    help="Train conditional VAEs for video, roll them out, and score them honestly.",
+    help="Train conditional VAEs for video, generate videos with them, and score them honestly.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -32,6 +32,8 @@ OUTPUT-preview.png shows that window on a picture of the clip.
 
 
 def _importer(kind: str, placeholder: str, example: str, about: str) -> None:
+    usual_fps = "25" if kind == "frames" else "the clip's own"
+
     def run(
         source: Annotated[Path, argument("What to import.", metavar=placeholder)],
         output: Annotated[Path, command.output_folder("The folder to make.", show_default=False)],
@@ -59,7 +61,7 @@ def _importer(kind: str, placeholder: str, example: str, about: str) -> None:
                 show_default="pad for HxW, else crop",
             ),
         ] = None,
-        fps: Annotated[float | None, option("Frames per second of the dataset.", show_default="the clip's own")] = None,
+        fps: Annotated[float | None, option("Frames per second of the dataset.", show_default=usual_fps)] = None,
         val_fraction: Annotated[float, option("Share of the frames for validation.", min=0, max=0.9)] = 0.1,
         min_score: Annotated[float, option("Joints with a lower score are not drawn.", min=0, max=1)] = 0.3,
         max_gap: Annotated[

@@ -74,8 +74,8 @@ def generate(
     --fit-poses fits another person's poses to your figure. For a clip, whose joints are known, it works limb by limb:
     the motion is the other person's, the limb lengths are those of your figure in the training poses. For pose images,
     it measures the box around each figure, takes the lower edge as the feet, and scales and shifts the picture. The
-    other person's proportions then stay, and the result is wrong if arms are up, or somebody lies, most of the time.
-    Look at the preview: OUTPUT-poses.png.
+    other person's proportions then stay, and the result is wrong if the arms are raised, or the person lies down, in
+    most of the frames. Look at the preview: OUTPUT-poses.png.
 
     Examples:
       vidcvae generate --first-frame frame.png --poses poses -o dance.gif

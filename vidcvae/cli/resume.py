@@ -23,10 +23,8 @@ def resume(
         ),
     ] = "last",
     data: Annotated[str | None, option("Where the dataset is now, if it was moved.", show_default=UNCHANGED)] = None,
-    epochs: Annotated[
-        int | None, option("Total number of passes over the training clips.", show_default=UNCHANGED)
-    ] = None,
-    more_epochs: Annotated[int | None, option("Additional passes over the training clips.", min=1)] = None,
+    epochs: Annotated[int | None, option("Total number of epochs.", show_default=UNCHANGED)] = None,
+    more_epochs: Annotated[int | None, option("Additional epochs.", min=1)] = None,
     max_minutes: Annotated[
         float | None,
         option(

@@ -21,7 +21,7 @@ def sweep(
     preset: options.Preset = None,
     config: options.File = None,
     set_: options.Set = None,
-    epochs: Annotated[int | None, setting("training.epochs", "Passes of each run over the training clips.")] = None,
+    epochs: Annotated[int | None, setting("training.epochs", "Epochs of each run.")] = None,
     max_minutes: Annotated[
         float | None, setting("training.max_minutes", "Stop each training after this many minutes in total.")
     ] = None,

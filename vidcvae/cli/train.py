@@ -28,7 +28,13 @@ def train(
     config: options.File = None,
     set_: options.Set = None,
     model: Annotated[schema.ModelName | None, setting("model.name", "Which model.")] = None,
-    epochs: Annotated[int | None, setting("training.epochs", "Total number of passes over the training clips.")] = None,
+    epochs: Annotated[
+        int | None,
+        setting(
+            "training.epochs",
+            "Total number of epochs; each has as many clips as fit into the training videos side by side.",
+        ),
+    ] = None,
     max_minutes: Annotated[
         float | None,
         setting(

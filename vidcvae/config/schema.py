@@ -301,7 +301,9 @@ class LrScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    epochs: int = setting(70, "passes over the training clips", low=1, unit="epochs")
+    epochs: int = setting(
+        70, "epochs; each has as many clips as fit into the training videos side by side", low=1, unit="epochs"
+    )
     steps_per_epoch: int = setting(0, "steps in an epoch; 0 means one pass over the clips", low=0)
     max_minutes: float = setting(0.0, "save everything and stop after this many minutes; 0 means never", low=0)
     batch_size: int = setting(2, "clips in a step", low=1, symbol="B")

@@ -55,6 +55,7 @@ def load_model(
 ) -> Loaded:
     """Load a checkpoint file, a run folder, or (None) the newest run.
 
+    which: "best" or "last", of a run folder. device: "auto" takes the GPU if there is one.
     weights: "raw", "ema", or "auto", which takes the moving average if there is one.
     Raises ``DataError`` for a missing or damaged checkpoint, or one of another model.
     """
@@ -71,6 +72,7 @@ def load_model(
     model = build_filled(config, state, path)
     if batch_stats:
         use_image_statistics(model)
+    device = pick_device(device) if device == "auto" else device
     return Loaded(model.eval().to(device), config, saved.meta, path, saved.digest, run, chosen, batch_stats)
 
 

@@ -206,7 +206,10 @@ def find_checkpoint(source: Path | None, which: str = "best") -> tuple[Path, Run
             f"Checkpoints there: {', '.join(sorted(names))}" if names else "List the runs: vidcvae runs list",
         )
     run = find_run(source)
-    for name in [checkpoint.BEST, checkpoint.LAST] if which == "best" else [checkpoint.LAST]:
+    wanted = {"best": [checkpoint.BEST, checkpoint.LAST], "last": [checkpoint.LAST]}
+    if which not in wanted:
+        raise UsageError(f"a run has no checkpoint called {which!r}.", 'Choose "best" or "last", or name the file.')
+    for name in wanted[which]:
         if (run.checkpoints / name).is_file():
             return run.checkpoints / name, run
     raise DataError(

@@ -18,7 +18,7 @@ from vidcvae.storage.run import RunFolder, has_checkpoint, was_made
 
 JUST_STARTED_SECONDS = 60  # a training needs less time than this between creating its folder and locking it
 _OWN = {
-    ".": re.compile(r"config\.toml|run\.json|history\.jsonl|non-finite\.json"),
+    ".": re.compile(r"config\.toml|run\.json|history\.jsonl|precision\.json|non-finite\.json"),
     "checkpoints": re.compile(r"(last|best|step-\d{8,})\.safetensors", re.ASCII),
     "tensorboard": re.compile(r"events\.out\.tfevents\..+"),
 }
