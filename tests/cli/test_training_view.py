@@ -18,7 +18,7 @@ from vidcvae.training.loop import Outcome
 def start(**other: Any) -> dict[str, Any]:
     event = {"kind": "start", "run": "runs/x", "model": "pose-cvae", "parameters": 10, "device": "cpu"}
     event |= {"precision": "float32", "clips": 5, "epochs": 4, "steps": 400, "step": 0, "minutes": 0.0}
-    return event | {"max_minutes": 0.0, "best": None, "error": "MSE", "kl_unit": "nats"} | other
+    return event | {"max_minutes": 0.0, "metric": "psnr_zero", "best": None, "error": "MSE", "kl_unit": "nats"} | other
 
 
 def progress(step: int, minutes: float) -> dict[str, Any]:
@@ -138,6 +138,15 @@ def test_the_best_score_stands_beside_the_last() -> None:
     view(progress(1, 0.1))
     view(VALIDATION)
     assert (view.numbers.cells()["val PSNR"], view.numbers.cells()["best"]) == ("21.50 dB", "25.00 dB")
+
+
+def test_the_best_is_that_of_the_metric_that_chooses_it() -> None:
+    view = LiveView()
+    view.live.console = Console(quiet=True)
+    view(start(metric="ssim_zero", best=0.9312))
+    assert view.numbers.cells()["best"] == "0.9312"
+    view(VALIDATION | {"ssim_zero": 0.95})
+    assert (view.numbers.cells()["val PSNR"], view.numbers.cells()["best"]) == ("21.50 dB", "0.9500")
 
 
 def test_a_score_in_the_middle_of_an_epoch_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidcvae import config as settings
+from vidcvae.config import describe
 from vidcvae.errors import UsageError
 
 
@@ -18,8 +19,11 @@ def problems(*layers: dict[str, object]) -> str:
     return caught.value.message
 
 
-def test_toml_round_trip_gives_the_same_config() -> None:
-    config = settings.resolve(settings.read_preset("course"), {"data": {"path": 'a "quoted" \\ path'}})
+@pytest.mark.parametrize("path", ['a "quoted" \\ path', "tanz😀", "𠀀/舞", "a\x7fb\tc\x01"])
+def test_toml_round_trip_gives_the_same_config(path: str) -> None:
+    config = settings.resolve(settings.read_preset("course"), {"data": {"path": path}})
+    starter = tomllib.loads(describe.starter(config, "test"))
+    assert starter["data"]["path"] == path
     assert settings.resolve(tomllib.loads(settings.to_toml(config))) == config
 
 

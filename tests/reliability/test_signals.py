@@ -72,7 +72,7 @@ import os, torch
 from vidcvae.cli.training_view import Screen
 from vidcvae.training.signals import listening
 start = dict(kind="start", run="r", model="m", parameters=1, device="cpu", precision="float32", clips=1, epochs=1)
-start |= dict(steps=9, step=0, minutes=0.0, max_minutes=0, best=None, error="MSE", kl_unit="nats")
+start |= dict(steps=9, step=0, minutes=0.0, max_minutes=0, metric="psnr_zero", best=None, error="MSE", kl_unit="nats")
 with Screen("MODE").watching() as report, listening(report) as requests:
     if "MODE" != "json":
         report(start)

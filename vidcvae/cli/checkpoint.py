@@ -26,6 +26,9 @@ def import_(
     """
     trained.check_file(output)
     from vidcvae.models.loading import import_course
+    from vidcvae.storage import durable
+
+    durable.must_not_be_input([output], [course])
 
     parameters, epoch = import_course(course, output)
     if json:

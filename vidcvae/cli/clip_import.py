@@ -88,6 +88,7 @@ def _importer(kind: str, placeholder: str, example: str, about: str) -> None:
         trained.check_new_folder(output)
         preview = preview or own_clip.preview_of(output)
         durable.check_writable(preview)
+        durable.must_not_be_input([preview, save_keypoints], [source, keypoints, pose_model])
         voice = ui.Speaker(bars=not json)
         imported = own_clip.bring_in(clip, voice)
         own_clip.write(imported, clip, output, preview, packed, voice)

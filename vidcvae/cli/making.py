@@ -32,6 +32,10 @@ def read_clip_size(text: str) -> tuple[int, int] | int:
     """Height and width, or the number of pixels that "small", "medium" or "large" stands for."""
     from vidcvae.own_clips.window import BUDGETS
 
+    if text not in BUDGETS and "x" not in text.lower():
+        raise UsageError(
+            f"--size {text} is not a frame size.", "Choose small, medium or large, or height x width: --size 72x128"
+        )
     return BUDGETS.get(text) or read_size(text) or 0
 
 

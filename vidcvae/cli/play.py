@@ -43,11 +43,12 @@ def play(
       vidcvae play runs/anchor-cpu-001 --no-browser --port 8000
     """
     from vidcvae.output import live
-    from vidcvae.storage.run import find_run
+    from vidcvae.storage.run import ROOT, find_run
     from vidcvae.workflow import play
 
     with contextlib.ExitStack() as stack:
-        if wait and run is not None:
+        if wait and run is not None and not run.is_file():
+            run = next((place for place in (run, ROOT / run) if place.exists()), run)
             ui.note(f"waiting for the first checkpoint of {run}")
             play.wait_for_checkpoint(run)
         if run is None:

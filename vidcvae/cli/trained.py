@@ -52,7 +52,7 @@ def check_file(path: Path, suffix: str = "") -> None:
     if suffix and path.suffix.lower() not in ("", suffix):
         raise UsageError(f"{path} does not end in {suffix}.", f"Name it {path.with_suffix(suffix)}")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, but -o names a file.", f"For example: -o {path / 'result'}")
+        raise UsageError(f"{path} is a folder, not a file.", f"Name a file, for example {path / 'result'}{suffix}")
     durable.check_writable(path)
 
 

@@ -197,7 +197,8 @@ def progress(title: str, quiet: bool = False) -> Iterator[Progress]:
         from rich.progress import Progress as Bar
 
         rate = TextColumn("{task.fields[rate]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         with Bar(*columns, console=err, transient=True) as bar:
             task = bar.add_task(title, total=None, rate="")
             yield lambda done, total: bar.update(task, completed=done, total=total, rate=_rate(done, begun))

@@ -104,7 +104,7 @@ def of_extra(command: Any, ctx: typer.Context, extra: Sequence[str]) -> UsageErr
     path = ctx.command_path.split()[1:]
     given = [ctx.params[p.name] for p in known if ctx.params.get(p.name) is not None]
     one = "one " if len(known) == 1 else ""
-    too_many = f"{extra[0]!r} is an argument too many"
+    too_many, leave = f"{extra[0]!r} is an argument too many", "Leave it out"
     if len(extra) > 1:
-        too_many = f"{' '.join(extra)} are {counted(len(extra), 'argument')} too many"
-    return UsageError(f"{too_many}: {' '.join(path)} takes {one}{takes}.", f"Leave it out: {typed(*path, *given)}")
+        too_many, leave = f"{' '.join(extra)} are {counted(len(extra), 'argument')} too many", "Leave them out"
+    return UsageError(f"{too_many}: {' '.join(path)} takes {one}{takes}.", f"{leave}: {typed(*path, *given)}")

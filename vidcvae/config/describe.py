@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from vidcvae.config.presets import preset_comment, preset_names, read_preset
-from vidcvae.config.read import resolve, to_table
+from vidcvae.config.read import resolve, to_table, toml_value
 from vidcvae.config.schema import MODELS, SECTION_CLASSES, Config, choices
 from vidcvae.errors import UsageError, did_you_mean
 
@@ -129,7 +129,7 @@ def starter(config: Config, command: str) -> str:
             value = table[section][declared.name]
             default = json.loads(json.dumps(declared.default))
             is_set = value != default or (section == "model" and value in set(MODELS) - {"pose-cvae"})
-            lines.append(f"{'' if is_set else '# '}{declared.name} = {json.dumps(value)}")
+            lines.append(f"{'' if is_set else '# '}{declared.name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 

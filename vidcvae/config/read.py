@@ -311,11 +311,16 @@ def to_table(config: Config) -> dict[str, Table]:
     return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]  # tuples become lists
 
 
+def toml_value(value: Any) -> str:
+    """A setting's value in TOML: its JSON, but without surrogate pairs, which TOML forbids, and with DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def to_toml(config: Config) -> str:
     """The text of a file that ``read_toml`` and ``resolve`` turn back into ``config``."""
     lines = []
     for section, table in to_table(config).items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+        lines += [f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in table.items()), ""]
     return "\n".join(lines)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidcvae import reading
+from vidcvae.config.read import toml_value
 from vidcvae.config.schema import SIDES
 from vidcvae.errors import DataError, did_you_mean
 
@@ -77,18 +77,13 @@ def _folder_name(root: Path) -> str:
 
 def to_toml(facts: Facts) -> str:
     """The text that ``read_facts`` turns into the same facts."""
-    lines = ["# Facts about this dataset that file names cannot tell.", f"name = {_quoted(facts.name)}"]
+    lines = ["# Facts about this dataset that file names cannot tell.", f"name = {toml_value(facts.name)}"]
     lines += [f"fps = {facts.fps}", *([f"size = {list(facts.size)}"] if facts.size else []), ""]
     for split, keys in _KEYS.items():
         values = {key: list(getattr(getattr(facts, split), key)) for key in keys}
         if any(values.values()):
             lines += [f"[{split}]", *(f"{key} = {numbers}" for key, numbers in values.items() if numbers), ""]
     return "\n".join(lines)
-
-
-def _quoted(text: str) -> str:
-    """A TOML basic string: a JSON string with DEL escaped."""
-    return json.dumps(text).replace("\x7f", "\\u007f")
 
 
 def _read_split(path: Path, split: str, table: Any) -> SplitFacts:

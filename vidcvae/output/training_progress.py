@@ -5,6 +5,7 @@ An event is a dict with a "kind", as ``training.loop.train`` reports it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -81,6 +82,7 @@ class Numbers:
     def __init__(self) -> None:
         self.ends = Ends(BEFORE)
         self.losses: Event = {}
+        self.metric = "psnr_zero"  # that chooses the best checkpoint
         self.score: float | None = None
         self.best: float | None = None
 
@@ -88,14 +90,14 @@ class Numbers:
         """Take over the numbers of an event."""
         match event["kind"]:
             case "start":
-                self.ends, self.best = Ends(event), event["best"]
+                self.ends, self.metric, self.best = Ends(event), event["metric"], event["best"]
             case "progress":
                 self.ends.now_at(event)
                 if "total" in event:
                     self.losses = event
             case "validation":
                 self.score = event["psnr_zero"]
-                self.best = max(self.score, self.best if self.best is not None else self.score)
+                self.best = max(event[self.metric], self.best if self.best is not None else -math.inf)
 
     def table(self, width: int) -> Table:
         """As many columns as fit into the width, the most important ones first, whatever their values."""
@@ -126,8 +128,8 @@ class Numbers:
         def mean(key: str, form: str) -> str:
             return format(_per_frame(self.losses, key), form) if key in self.losses else "-"
 
-        def decibels(score: float | None) -> str:
-            return "-" if score is None else f"{score:.2f} dB"
+        def shown(score: float | None, metric: str) -> str:
+            return "-" if score is None else f"{score:.2f} dB" if metric.startswith("psnr") else f"{score:.4f}"
 
         return {
             "step": f"{self.ends.step:,}" if self.losses else "-",
@@ -139,8 +141,8 @@ class Numbers:
             "lr": number("lr", ".2g"),
             "|grad|": number("grad_norm", ".3g"),
             "clips/s": number("clips_per_second", ".3g"),
-            "val PSNR": decibels(self.score),
-            "best": decibels(self.best),
+            "val PSNR": shown(self.score, "psnr_zero"),
+            "best": shown(self.best, self.metric),
         }
 
 

@@ -239,6 +239,14 @@ def check_writable(path: Path) -> None:
     raise _refused("write", path, OSError(number, ""))
 
 
+def must_not_be_input(targets: Iterable[Path | None], inputs: Iterable[object]) -> None:
+    """Raise ``UsageError`` if a file to write is one of the ``inputs`` of a command; only paths count."""
+    read = {path.resolve() for path in inputs if isinstance(path, Path)}
+    for target in targets:
+        if target and target.resolve() in read:
+            raise UsageError(f"{target} is an input of this command, and would be replaced.", "Choose another name.")
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files whose writer has died."""
     matches = ((path, _TEMPORARY.match(path.name)) for path in folder.glob(".*.tmp"))

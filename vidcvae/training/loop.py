@@ -171,6 +171,7 @@ class _Training:
                 "step": self.progress.step,
                 "minutes": self.progress.minutes,
                 "max_minutes": self.config.training.max_minutes,
+                "metric": self.config.validation.metric,
                 "best": self.progress.best,
             }
         )

@@ -139,7 +139,7 @@ def _age_test(trial: Trial, voice: Voice) -> dict[str, Any] | None:
     loaded, data = opening.load_with_data(trial.path, "last", voice=voice)
     test = partial(drift.age_test, loaded, data)
     try:
-        return scores.measured(loaded, data, "val-age-last", f"age test of {trial.path.name}", test, voice)
+        return scores.measured(loaded, data, "val", "val-age-last", f"age test of {trial.path.name}", test, voice)
     except DataError as error:
         voice.warn(error.message)
         return None

@@ -120,7 +120,7 @@ def targets(
 ) -> tuple[list[Path], Path | None, Path | None]:
     """The files to write: one video, or one per sample; a PNG of their time steps; a PNG of the fitted poses.
 
-    Raises ``UsageError`` before any work if a video cannot be written.
+    Raises ``UsageError`` before any work if a video cannot be written, or a file would replace an input.
     """
     side_by_side = side_by_side or (files.pushing and samples > 1)
     videos = [output]
@@ -130,7 +130,9 @@ def targets(
     for target in videos:
         video.check_target(target, 1.0 if fps is None else fps)
     strip = output.with_suffix(".png") if side_by_side else None
-    return videos, strip, output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None
+    preview = output.with_name(f"{output.stem}-poses.png") if files.fit_poses else None
+    durable.must_not_be_input([*videos, strip, preview], vars(files).values())
+    return videos, strip, preview
 
 
 def choose_latent(latent: Latent | None, latents: Path | None, samples: int) -> Latent:

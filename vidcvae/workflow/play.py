@@ -140,7 +140,7 @@ DEMO = Path("demo")
 @contextlib.contextmanager
 def demo_training() -> Iterator[Path]:
     """Train the demo in another process, which is stopped at the end of the block; yields the run."""
-    with _beside("demo", "-o", DEMO, "--quiet") as process:
+    with _beside("demo", "-o", DEMO, "--quiet", quietly=True) as process:
         wait_for_checkpoint(DEMO / "run", lambda: process.poll() is None)
         yield DEMO / "run"
 

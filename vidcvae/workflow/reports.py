@@ -15,7 +15,7 @@ from vidcvae import __version__
 from vidcvae.config.schema import Device
 from vidcvae.data.clips import Sequence, VideoData
 from vidcvae.device import processor
-from vidcvae.errors import VidcvaeError
+from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.evaluation import drift
 from vidcvae.evaluation.records import Record
 from vidcvae.models.loading import Loaded
@@ -69,9 +69,14 @@ def gather(
             clips.append(None)
             continue
         measure = partial(drift.drift, loaded, dataset, split) if with_drift else None
-        measured = scores.measured(loaded, dataset, f"{split}-drift", f"drift of {name}", measure, voice)
+        notes: tuple[str, ...] = ()
+        try:
+            measured = scores.measured(loaded, dataset, split, f"{split}-drift", f"drift of {name}", measure, voice)
+        except DataError as error:  # its sequences are too short, for example
+            voice.warn(f"{name}: {error.message}")
+            measured, notes = None, (error.message,)
         drifted = drift.Drift.from_json(measured) if measured else None
-        entries.append(Entry(run, info, record, drifted, scores.kept_latents(loaded, dataset, split)))
+        entries.append(Entry(run, info, record, drifted, scores.kept_latents(loaded, dataset, split), notes))
         clips.append(_clip(loaded, dataset, split, record, voice) if videos else None)
     labels = plots.labels([entry.run for entry in entries])
     scenes = _scenes([(label, clip) for label, clip in zip(labels, clips, strict=True) if clip])

@@ -156,14 +156,15 @@ def kept_latents(loaded: Loaded, data: VideoData, split: str = "val") -> Record 
 
 
 def measured(
-    loaded: Loaded, data: VideoData, name: str, title: str, measure: Callable[..., Any] | None, voice: Voice
+    loaded: Loaded, data: VideoData, split: str, name: str, title: str, measure: Callable[..., Any] | None, voice: Voice
 ) -> dict[str, Any] | None:
     """The content of RUN/scores/NAME.json if it is of this checkpoint and data, else the result of ``measure``.
 
     Returns None if there is neither. The result is kept in that file. title: that of the progress.
     measure: takes ``progress``, and returns an object with ``to_json``.
     """
-    origin = {"checkpoint": loaded.digest, "weights": loaded.weights, "data": str(data.source)}
+    digest = scoring.protocol_of(loaded, data, split).data_digest
+    origin = {"checkpoint": loaded.digest, "weights": loaded.weights, "data": str(data.source), "data_digest": digest}
     path = records.path_in(loaded.run, name) if loaded.run else None
     if path:
         with contextlib.suppress(OSError, ValueError, AttributeError):
