@@ -64,6 +64,13 @@ def test_the_newest_run_is_played_until_ctrl_c(place: Path) -> None:
         assert "no RUN given: playing the newest, runs/push-svg-fp" in err
 
 
+def test_waiting_takes_the_name_of_a_run_or_a_checkpoint(place: Path) -> None:
+    """As every other command does; what is there already is not waited for."""
+    for run in ("push-svg-fp", "runs/push-svg-fp/checkpoints/last.safetensors"):
+        with playing(place, run, "--wait", "--port", 0) as (address, _):
+            assert about(address)["run"] == "push-svg-fp"
+
+
 def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(
     place: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vidcvae import config as settings
+from vidcvae.errors import DataError
 from vidcvae.evaluation import drift, score
 from vidcvae.output import plots
 from vidcvae.output import report as page_of
@@ -50,6 +52,33 @@ def test_a_report_of_two_runs(cli: Cli, runs: list[str], monkeypatch: pytest.Mon
     page = Path("r.html").read_text()
     assert "<canvas" not in page and "Age test" in page, "and so is the drift"
     assert "<h2>Latents</h2>" in page, "what was measured meanwhile is shown"
+
+
+def test_a_drift_of_other_data_at_the_same_path_is_measured_again(cli: Cli, runs: list[str]) -> None:
+    assert cli("report", runs[0], "--drift", "--no-videos", "-o", "r.html").code == 0
+    kept = Path(runs[0], "scores/val-drift.json")
+    before = json.loads(kept.read_text())
+    frame = Path("data/val/val_img/2.png")
+    shutil.copy("data/val/val_img/0.png", frame)
+    assert cli("report", runs[0], "--drift", "--no-videos", "-o", "r.html").code == 0
+    after = json.loads(kept.read_text())
+    assert before["data"] == after["data"] and before["data_digest"] != after["data_digest"]
+    assert before["free"] != after["free"]
+
+
+def test_a_run_whose_drift_cannot_be_measured_is_shown_without_it(cli: Cli, runs: list[str], monkeypatch: Any) -> None:
+    real = drift.drift
+
+    def only_one(loaded: Any, *args: Any, **options: Any) -> Any:
+        if loaded.run.name == "none":
+            raise DataError("sequence 0 has 3 frames, too few to restart a run in.")
+        return real(loaded, *args, **options)
+
+    monkeypatch.setattr(drift, "drift", only_one)
+    done = cli("report", *runs, "--drift", "--no-videos", "-o", "r.html")
+    assert done.code == 0 and "none: sequence 0 has 3 frames, too few" in done.err
+    page = Path("r.html").read_text()
+    assert "none: sequence 0 has 3 frames, too few" in page and "Age test" in page
 
 
 def test_the_ordinary_score_is_shown_whatever_else_was_scored(cli: Cli, runs: list[str]) -> None:

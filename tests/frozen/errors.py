@@ -29,6 +29,10 @@ WRONG = tuple(
     train data --epochs many
     train data --max-minutes 3m
     train data packed
+    train data packed more
+    train clip.mp4 --size huge
+    checkpoint import frame.png -o frame.png
+    {_GIVEN} --side-by-side -o frame.gif
     train data --size 30x64
     train data --model pose-cave
     train data --preset curse

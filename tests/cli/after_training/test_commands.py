@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vidcvae import config as settings
+from vidcvae.cli import ui
 from vidcvae.data import images
 from vidcvae.evaluation.score import score_split
 from vidcvae.models.loading import load_model
@@ -25,6 +27,8 @@ from vidcvae.workflow import scores
 from vidcvae.workflow.datasets import open_dataset
 
 from .conftest import FRAME, FRAMES, H, W, poses, run
+
+POSES = "data/test/test_label/0"
 
 # --- evaluate --------------------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ def test_the_first_frame_and_the_poses_may_be_pictures_of_any_usual_form(tmp_pat
 
 def test_a_picture_of_another_shape_is_not_distorted_in_silence(tmp_path: Path) -> None:
     Image.open("data/test/test_img/0/0.png").resize((60, 80)).save(tmp_path / "upright.png")
-    poses = ("--poses", "data/test/test_label/0", "-o", tmp_path / "out")
+    poses = ("--poses", POSES, "-o", tmp_path / "out")
     code, _, err = run("generate", "--first-frame", tmp_path / "upright.png", *poses)
     assert code == 0 and "upright.png is 80x60, and the model's frames are 8x16" in err and "distorted" in err
 
@@ -231,3 +235,32 @@ def test_a_checkpoint_stands_for_its_run(place: Path, tmp_path: Path) -> None:
     code, _, err = run("plot", "lr", tmp_path / "lone.safetensors")
     assert code == 4
     assert "lone.safetensors lies outside its run" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "input_file"),
+    [
+        (("--first-frame", "f.png", "--poses", POSES, "--side-by-side", "-o", "f.gif"), "f.png"),
+        (("--first-frame", FRAME, "--poses", "p.gif", "-o", "p.gif"), "p.gif"),
+        (
+            ("--first-frame", "x-poses.png", "--poses", POSES, "--fit-poses", "-o", "x.gif"),
+            "x-poses.png",
+        ),
+    ],
+)
+def test_generate_replaces_none_of_its_inputs(options: tuple[str, ...], input_file: str, tmp_path: Path) -> None:
+    arguments = [str(tmp_path / word) if word in {input_file, "f.gif", "x.gif"} else word for word in options]
+    shutil.copy(FRAME, tmp_path / input_file)
+    before = (tmp_path / input_file).read_bytes()
+    code, _, err = run("generate", *arguments)
+    assert code == 2 and f"{tmp_path / input_file} is an input of this command, and would be replaced." in err
+    assert (tmp_path / input_file).read_bytes() == before
+
+
+def test_a_name_with_brackets_is_no_markup_for_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = ui._Console(force_terminal=True, width=100)
+    monkeypatch.setattr(ui, "err", console)
+    with console.capture() as shown, ui.progress("runs of runs/a[/b] x[red]") as advance:
+        advance(1, 2)
+        time.sleep(0.2)
+    assert "runs/a[/b] x[red]" in shown.get()
