@@ -201,9 +201,9 @@ def test_in_words_whether_it_is_beaten() -> None:
 def test_data_are_the_model_s_own_by_their_digest_or_their_place(tmp_path: Path) -> None:
     digest = records.digest_of([VAL], [4])
     meta = CheckpointMeta(validation={"split": "val", "data_digest": digest, "metric": "psnr_zero", "count": 1})
-    assert records.trained_on(loaded((8, 64), meta, "elsewhere"), DATA), "the same frames, at another place"
+    assert records.was_trained_on(loaded((8, 64), meta, "elsewhere"), DATA), "the same frames, at another place"
     changed = replace(DATA, splits={**DATA.splits, "val": (replace(VAL, frames=VAL.frames + 1),)})
-    assert not records.trained_on(loaded((8, 64), meta, "dots"), changed), "other frames, at the same place"
-    assert records.trained_on(loaded((8, 64), path="dots"), changed), "an older checkpoint keeps no digest"
-    assert not records.trained_on(loaded((8, 64), path="elsewhere"), DATA)
-    assert records.trained_on(loaded((8, 64)), DATA), "a checkpoint that does not tell"
+    assert not records.was_trained_on(loaded((8, 64), meta, "dots"), changed), "other frames, at the same place"
+    assert records.was_trained_on(loaded((8, 64), path="dots"), changed), "an older checkpoint keeps no digest"
+    assert not records.was_trained_on(loaded((8, 64), path="elsewhere"), DATA)
+    assert records.was_trained_on(loaded((8, 64)), DATA), "a checkpoint that does not tell"

@@ -125,3 +125,16 @@ def test_wrong_files_are_refused_with_what_is_wanted(tmp_path: Path) -> None:
         measure_perceptual(model, [sequence], CONFIG, [40], fvd=one)
     with pytest.raises(UsageError, match="two clips of 16 predicted frames"):
         measure_perceptual(model, [sequence], CONFIG, [30], fvd=one)
+
+
+class NotFinite(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).mean([1, 2, 3]) / 0
+
+
+def test_a_network_that_returns_no_numbers_is_named(tmp_path: Path) -> None:
+    """JSON could not hold its score."""
+    frames = np.zeros((4, 3, 8, 16), np.uint8)
+    sequence, network = Sequence("0", frames, {"pose": frames}), _script(NotFinite(), tmp_path / "nan.pt")
+    with pytest.raises(DataError, match=r"nan\.pt returns numbers that are not finite"):
+        measure_perceptual(build_model(CONFIG).eval(), [sequence], CONFIG, [4], lpips=network)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.security.readers import course_weights
 from vidcvae.errors import DataError
+from vidcvae.models.loading import import_course
 from vidcvae.storage.course_import import from_course_names, read_course_checkpoint
 
 
@@ -111,3 +113,11 @@ def test_other_contents_are_explained(tmp_path: Path, content: object, says: str
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file .*nowhere\.ckpt"):
         read_course_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+def test_a_model_of_a_size_that_settings_do_not_allow_is_named(tmp_path: Path) -> None:
+    weights = course_weights() | {"Decoder_Fusion.5.bias": torch.zeros(4)}
+    torch.save({"state_dict": weights}, tmp_path / "small.ckpt")
+    with pytest.raises(DataError, match=r"(?s)small\.ckpt cannot be imported: .*decoder_channels is 4"):
+        import_course(tmp_path / "small.ckpt", tmp_path / "small.safetensors")
+    assert not (tmp_path / "small.safetensors").exists()

@@ -1,68 +1,32 @@
 """The settings of a run: declared once in ``schema``, read strictly by ``read``."""
 
-from vidcvae.config.contradictions import unfit_for_graphs
-from vidcvae.config.presets import preset_names, read_preset
-from vidcvae.config.read import (
-    PROJECT_FILE,
-    builtin_data,
-    continued,
-    differences,
-    files,
-    gather,
-    read_override,
-    read_toml,
-    read_values,
-    resolve,
-    resolve_saved,
-    resolve_with_preset,
-    to_table,
-    to_toml,
-    with_size,
-    with_values,
-)
-from vidcvae.config.schema import (
-    MODELS,
-    SECTION_CLASSES,
-    AnchorCvaeConfig,
-    Config,
-    DataConfig,
-    KlConfig,
-    PoseCvaeConfig,
-    SvgConfig,
-    TeacherForcingConfig,
-    TrainingConfig,
-    ValidationConfig,
-)
-
-__all__ = [
-    "MODELS",
-    "PROJECT_FILE",
-    "SECTION_CLASSES",
-    "AnchorCvaeConfig",
-    "Config",
-    "DataConfig",
-    "KlConfig",
-    "PoseCvaeConfig",
-    "SvgConfig",
-    "TeacherForcingConfig",
-    "TrainingConfig",
-    "ValidationConfig",
-    "builtin_data",
-    "continued",
-    "differences",
-    "files",
-    "gather",
-    "preset_names",
-    "read_override",
-    "read_preset",
-    "read_toml",
-    "read_values",
-    "resolve",
-    "resolve_saved",
-    "resolve_with_preset",
-    "to_table",
-    "to_toml",
-    "unfit_for_graphs",
-    "with_size",
-    "with_values",
-]
+from vidcvae.config.contradictions import unfit_for_graphs as unfit_for_graphs
+from vidcvae.config.presets import preset_names as preset_names
+from vidcvae.config.presets import read_preset as read_preset
+from vidcvae.config.read import PROJECT_FILE as PROJECT_FILE
+from vidcvae.config.read import builtin_data as builtin_data
+from vidcvae.config.read import continued as continued
+from vidcvae.config.read import differences as differences
+from vidcvae.config.read import files as files
+from vidcvae.config.read import gather as gather
+from vidcvae.config.read import read_override as read_override
+from vidcvae.config.read import read_toml as read_toml
+from vidcvae.config.read import read_values as read_values
+from vidcvae.config.read import resolve as resolve
+from vidcvae.config.read import resolve_saved as resolve_saved
+from vidcvae.config.read import resolve_with_preset as resolve_with_preset
+from vidcvae.config.read import to_table as to_table
+from vidcvae.config.read import to_toml as to_toml
+from vidcvae.config.read import with_size as with_size
+from vidcvae.config.read import with_values as with_values
+from vidcvae.config.schema import MODELS as MODELS
+from vidcvae.config.schema import SECTION_CLASSES as SECTION_CLASSES
+from vidcvae.config.schema import AnchorCvaeConfig as AnchorCvaeConfig
+from vidcvae.config.schema import Config as Config
+from vidcvae.config.schema import DataConfig as DataConfig
+from vidcvae.config.schema import KlConfig as KlConfig
+from vidcvae.config.schema import PoseCvaeConfig as PoseCvaeConfig
+from vidcvae.config.schema import SvgConfig as SvgConfig
+from vidcvae.config.schema import TeacherForcingConfig as TeacherForcingConfig
+from vidcvae.config.schema import TrainingConfig as TrainingConfig
+from vidcvae.config.schema import ValidationConfig as ValidationConfig

@@ -115,7 +115,9 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is str or choices(kind):
         if isinstance(value, str):
             return _choose(value, choices(kind))
-        raise ValueError("must be a string in quotes")
+        raise ValueError(
+            "must be a string in quotes, which a shell removes unless they are quoted too: --set 'KEY=\"TEXT\"'"
+        )
     if kind == FrameSize:
         try:
             return value if value == "auto" else _numbers(value, (int, int))

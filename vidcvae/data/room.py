@@ -16,7 +16,7 @@ from vidcvae.errors import VidcvaeError
 if TYPE_CHECKING:
     from vidcvae.data.clips import Stream
 
-SMALLER = "Use smaller frames: --size 32x64"
+SMALLER = "Use fewer images, or smaller ones: --size 32x64, where the command has this option"
 ENLARGED = 2  # frames beyond this multiple of the files' height or width are too large because of it
 
 

@@ -49,11 +49,11 @@ def table(named: Sequence[tuple[str, Record]], sort: str = "psnr", anyway: bool 
     if not anyway:
         check(named)
     settings = [_settings(record) for _, record in named]
-    keys = dict.fromkeys(key for table in settings for key in table)
-    differing = [key for key in keys if len({_text(table.get(key)) for table in settings}) > 1]
+    keys = dict.fromkeys(key for flat in settings for key in flat)
+    differing = [key for key in keys if len({_text(flat.get(key)) for flat in settings}) > 1]
     groups: dict[str, list[int]] = {}
-    for index, table in enumerate(settings):
-        groups.setdefault(_text([table.get(key) for key in differing]), []).append(index)
+    for index, flat in enumerate(settings):
+        groups.setdefault(_text([flat.get(key) for key in differing]), []).append(index)
     scored = {group: [named[i][1]["psnr_mean"] for i in picks] for group, picks in groups.items()}
     best = max(scored, key=lambda group: fmean(scored[group]))
     rows = []

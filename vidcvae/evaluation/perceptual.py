@@ -172,4 +172,6 @@ def _call(network: nn.Module, path: Path, what: str, *inputs: Tensor) -> Tensor:
         raise DataError(f"the network in {path} fails on {what} of {tuple(inputs[0].shape)}: {reason}") from None
     if not isinstance(output, Tensor):
         raise DataError(f"the network in {path} returns a {type(output).__name__}, not a tensor.")
+    if not output.isfinite().all():
+        raise DataError(f"the network in {path} returns numbers that are not finite.")
     return output

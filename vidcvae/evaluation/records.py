@@ -88,7 +88,7 @@ def _is_of_the_training(record: Record, meta: CheckpointMeta, trained_on: str) -
     return _same_place(record, trained_on)
 
 
-def trained_on(loaded: Loaded, data: VideoData) -> bool:
+def was_trained_on(loaded: Loaded, data: VideoData) -> bool:
     """Whether a model was trained on ``data``, or does not record its data.
 
     Compares the digest of the validation split that training stored, or else the paths of the data.

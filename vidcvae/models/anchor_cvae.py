@@ -60,7 +60,7 @@ class AnchorCvae(VideoModel):
     def __init__(self, config: AnchorCvaeConfig, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         c, n, p = config.channels, config.latent_channels, config.patch
-        given = 3 * 5 + 3  # frame before and its noise level, anchor, their poses, the new pose; pixel coordinates
+        given = 5 * 3 + 1 + 2  # previous frame, anchor, both their poses, new pose; noise level; pixel coordinates
         self.config = config
         self.stem = nn.Conv2d(p * p * given, c, 3, padding=1)
         self.down1 = Block(c, c)

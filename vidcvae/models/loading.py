@@ -99,7 +99,10 @@ def build_filled(config: settings.Config, state: dict[str, Tensor], path: Path) 
 def import_course(course: Path, output: Path) -> tuple[int, int]:
     """Convert one of the course's checkpoints; returns its number of parameters and its epoch."""
     found = read_course_checkpoint(course)
-    config = settings.resolve_saved(settings.read_preset("course") | {"model": vars(found.model)})
+    try:
+        config = settings.resolve_saved(settings.read_preset("course") | {"model": vars(found.model)})
+    except UsageError as error:
+        raise DataError(f"{course} cannot be imported: {error.message}") from None
     model = build_filled(config, found.weights, course)
     meta = checkpoint.CheckpointMeta(
         version=__version__, config=settings.to_table(config), epoch=found.epoch, imported_from=course.name

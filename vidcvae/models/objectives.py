@@ -71,10 +71,10 @@ def smoothing(prediction: Tensor, reference: Tensor, truth: Tensor, truth_before
     return F.mse_loss(taken, full(truth - truth_before)) * prediction.shape[1]
 
 
-def total(terms: dict[str, Tensor], beta: float | Tensor, rate: float) -> Tensor:
-    """reconstruction + beta * kl, + rate * smoothing if that term is used."""
+def total(terms: dict[str, Tensor], beta: float | Tensor, smoothing_weight: float) -> Tensor:
+    """reconstruction + beta * kl, + smoothing_weight * smoothing if that term is used."""
     elbo = terms["reconstruction"] + beta * terms.get("kl_charged", terms["kl"])
-    return elbo + rate * terms["smoothing"] if "smoothing" in terms else elbo
+    return elbo + smoothing_weight * terms["smoothing"] if "smoothing" in terms else elbo
 
 
 def first_non_finite(terms: dict[str, Tensor]) -> str | None:

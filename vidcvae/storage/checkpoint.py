@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class CheckpointMeta:
     config: dict[str, Any] = field(default_factory=dict)  # the settings by section, as ``config.to_table`` makes them
     arithmetic: dict[str, Any] | None = None  # what training.precision "auto" chose, and the number of threads
     step: int = 0
-    epoch: int = 0  # finished ones
+    epoch: int = 0  # number of finished epochs
     scores: dict[str, float] = field(default_factory=dict)  # of the last validation
     progress: dict[str, Any] | None = None  # ``training.state.Progress``; without it, training cannot be resumed
     validation: dict[str, Any] | None = None  # ``training.validation.counted``: the data and number of validations
@@ -281,7 +282,10 @@ def _no_checkpoint(path: Path, head: bytes) -> DataError:
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"the checkpoint {path} is damaged: {what}.", f"Look for an older one beside it: ls {path.parent}")
+    return DataError(
+        f"the checkpoint {path} is damaged: {what}.",
+        f"Look for an older one beside it: ls {shlex.quote(str(path.parent))}",
+    )
 
 
 def _raw(tensor: Tensor) -> bytes:

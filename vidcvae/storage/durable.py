@@ -307,14 +307,14 @@ def _make_folder(folder: Path, new: bool = False) -> None:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-_NOT_THERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def _refused(what: str, target: Path, error: OSError) -> DataError:
     remedy = "Free some space or choose another folder"
     if error.errno in _NO_ROOM:
         remedy = "Free some space"
-    elif error.errno in _NOT_THERE:
+    elif error.errno in _WRONG_PLACE:
         remedy = "Choose another place"
     reason: object = os.strerror(error.errno) if error.errno else error
     if error.errno == errno.ENOTDIR:

@@ -94,8 +94,10 @@ def _marked(run: RunFolder) -> RunFolder:
 
 def _is_free(folder: Path) -> bool:
     """Whether it is empty, or holds only the files of a training that died before it wrote its config."""
-    rests = {folder / lock.FILE, *durable.leftovers(folder)} | ({RunFolder(folder).info} if was_made(folder) else set())
-    return all(path in rests for path in folder.iterdir())
+    ignored = {folder / lock.FILE, *durable.leftovers(folder)} | (
+        {RunFolder(folder).info} if was_made(folder) else set()
+    )
+    return all(path in ignored for path in folder.iterdir())
 
 
 def was_made(folder: Path) -> bool:
@@ -194,7 +196,7 @@ def find_checkpoint(source: Path | None, which: str = "best") -> tuple[Path, Run
     if source is not None and source.suffix.lower() in PICTURES:
         raise UsageError(
             f"{source} is a picture or a video; RUN must be a run folder or a checkpoint file.",
-            f"List the runs: vidcvae runs list. To start from this frame: generate --first-frame {source}",
+            f"List the runs: vidcvae runs list. To start from it: {typed('generate', 'RUN', '--first-frame', source)}",
         )
     if source is not None and source.is_file():
         folder = source.parent.parent

@@ -70,7 +70,7 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
     engine_state = new_state(engine_model.to(memory_format=torch.channels_last).train(), config)  # type: ignore[call-overload]
     fast = Engine(engine_state, config, dtype)
     plain_state = new_state(plain_model.train(), config)
-    rate, draws = config.loss.smoothing, draw(eps, mask)
+    smoothing, draws = config.loss.smoothing, draw(eps, mask)
     mask = mask.to(device)  # otherwise the plain loop would wait for it in every frame
 
     def engine() -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def compare_training(config: Config, device: str, repeats: int, progress: Progre
 
     def plain() -> dict[str, Tensor]:
         terms = plain_terms(plain_model, frames, condition, eps, mask)
-        terms["total"] = terms["reconstruction"] + BETA * terms["kl"] + rate * terms["smoothing"]
+        terms["total"] = terms["reconstruction"] + BETA * terms["kl"] + smoothing * terms["smoothing"]
         plain_state.optimizer.zero_grad()
         terms["total"].backward()
         torch.nn.utils.clip_grad_norm_(plain_model.parameters(), config.optimizer.gradient_clip)

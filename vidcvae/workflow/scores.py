@@ -100,7 +100,7 @@ def score(
 
 def _trained_on(loaded: Loaded, data: VideoData, voice: Voice) -> VideoData | str:
     """The dance data that a model was trained on, which may be ``data``; or the reason why they cannot be read."""
-    if data.kind != "dance" or records.trained_on(loaded, data):
+    if data.kind != "dance" or records.was_trained_on(loaded, data):
         return data
     try:
         return opening.open_data(loaded, opening.data_of(loaded), voice)

@@ -77,16 +77,18 @@ def prepare(
     if path and not distributed.started_by_torchrun():  # torchrun may restart a process whose run exists already
         check_free(path)
     device = loading.pick_device(config.training.device)
-    cache = (path.parent if path else ROOT) / ".cache"
+    cache = (path.parent if path else ROOT) / ".cache" if keep_images else None
+    kept = ""
     if data:
         config = sized(config, data)
     else:
         check_kind(config.data.path, config.model.condition_kind)
         config = sized(config)
-        data = _read_data(config, cache if keep_images else None, ranks, audience)
+        data = _read_data(config, cache, ranks, audience)
+        kept = f", decoded images are kept in {cache}" if cache and data.files_size else ""
         if resized := resize_note(data, "--size "):
             audience.note(resized)
-    audience.detail(f"data: {data.source} ({data.kind}), decoded images are kept in {cache}")
+    audience.detail(f"data: {data.source} ({data.kind}){kept}")
     audience.detail(f"device: {device} (training.device: {config.training.device}), {torch.get_num_threads()} threads")
     length, doubts = length_and_doubts(config, data, device, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
