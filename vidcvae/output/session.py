@@ -167,7 +167,7 @@ class Session:
         if self.dance:
             rows = retarget.likely_pose(first, tuple(s for _, s in self.sequences))[None]
         elif self.steering:
-            rows = np.repeat(self.steering.rest()[None], len(past), axis=0)
+            rows = np.repeat(self.steering.condition_at_rest()[None], len(past), axis=0)
         return self._begin(past, rows, None)
 
     def _rows(self, start: int, length: int) -> np.ndarray | None:
@@ -182,7 +182,7 @@ class Session:
         self._beside = None
         self.take = Take(past, rows)
         if self.steering and rows is not None:
-            self.steering.stand(rows[-1])
+            self.steering.continue_from(rows[-1])
         pose = rows[-1] if self.dance and rows is not None else None
         about = {"row": row, "sequence": self.sequence, "joints": self._fitted(pose, row)}
         return self._answer(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
@@ -226,13 +226,13 @@ class Session:
         if request.pose is not None:
             return recovery.draw_as(request.pose, self.size, self.strength)
         if request.action is not None:
-            return self.steering.row(request.action) if self.steering and self.steering.limits else None
+            return self.steering.next_condition(request.action) if self.steering and self.steering.limits else None
         row = request.play or 0
         if row >= sequence.condition_length:
             raise UsageError(f"this sequence has no frame {row}.")
         rows = self._rows(row, 1)
         if self.steering and rows is not None:
-            self.steering.stand(rows[0])
+            self.steering.continue_from(rows[0])
         return None if rows is None else rows[0]
 
     def _branch(self, loaded: Loaded) -> FreeRun:
