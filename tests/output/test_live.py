@@ -156,6 +156,20 @@ def test_messages_have_a_length_and_a_limit(server: Server) -> None:
     assert frames(server) == done
 
 
+def test_every_fault_is_answered_and_printed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as absent:
+        absent.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+        status, answer, _ = ask(server, "POST", "/a-secret/picture", b"GIF89a")
+    assert status == 500 and json.loads(answer)["error"] == "This did not work: No such file or directory."
+    assert "FileNotFoundError" in capsys.readouterr().err
+    monkeypatch.setattr(server.session, "_frame", lambda table: table["no"])
+    status, answer, _ = ask(server, "POST", "/a-secret/frame", PLAY)
+    assert status == 500 and json.loads(answer)["error"] == "This is a fault of vidcvae: KeyError."
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_connection_is_kept_for_many_frames(server: Server) -> None:
     line = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     line.connect()

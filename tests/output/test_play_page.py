@@ -140,7 +140,7 @@ def test_a_dragged_wrist_is_followed_and_recorded_and_generate_makes_it_again(
     again(dance)
     first, before = canvas(dance), joints(dance)
     dance.click("#record")
-    wait(dance, "return state.recording")
+    wait(dance, "return state.recorded !== null")
     pull(dance, WRIST, -6, -9)
     stopped(dance)
     after, last, count = joints(dance), canvas(dance), frame(dance) + 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 from tests.cli.conftest import Cli
 from tests.live_runs import make_dance, make_push
 from vidcvae.data import images
-from vidcvae.errors import VidcvaeError
+from vidcvae.errors import UsageError, VidcvaeError
+from vidcvae.output import recording
 from vidcvae.output.session import Session
 from vidcvae.own_clips import recovery, skeleton
 from vidcvae.workflow.play import open_session
@@ -121,6 +124,78 @@ def test_a_recording_in_the_middle_says_which_frames_it_is(dance: Session, tmp_p
         ask(dance, "save")
 
 
+def test_a_recording_that_cannot_be_saved_is_kept_until_it_is(dance: Session, tmp_path: Path, cli: Cli) -> None:
+    dance.data = replace(dance.data, fps=200.0)  # too fast for a GIF
+    _, first = ask(dance, "start", sequence=0, frame=0)
+    ask(dance, "record")
+    frames = [first["model"], *(ask(dance, "frame", play=t)[1]["model"] for t in range(1, 5))]
+    for _ in range(2):
+        with pytest.raises(UsageError, match="a GIF cannot show 200 frames a second"):
+            ask(dance, "save", kind="gif")
+    with pytest.raises(UsageError, match="the last recording is not saved yet"):
+        ask(dance, "record")
+    ask(dance, "start", sequence=0, frame=3)
+    ask(dance, "frame", play=9, latent="prior", seed=4)
+    told, _ = ask(dance, "save", kind="mp4")
+    assert (told["frames"], told["first"], told["exact"]) == (5, 0, True)
+    assert np.array_equal(frames, made_by(cli, told["command"], tmp_path / "again"))
+    assert ask(dance, "record")[0]["recorded"] == 0, "the next recording"
+
+
+def test_the_model_goes_on_while_a_recording_is_saved(dance: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, released, save = threading.Event(), threading.Event(), recording.save
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        begun.set()
+        assert released.wait(20)
+        return save(*arguments)
+
+    monkeypatch.setattr(recording, "save", slow)
+    told: list[dict[str, Any]] = []
+    ask(dance, "start", sequence=0, frame=0)
+    ask(dance, "record")
+    ask(dance, "frame", play=1)
+    saving = threading.Thread(target=lambda: told.append(ask(dance, "save", kind="gif")[0]))
+    saving.start()
+    assert begun.wait(20)
+    assert ask(dance, "frame", play=2)[0]["recorded"] is None
+    with pytest.raises(UsageError, match="the last recording is not saved yet"):
+        ask(dance, "record")
+    released.set()
+    saving.join()
+    assert told[0]["frames"] == 2
+    ask(dance, "record")
+    ask(dance, "frame", play=3)
+    second = ask(dance, "save", kind="gif")[0]
+    assert (second["frames"], second["first"]) == (1, 3)
+
+
+def test_no_start_discards_a_recording(dance: Session) -> None:
+    ask(dance, "start", sequence=0, frame=0)
+    ask(dance, "record")
+    for t in range(1, 4):
+        ask(dance, "frame", play=t)
+    picture = images.encode_png(dance.data.split("train")[0].frames[0])
+    for kind, body in (("start", b'{"sequence": 1}'), ("picture", picture), ("record", b"{}")):
+        with pytest.raises(UsageError, match="a recording is running"):
+            dance.answer(kind, body)
+    about, _ = ask(dance, "frame", play=4)
+    assert (about["sequence"], about["frame"], about["recorded"]) == (0, 4, 5)
+    assert ask(dance, "save")[0]["frames"] == 5
+    assert ask(dance, "start", sequence=1)[0]["sequence"] == 1
+
+
+def test_the_limits_are_numbers_of_frames(dance: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidcvae.output.session.MOST_STEPS", 3)
+    monkeypatch.setattr("vidcvae.output.recording.MOST_FRAMES", 2)
+    assert dance.about()["most_recorded"] == 2
+    ask(dance, "start", sequence=0, frame=0)
+    ask(dance, "record")
+    assert [ask(dance, "frame", play=t)[0]["recorded"] for t in (1, 2, 3)] == [2, 2, 2]
+    with pytest.raises(UsageError, match="this run has reached its limit of 3 frames"):
+        ask(dance, "frame", play=4)
+
+
 def test_beside_it_z_is_zero_and_the_nearest_training_frame_is_the_nearest(dance: Session) -> None:
     ask(dance, "start", sequence=0, frame=0)
     plain = [ask(dance, "frame", play=t)[1]["model"] for t in range(1, 6)]
@@ -191,7 +266,8 @@ def test_a_newer_checkpoint_is_taken_between_two_frames(place: Path, tmp_path: P
         (run.checkpoints / "last.safetensors").write_bytes((run.checkpoints / "last.safetensors").read_bytes())
         session.status()
         after, _ = ask(session, "frame", play=3)
-        assert (before["step"], after["step"]) == (1, 2) and session.status() == {"step": 2, "trains": True}
+        assert (before["step"], after["step"]) == (1, 2)
+        assert session.status() == {"step": 2, "trains": True, "unsaved": False}
         (run.checkpoints / "last.safetensors").write_bytes(b"half")
         session.status()
         assert ask(session, "frame", play=4)[0]["step"] == 2, "one that is damaged is left alone"

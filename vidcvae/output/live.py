@@ -16,7 +16,6 @@ import secrets
 import socket
 import sys
 import traceback
-from concurrent.futures import CancelledError
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -54,7 +53,6 @@ class Server(ThreadingHTTPServer):
             )
         self.names = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
         self.number = secrets.token_hex(8)  # a different number tells an open page that this is a new server
-        self.page = page(session, self.number)
 
     @property
     def address(self) -> str:
@@ -92,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             case None:
                 return
             case "":
-                self._send(HTTPStatus.OK, self.server.page.encode(), "text/html; charset=utf-8")
+                content = page(self.server.session, self.server.number).encode()
+                self._send(HTTPStatus.OK, content, "text/html; charset=utf-8")
             case "status":
                 self._send_json(HTTPStatus.OK, {**self.server.session.status(), "server": self.server.number})
             case name if name in self.server.session.made:
@@ -122,9 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.session.answer(kind, body)
         except VidcvaeError as error:
             return self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error).replace("\n ", "")})
-        except (CancelledError, RuntimeError) as error:
+        except Exception as error:
             traceback.print_exc()
             fault = f"This is a fault of vidcvae: {type(error).__name__}."
+            if isinstance(error, OSError):  # such as a full disk
+                fault = f"This did not work: {error.strerror or error}."
             return self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": fault})
         self._send(HTTPStatus.OK, answer, "application/octet-stream")
 
@@ -189,7 +190,7 @@ def page(session: Session, number: str) -> str:
     style, script = templates.source("play.css"), templates.source("play.js")
     return templates.render(
         "play.html.j2",
-        about={**session.about(), "server": number},
+        about={**session.about(), "server": number, "most_picture": MOST_PICTURE},
         style=style,
         script=script,
         style_hash=templates.digest(style),

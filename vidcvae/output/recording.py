@@ -66,8 +66,10 @@ class Take:
         self.frames = [] if self.mark else list(self.past)
 
     def cut(self) -> Take:
-        """A copy of the run so far; its recording ends here."""
+        """A copy of the run so far; its recording ends here. Raises ``UsageError`` if that is empty."""
         frames, self.frames = self.frames, None
+        if not frames:
+            raise UsageError("this recording is empty.", "Record, and move.")
         return replace(self, steps=[*self.steps], frames=frames)
 
     def conditions(self) -> Iterator[np.ndarray]:
@@ -85,9 +87,7 @@ def save(take: Take, loaded: Loaded, kind: str, fps: float, folder: Path) -> dic
     The video has the recorded frames only. first.png (past, in robot pushing) and poses (actions.csv ..) cover the
     whole run, as each frame depends on the one before; the command reproduces the run from them.
     """
-    if not take.frames:
-        raise UsageError("this recording is empty.", "Record, and move.")
-    target, frames = folder / f"recording.{kind}", take.frames
+    target, frames = folder / f"recording.{kind}", take.frames or []
     scale = pictures.fitting_scale(loaded.config.data.frame_size[0])
     video.save(target, (pictures.enlarge(frame, scale) for frame in frames), fps)
     options, exact = _write_latents(take, loaded, folder)

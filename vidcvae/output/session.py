@@ -36,7 +36,7 @@ from vidcvae.output.steering import Steering
 from vidcvae.output.video import to_bytes
 from vidcvae.own_clips import recovery, retarget, skeleton
 
-MOST_STEPS = 100_000  # steps of a take: an hour at 30 frames a second
+MOST_STEPS = 100_000  # frames of a run: an hour at 30 frames a second
 MOST_COMPARED = 64 << 20  # bytes of training frames that are searched for the nearest one
 
 Renew = Callable[[], Loaded | None]  # returns a newer checkpoint of the run, if there is one
@@ -73,6 +73,7 @@ class Session:
         self._beside: FreeRun | None = None
         self._joints: dict[tuple[int, int | None], list[Any]] = {}
         self._renewing, self._saving = False, threading.Lock()
+        self._unsaved: tuple[Take, Loaded] | None = None  # a recording that has ended, until its files are written
         self._training_frames: tuple[np.ndarray, list[tuple[int, int]]] | None = None
         self._worker = ThreadPoolExecutor(1, "model", torch.set_num_threads, (self.threads,))
         self.strength = self._strength() if self.dance else 1.0
@@ -104,15 +105,18 @@ class Session:
             "limbs": [[skeleton.JOINTS.index(a), skeleton.JOINTS.index(b)] for a, b in skeleton.LIMBS],
             "colours": ["#{:02x}{:02x}{:02x}".format(*skeleton.COLOURS[b]) for _, b in skeleton.LIMBS],
             "actions": self.steering.limits if self.steering else [],
+            "recorded": self._recorded(),
+            "most_recorded": recording.MOST_FRAMES,
             **self.status(),
         }
 
     def status(self) -> dict[str, Any]:
-        """The step of the checkpoint in use; also looks for a newer one."""
+        """The step of the checkpoint in use, and whether a recording is unsaved. Looks for a newer checkpoint."""
         if self.renew and not self._renewing:
             self._renewing = True
             self._worker.submit(self._take_newer)
-        return {"step": self.loaded.meta.step, "trains": self.renew is not None}
+        unsaved = self._unsaved is not None
+        return {"step": self.loaded.meta.step, "trains": self.renew is not None, "unsaved": unsaved}
 
     def _take_newer(self) -> None:
         try:
@@ -134,14 +138,22 @@ class Session:
         Raises ``VidcvaeError`` for an invalid message, which then changes nothing.
         """
         if kind == "picture":
-            return self._worker.submit(self._start_from_picture, body).result()
+            return self._worker.submit(self._unless_recording, self._start_from_picture, body).result()
         table = message.table(body)
         if kind == "save":
             return self._save(table)
-        act = {"start": self._start, "record": self._record, "frame": self._frame}.get(kind)
+        if kind == "frame":
+            return self._worker.submit(self._frame, table).result()
+        act = {"start": self._start, "record": self._record}.get(kind)
         if act is None:
             raise UsageError(f"there is no message {reading.shown(kind)}.")
-        return self._worker.submit(act, table).result()
+        return self._worker.submit(self._unless_recording, act, table).result()
+
+    def _unless_recording(self, act: Callable[[Any], bytes], given: Any) -> bytes:
+        """``act(given)``, which would discard a recording. Raises ``UsageError`` if one is running."""
+        if self.take.frames is not None:
+            raise UsageError("a recording is running.", "Stop it first.")
+        return act(given)
 
     # --- the start of a run --------------------------------------------------------------------------
 
@@ -167,7 +179,7 @@ class Session:
         if self.dance:
             rows = retarget.likely_pose(first, tuple(s for _, s in self.sequences))[None]
         elif self.steering:
-            rows = np.repeat(self.steering.rest()[None], len(past), axis=0)
+            rows = np.repeat(self.steering.condition_at_rest()[None], len(past), axis=0)
         return self._begin(past, rows, None)
 
     def _rows(self, start: int, length: int) -> np.ndarray | None:
@@ -182,7 +194,7 @@ class Session:
         self._beside = None
         self.take = Take(past, rows)
         if self.steering and rows is not None:
-            self.steering.stand(rows[-1])
+            self.steering.continue_from(rows[-1])
         pose = rows[-1] if self.dance and rows is not None else None
         about = {"row": row, "sequence": self.sequence, "joints": self._fitted(pose, row)}
         return self._answer(about, {"model": past[-1], **({} if pose is None else {"pose": pose})})
@@ -222,17 +234,17 @@ class Session:
         """The condition of the requested step. Raises ``UsageError`` if there is none."""
         _, sequence = self.sequences[self.sequence]
         if len(self.take.steps) >= MOST_STEPS:
-            raise UsageError("this run has reached its limit of an hour.", "Start again.")
+            raise UsageError(f"this run has reached its limit of {MOST_STEPS:,} frames.", "Start again.")
         if request.pose is not None:
             return recovery.draw_as(request.pose, self.size, self.strength)
         if request.action is not None:
-            return self.steering.row(request.action) if self.steering and self.steering.limits else None
+            return self.steering.next_condition(request.action) if self.steering and self.steering.limits else None
         row = request.play or 0
         if row >= sequence.condition_length:
             raise UsageError(f"this sequence has no frame {row}.")
         rows = self._rows(row, 1)
         if self.steering and rows is not None:
-            self.steering.stand(rows[0])
+            self.steering.continue_from(rows[0])
         return None if rows is None else rows[0]
 
     def _branch(self, loaded: Loaded) -> FreeRun:
@@ -278,28 +290,40 @@ class Session:
         return f"{t} of {train[k].name}", np.asarray(train[k].frames[t])
 
     def _answer(self, about: dict[str, Any], shown: Mapping[str, np.ndarray]) -> bytes:
-        recording = self.take.frames
         about |= {
             "frame": self.take.next - 1,
             "step": self.loaded.meta.step,
-            "recorded": None if recording is None else len(recording),
+            "recorded": self._recorded(),
             "pictures": list(shown),
         }
         return message.pack(about, list(shown.values()))
 
     # --- recording -----------------------------------------------------------------------------------
 
+    def _recorded(self) -> int | None:
+        frames = self.take.frames
+        return None if frames is None else len(frames)
+
     def _record(self, table: Mapping[str, Any]) -> bytes:
+        if self._unsaved:
+            raise UsageError("the last recording is not saved yet.", "Wait, or save it again.")
         self.take.record()
-        return message.pack({"recorded": len(self.take.frames or ())})
+        return message.pack({"recorded": self._recorded()})
+
+    def _stop(self) -> None:
+        self._unsaved = self.take.cut(), self.loaded
 
     def _save(self, table: Mapping[str, Any]) -> bytes:
-        """Write the recording; the model can go on meanwhile."""
+        """End the recording and write it; the model can go on meanwhile. If that fails, the next call tries again."""
         kind = message.one_of(table.get("kind", "gif"), "kind", ("gif", "mp4"))
         with self._saving:
-            take, loaded = self._worker.submit(lambda: (self.take.cut(), self.loaded)).result()
+            if not self._unsaved:
+                self._worker.submit(self._stop).result()
+            assert self._unsaved
+            take, loaded = self._unsaved
             number = 1 + max((numbered.whole_number(path.name) or 0 for path in self.recordings.glob("*")), default=0)
             about = recording.save(take, loaded, kind, self.data.fps, self.recordings / f"{number:03d}")
+            self._unsaved = None
         name = f"{number:03d}.{kind}"
         self.made[name] = Path(about.pop("path"))
         return message.pack({**about, "video": name})

@@ -35,18 +35,18 @@ class Steering:
             self.bounds = places.min(0), places.max(0)
             self.position = np.median(places, axis=0).astype(np.float32)
 
-    def rest(self) -> np.ndarray:
+    def condition_at_rest(self) -> np.ndarray:
         """The condition of an arm at rest in the middle of its range."""
         return np.concatenate([np.zeros(len(self.limits), np.float32), self.position]).astype(np.float32)
 
-    def stand(self, row: np.ndarray) -> None:
+    def continue_from(self, row: np.ndarray) -> None:
         """Continue from a row of the dataset's conditions; the next one may come from a person's action."""
         if len(self.position):
             action, self.position = row[: len(self.limits)], row[len(self.limits) :].astype(np.float32)
             if self.source:  # the row belongs to the previous frame, and its action leads to this one
                 self._move(action)
 
-    def row(self, action: np.ndarray) -> np.ndarray:
+    def next_condition(self, action: np.ndarray) -> np.ndarray:
         """The condition of the next step, given this action."""
         if len(self.position) and not self.source:
             self._move(action)

@@ -6,7 +6,7 @@ const dance = about.kind === "dance";
 const $ = (id) => document.getElementById(id);
 const state = {
   row: 0, sequence: 0, joints: [], lengths: [], chosen: 4, byHand: false, running: false, busy: false, gone: false,
-  seed: 1, moved: 0, touched: 0, recording: false, keys: new Set(), pad: [0, 0], grabbed: -1,
+  seed: 1, moved: 0, touched: 0, recorded: about.recorded, unsaved: about.unsaved, keys: new Set(), pad: [0, 0], grabbed: -1,
 };
 const made = [], lags = []; // arrival times of the last frames, and delays from a move to its frame, in milliseconds
 const PERIOD = 1000 / (dance ? 30 : about.fps), REST = 60000;
@@ -17,14 +17,21 @@ async function ask(kind, body, apart = false) {
   while (state.busy && !apart) await new Promise((done) => setTimeout(done, 5));
   state.busy ||= !apart;
   try {
+    if (body.size > about.most_picture) { // the server would break off the transfer
+      const [size, most] = [body.size, about.most_picture].map((bytes) => bytes.toLocaleString("en"));
+      state.refused = kind;
+      say(`${body.name} has ${size} bytes; a picture may have at most ${most}.`);
+      return null;
+    }
     const answer = await fetch(kind, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) });
     if (!answer.ok) {
+      state.refused = kind;
       say((await answer.json()).error);
       return null;
     }
     const bytes = await answer.arrayBuffer();
     const size = new DataView(bytes).getUint32(0, true);
-    say("");
+    if (kind !== "frame" || state.refused !== "save") say(""); // the frames go on while a recording is saved
     return { ...JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, size))), bytes: new Uint8Array(bytes, 4 + size) };
   } catch {
     leave();
@@ -51,6 +58,10 @@ async function look() {
     const status = await answer.json();
     if (status.server !== about.server) location.reload();
     $("step").textContent = `step ${status.step}`;
+    if (!$("record").disabled) {
+      state.unsaved = status.unsaved;
+      tellRecording(state.recorded);
+    }
     if (state.gone) {
       state.gone = false;
       document.body.classList.remove("gone");
@@ -120,10 +131,10 @@ async function begin(sequence, row) {
   stop();
   const answer = await ask("start", { sequence, frame: row });
   if (answer) arrive(answer);
+  else $("sequence").value = state.sequence;
 }
 function arrive(answer) {
   state.byHand = false;
-  state.recording = false;
   if (answer.row !== null) state.row = answer.row;
   state.sequence = answer.sequence;
   $("sequence").value = answer.sequence;
@@ -151,14 +162,20 @@ function show(answer) {
   $("scrub").value = state.row;
   $("row").textContent = `${state.row} of ${about.sequences[state.sequence].length - 1}`;
   $("step").textContent = `step ${answer.step}`;
-  state.recording = answer.recorded !== null;
-  $("record").setAttribute("aria-pressed", state.recording);
-  $("record").textContent = state.recording ? `Stop (${answer.recorded})` : "Record";
+  tellRecording(answer.recorded);
   const psnr = answer.psnr === undefined ? "" : `, PSNR ${answer.psnr.toFixed(2)} dB`;
   $("model").setAttribute("aria-label", `The model's frame ${answer.frame} of this run${psnr}`);
   $("model").dataset.frame = answer.frame;
   state.told = `frame ${answer.frame} of this run${psnr}`;
   if (state.grabbed < 0 || !state.byHand) $("told").textContent = state.told;
+}
+function tellRecording(recorded) {
+  // recorded: the number of frames, or null if no recording is running
+  state.recorded = recorded;
+  const button = $("record"), running = recorded !== null;
+  button.setAttribute("aria-pressed", running);
+  button.textContent = button.disabled ? "Saving" : running ? `Stop (${recorded})` : state.unsaved ? "Save again" : "Record";
+  $("full").hidden = !(recorded >= about.most_recorded);
 }
 function paint(canvas, rgb) {
   const pixels = new ImageData(width, height);
@@ -411,6 +428,19 @@ async function still(byHand) {
   state.byHand = byHand;
   await frame();
 }
+async function scrub() {
+  // Show the row of the slider; rows that it passes during a request are skipped
+  state.row = Number($("scrub").value);
+  if (state.scrubbing === state.loop || (state.running && !state.byHand)) return;
+  stop();
+  const mine = state.scrubbing = state.loop;
+  state.byHand = false;
+  for (let shown; state.loop === mine && shown !== state.row;) {
+    shown = state.row;
+    if (!(await frame())) break;
+  }
+  if (state.scrubbing === mine) state.scrubbing = null;
+}
 function play() {
   const playing = state.running && !state.byHand;
   stop();
@@ -428,21 +458,21 @@ const act = {
     if (!state.running) still(state.byHand);
   },
   record: async () => {
-    if (!state.recording) {
-      if (await ask("record", {})) {
-        state.recording = true;
-        $("record").setAttribute("aria-pressed", true);
-        $("record").textContent = "Stop";
-      }
+    if ($("record").disabled) return; // the key c while a recording is being saved
+    if (state.recorded === null && !state.unsaved) {
+      const begun = await ask("record", {});
+      if (begun) tellRecording(begun.recorded);
       return;
     }
+    const holds = state.unsaved || state.recorded > 0;
     $("record").disabled = true;
+    tellRecording(null);
     const kept = await ask("save", { kind: $("kind").value }, true);
     $("record").disabled = false;
-    state.recording = false;
-    $("record").setAttribute("aria-pressed", false);
-    $("record").textContent = "Record";
+    state.unsaved = holds && !kept; // the server keeps it
+    tellRecording(null);
     if (kept) keep(kept);
+    if (kept && !$("model").dataset.frame) begin(0, 0); // the page was opened during the recording
   },
   still: () => $("model").toBlob((blob) => {
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `frame-${$("model").dataset.frame}.png` });
@@ -460,7 +490,7 @@ function keep(kept) {
 }
 for (const [id, does] of Object.entries(act)) $(id).addEventListener("click", does);
 $("sequence").addEventListener("change", () => begin(Number($("sequence").value), 0));
-$("scrub").addEventListener("input", () => { state.row = Number($("scrub").value); if (!state.running || state.byHand) still(false); });
+$("scrub").addEventListener("input", scrub);
 $("scale").addEventListener("input", () => { $("scaled").textContent = Number($("scale").value).toFixed(1); });
 $("skeleton")?.addEventListener("change", drawFigure);
 $("show-pose")?.addEventListener("change", () => { document.querySelector("[data-name='pose']").hidden = !$("show-pose").checked; });
@@ -481,5 +511,6 @@ document.addEventListener("keydown", (event) => {
   act[keys[event.key]]();
 });
 document.addEventListener("visibilitychange", () => { if (document.hidden) stop(); });
+tellRecording(about.recorded);
 begin(0, 0).then(() => { document.body.dataset.ready = ""; });
 look();
