@@ -149,7 +149,8 @@ def test_a_clip_that_is_cut_off_keeps_what_is_there(frames: np.ndarray, tmp_path
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
     count, second, reason = kept(footage.open_video(tmp_path / "cut"))
     assert 10 < count < 30 and second == pytest.approx((count - 1) / 25, abs=0.01)
-    assert "header promises are missing" in reason
+    # on a machine of one core, FFmpeg reports the torn packet itself
+    assert "header promises are missing" in reason or "Invalid data found" in reason
 
 
 def test_damage_in_the_middle_ends_the_clip_there(frames: np.ndarray, tmp_path: Path) -> None:
