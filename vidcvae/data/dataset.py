@@ -27,19 +27,15 @@ def layout(path: Path) -> str:
 
 
 def _layout(path: Path) -> str:
-    if packed.is_packed(path):
-        return "packed"
-    if pose_folder.is_pose_folder(path):
-        return "dance"
-    if trajectories.is_trajectory_folder(path):
-        return "push"
+    if kind := _kind(path):
+        return kind
     if not path.exists():
-        near = [folder.name for folder in path.parent.glob("*/") if _is_dataset(folder)]
+        near = [folder.name for folder in path.parent.glob("*/") if _kind(folder)]
         raise DataError(
             f"there is no dataset {path}.{did_you_mean(path.name, near)}",
             "Make one to try: vidcvae dataset synth dance -o my-dance",
         )
-    if path.is_dir() and _is_dataset(path.parent):
+    if path.is_dir() and _kind(path.parent):
         raise DataError(f"{path} is part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
     if records := bair.find_folder(path):
         raise DataError(
@@ -61,10 +57,13 @@ def _layout(path: Path) -> str:
     raise DataError(f"{path} is not in any known layout.", _LAYOUTS)
 
 
-def _is_dataset(folder: Path) -> bool:
-    return any(
-        is_one(folder) for is_one in (packed.is_packed, pose_folder.is_pose_folder, trajectories.is_trajectory_folder)
-    )
+def _kind(folder: Path) -> str:
+    """The layout of ``folder``, or "" if it is no dataset."""
+    if packed.is_packed(folder):
+        return "packed"
+    if pose_folder.is_pose_folder(folder):
+        return "dance"
+    return "push" * trajectories.is_trajectory_folder(folder)
 
 
 def own_size(path: Path) -> tuple[int, int]:
@@ -99,8 +98,8 @@ def open_dataset(
 ) -> VideoData:
     """The dataset in the folder ``path``, in any layout, with frames of ``size`` (height, width) or its default size.
 
-    cache: folder where decoded images are kept in the packed form, so that they are decoded only once; None decodes
-        them into memory.
+    cache: folder where decoded images are kept in the packed form, so that they are decoded only once; None, or a
+        folder that cannot be written, decodes them into memory.
     Raises ``DataError`` that names the place if ``path`` is not a dataset, is damaged, or was packed at another size.
     """
     if layout(path) == "packed":
