@@ -16,6 +16,7 @@ _LAYOUTS = """A dataset is a folder with one of
     {train,val}/{train,val}_{img,label}/N.png and test/test_{img,label}/K/N.png   (dance, the course's layout)
     {train,validate,test}/traj_A_to_B/K/N.png                                     (robot pushing, the course's layout)
     manifest.json                                                                 (packed: vidcvae dataset pack)"""
+_KINDS = {"packed": packed.is_packed, "dance": pose_folder.is_pose_folder, "push": trajectories.is_trajectory_folder}
 
 
 def layout(path: Path) -> str:
@@ -59,11 +60,7 @@ def _layout(path: Path) -> str:
 
 def _kind(folder: Path) -> str:
     """The layout of ``folder``, or "" if it is no dataset."""
-    if packed.is_packed(folder):
-        return "packed"
-    if pose_folder.is_pose_folder(folder):
-        return "dance"
-    return "push" * trajectories.is_trajectory_folder(folder)
+    return next((kind for kind, holds in _KINDS.items() if holds(folder)), "")
 
 
 def own_size(path: Path) -> tuple[int, int]:

@@ -35,10 +35,7 @@ def behind(sequences: Items[Sequence], in_use: Items[int]) -> Scene:
     known = [(s, row) for s, end in zip(sequences, in_use, strict=True)
              for row in range(min(end, s.known)) if row not in s.unknown_poses]  # fmt: skip
     if not known:
-        raise DataError(
-            "no training frame has a known pose, so the empty scene cannot be found.",
-            "Train without it: --set model.scene=false",
-        )
+        raise DataError("no training frame has a known pose.", "Train without the scene: --set model.scene=false")
     picked = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, MOST_FRAMES).round().astype(int))]
     frames = np.stack([s.frames[row] for s, row in picked])  # (N, 3, H, W)
     free = ~np.stack([_near_a_limb(s.tracks["pose"][row]) for s, row in picked])  # (N, H, W)

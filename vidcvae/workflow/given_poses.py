@@ -58,8 +58,7 @@ def _of_dataset(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray:
         poses, name = max(named, key=lambda pair: len(pair[0]))
     else:
         longest = max(pose_folder.list_intact(path).stretches, key=lambda s: len(s.poses))
-        poses = np.stack([images.pixels(image, size) for image in images.open_alike(longest.poses)])
-        name = f"{longest.split} {longest.name}"
+        poses, name = np.stack([images.read_image(p, size) for p in longest.poses]), f"{longest.split} {longest.name}"
     voice.note(f"{path}: using the poses of its longest sequence, {name}")
     return np.asarray(poses)
 
