@@ -122,7 +122,7 @@ def _expected() -> np.ndarray:
     saved = checkpoint.read(Path("lp.safetensors"))
     model = build_model(settings.resolve(saved.meta.config)).eval()
     model.load_state_dict(saved.part("model"))
-    (clip,) = trajectories.read(Path("push"), (64, 64), ["test"]).split("test")
+    (clip,) = trajectories.stream(Path("push"), (64, 64)).collect().split("test")
     rows = condition_rows(clip, 0, FRAMES, "actions+positions", "source")
     given = torch.from_numpy(clip.frames[None, :2].copy())
     made = rollout(model, given, torch.from_numpy(np.asarray(rows))[None], length=FRAMES)

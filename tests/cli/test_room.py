@@ -61,6 +61,20 @@ def test_memory_and_disk_are_asked_before_a_file_is_read(tiny_dance: Path, monke
         open_dataset(tiny_dance, size, Path("cache"))
 
 
+def test_the_disk_is_that_of_the_folder_itself_which_may_be_a_mount_point(
+    tiny_dance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    mounted = Path("mounted").absolute()
+    mounted.mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(1, 0, (1 << 50) * (place != mounted)))
+    stream = open_stream(tiny_dance)
+    room.check(stream, 1, Path("elsewhere/new"))
+    for folder in (Path("mounted"), Path("mounted/new/folder")):
+        with pytest.raises(VidcvaeError, match=f"of disk in {mounted}, where 0.0 GiB are free"):
+            room.check(stream, 1, folder)
+
+
 def test_what_has_just_the_room_is_read(tiny_dance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, memory=105 * 16 * 16 * 3, disk=105 * 16 * 16 * 3)
     assert open_dataset(tiny_dance, (16, 16)).files_size == (16, 16)
@@ -73,9 +87,12 @@ def test_clips_and_drawn_data_are_counted_too(cli: Cli, tiny_dance: Path, monkey
     assert open_stream(Path("push"), (64, 64)).counts == (6, 6, 6)
     machine(monkeypatch, memory=1 << 20)
     with pytest.raises(VidcvaeError, match="18 images of 640x640 at once need"):
-        trajectories.read(Path("push"), (640, 640))
+        trajectories.stream(Path("push"), (640, 640)).collect()
     with pytest.raises(VidcvaeError, match=r"1,100 drawn images of 512x512 need 0\.8 GiB of memory"):
         dancing.dance(500, 50, 0, 0, (512, 512))
+    done = cli("dataset", "synth", "push", "-o", "x", "--clips", 10_000_000)
+    assert done.code == 1, done.err
+    assert "300,001,920 drawn images of 64x64 need 3433.2 GiB of memory" in done.err, done.err
     for command in ("inspect", "pack"):
         output = ("-o", "x") if command == "pack" else ()
         monkeypatch.setattr(pose_folder, "scan", unscanned)

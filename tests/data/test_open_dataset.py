@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vidcvae.data import packed, pose_folder
+from vidcvae.data.clips import Sequence, Stream
 from vidcvae.data.dataset import layout, open_stream
 from vidcvae.errors import DataError
 from vidcvae.scenes import dancing
@@ -75,6 +77,41 @@ def test_a_damaged_cache_is_made_anew(folder: Path, tmp_path: Path, file: str) -
     (kept,) = (tmp_path / "cache").iterdir()
     os.truncate(kept / file, 10)
     assert np.array_equal(open_dataset(folder, (16, 32), tmp_path / "cache").split("val")[0].frames, before)
+
+
+def test_where_no_cache_can_be_written_images_are_decoded_into_memory(folder: Path, tmp_path: Path) -> None:
+    """The kernel refuses, as on a read-only disk, whoever runs the test. A cache that is there already is used."""
+    (tmp_path / "file").write_bytes(b"")
+    data = open_dataset(folder, (16, 32), tmp_path / "file" / "cache")
+    kept = open_dataset(folder, (16, 32), tmp_path / "cache")
+    assert (data.source, data.files_size) == (kept.source, kept.files_size) == (folder, (16, 32))
+    assert np.array_equal(data.split("val")[0].frames, kept.split("val")[0].frames)
+    assert list(tmp_path.iterdir()) and (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_cache_that_may_not_be_written_stays_as_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    before = open_dataset(folder, (16, 32), tmp_path / "cache").split("val")[0].frames.copy()
+    (kept,) = (tmp_path / "cache").iterdir()
+    if damaged:
+        os.truncate(kept / "data-00000.bin", 10)
+    there = {path.name: path.read_bytes() for path in kept.iterdir()}
+    decoded = count_decoding(monkeypatch)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere, so permissions say nothing
+    data = open_dataset(folder, (16, 32), tmp_path / "cache")
+    assert np.array_equal(data.split("val")[0].frames, before) and bool(decoded) == damaged
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == there
+
+
+def test_many_sequences_are_collected_in_linear_time(tmp_path: Path) -> None:
+    """100,000 take seconds if each is appended to a copy of those before it: 40 GB are copied."""
+    sequence = Sequence("s", np.zeros((1, 3, 8, 8), np.uint8))
+    stream = Stream("many", "push", 10, tmp_path, (("train", sequence) for _ in range(100_000)))
+    start = time.process_time()
+    assert len(stream.collect().split("train")) == 100_000
+    assert time.process_time() - start < 3
 
 
 def test_a_pack_of_another_size_names_both_and_the_remedy(folder: Path, tmp_path: Path) -> None:

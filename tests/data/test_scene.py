@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from vidcvae.data import scene
 from vidcvae.data.clips import Sequence
+from vidcvae.errors import DataError
 
 
 def walked(width: int = 64, count: int = 40, height: int = 32, wall: int = 0) -> tuple[np.ndarray, Sequence]:
@@ -43,6 +45,14 @@ def test_only_frames_in_use_with_known_poses_are_looked_at() -> None:
     mixed = Sequence("mixed", frames, {"pose": poses}, frozenset([0]))
     assert np.array_equal(scene.behind([mixed, other], [40, 0]).picture, stones)
     assert not np.array_equal(scene.behind([mixed, other], [80, 40]).picture, stones)
+
+
+def test_without_a_known_pose_there_is_no_scene() -> None:
+    _, sequence = walked(count=4)
+    unknown = Sequence("walk", sequence.frames, sequence.tracks, frozenset(range(4)))
+    with pytest.raises(DataError, match="no training frame has a known pose") as caught:
+        scene.behind([unknown], [4])
+    assert "--set model.scene=false" in caught.value.hint
 
 
 def test_many_frames_are_sampled_over_all_of_them() -> None:

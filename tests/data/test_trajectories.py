@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from vidcvae.data import trajectories
+from vidcvae.data.dataset import known_fps, open_dataset
+from vidcvae.data.dataset_toml import read_facts, to_toml
 from vidcvae.errors import DataError
+from vidcvae.output.inspection import inspect
 
 SIZE = (64, 64)
 
@@ -37,7 +40,7 @@ def write_clip(folder: Path, frames: int, tables: bool = True) -> None:
 
 def test_reads_the_real_sample(shared: Path) -> None:
     root = shared / "data" / "bair-clips"
-    data = trajectories.read(root, SIZE)
+    data = trajectories.stream(root, SIZE).collect()
     assert data.kind == "push" and data.size == SIZE
     assert {split: len(found) for split, found in data.splits.items()} == {"train": 10, "validate": 2, "test": 5}
     clip = data.split("test")[3]
@@ -49,7 +52,7 @@ def test_reads_the_real_sample(shared: Path) -> None:
 
 def test_reads_frames_and_tables_in_numeric_order(dataset: Path) -> None:
     done: list[tuple[int, int]] = []
-    data = trajectories.read(dataset, SIZE, progress=lambda *counts: done.append(counts))
+    data = trajectories.stream(dataset, SIZE, progress=lambda *counts: done.append(counts)).collect()
     first, second = data.split("train")
     assert (first.name, second.name) == ("traj_0_to_1/0", "traj_2_to_30/7")
     assert first.frames[:, 0, 0, 0].tolist() == [10 * t for t in range(11)]
@@ -70,13 +73,25 @@ def test_groups_and_clips_come_by_number(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_reads_one_split_at_another_size_and_the_facts(dataset: Path) -> None:
+def test_reads_another_size_and_the_facts(dataset: Path) -> None:
     (dataset / "dataset.toml").write_text('name = "pushes"\nfps = 5\n')
-    data = trajectories.read(dataset, (32, 48), splits=["validate"])
-    assert list(data.splits) == ["validate"] and data.size == (32, 48)
+    data = trajectories.stream(dataset, (32, 48)).collect()
+    assert data.size == (32, 48)
     assert (data.name, data.fps) == ("pushes", 5.0)
-    (dataset / "dataset.toml").unlink()
-    assert trajectories.read(dataset, SIZE).fps == trajectories.FPS
+
+
+@pytest.mark.parametrize("facts", [None, 'name = "pushes"\n'])
+def test_without_a_rate_in_its_file_pushing_has_10_frames_a_second(dataset: Path, facts: str | None) -> None:
+    assert known_fps(dataset) is None
+    if facts:
+        (dataset / "dataset.toml").write_text(facts)
+    assert open_dataset(dataset).fps == 10
+    assert known_fps(dataset) is None
+    silent = read_facts(dataset)
+    (dataset / "dataset.toml").write_text(to_toml(silent))
+    assert read_facts(dataset) == silent and silent.fps is None
+    (dataset / "dataset.toml").write_text("fps = 12.5\n")
+    assert open_dataset(dataset).fps == known_fps(dataset) == 12.5
 
 
 def test_is_trajectory_folder(dataset: Path, dance: Path) -> None:
@@ -106,7 +121,7 @@ ROWS = [f"{t},0,0,0" for t in range(11)]
         (ACTIONS, "0,0,0,0\n" * 200_000, "is too large"),
         ("train/traj_0_to_1/0/5.png", b"\x89PNG\r\n\x1a\n", "is damaged"),
         ("train/traj_2_to_30/7/2.png", b"", "is empty, not a PNG image"),
-        ("train/traj_2_to_30/7/3.png", "size", "is 32x64, but the frames before it are 64x64"),
+        ("train/traj_2_to_30/7/3.png", "size", "is 32x64, but the images before it are 64x64"),
         ("dataset.toml", "fps = -1", "fps must be"),
     ],
 )
@@ -117,7 +132,7 @@ def test_a_wrong_file_is_named(dataset: Path, file: str, content: str | bytes, w
     else:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError) as caught:
-        trajectories.read(dataset, SIZE)
+        trajectories.stream(dataset, SIZE).collect()
     assert str(path) in caught.value.message and words in caught.value.message
     assert caught.value.hint
 
@@ -129,7 +144,7 @@ def test_cut_off_frame_is_named(dataset: Path) -> None:
     Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"12.1\.png is damaged or cut off"):
-        trajectories.read(dataset, SIZE)
+        trajectories.stream(dataset, SIZE).collect()
 
 
 @pytest.mark.reliability
@@ -147,7 +162,26 @@ def test_wrong_layouts_are_named(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"traj_9_to_9 cannot be read"):
         trajectories.list_clips(dataset)
     with pytest.raises(DataError, match=r"has no folder train/traj_A_to_B"):
-        trajectories.read(tmp_path / "nowhere", SIZE)
+        trajectories.stream(tmp_path / "nowhere", SIZE).collect()
+
+
+@pytest.mark.reliability
+def test_a_folder_of_no_clips_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train" / "traj_0_to_9").mkdir(parents=True)
+    for read in (open_dataset, inspect):
+        with pytest.raises(DataError, match=r"train.traj_0_to_9 has no clips\."):
+            read(tmp_path)
+    write_clip(tmp_path / "train" / "traj_10_to_19" / "11", 2)
+    assert len(open_dataset(tmp_path).split("train")) == 1
+
+
+@pytest.mark.reliability
+def test_two_frames_of_one_number_are_named(dataset: Path) -> None:
+    clip = dataset / "train" / "traj_0_to_1" / "0"
+    (clip / "01.png").write_bytes((clip / "1.png").read_bytes())
+    with pytest.raises(DataError) as caught:
+        trajectories.list_clips(dataset)
+    assert caught.value.message == f"{clip / '1.png'} has the same number as {clip / '01.png'}."
 
 
 @pytest.mark.reliability

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 from vidcvae.errors import DataError
 from vidcvae.own_clips import footage
@@ -173,6 +173,23 @@ def test_a_gif_that_is_cut_off_keeps_what_is_there(frames: np.ndarray, tmp_path:
     assert 2 < count < 8 and second == pytest.approx((count - 1) * 0.04)
     (tmp_path / "b.gif").write_bytes(whole[:-1])
     assert kept(footage.open_gif(tmp_path / "b.gif"))[2] == "the end of the file is missing"
+
+
+def test_damage_to_a_gif_that_pillow_reports_without_a_word_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [Image.new("L", (8, 8), grey) for grey in (0, 60, 120)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=40)
+    clip = footage.open_gif(tmp_path / "a.gif")
+    seek = GifImagePlugin.GifImageFile.seek
+
+    def wordless(image: GifImagePlugin.GifImageFile, frame: int) -> None:
+        if frame == 2:
+            raise AssertionError
+        seek(image, frame)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "seek", wordless)
+    assert kept(clip) == (2, 0.04, "AssertionError")
 
 
 def test_what_is_no_clip_is_named(frames: np.ndarray, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vidcvae.data import room
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import DataError
+from vidcvae.errors import DataError, VidcvaeError
 from vidcvae.own_clips import footage, importing, skeleton, tracking
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.own_clips.skeleton import JOINTS
@@ -112,6 +114,14 @@ def test_the_largest_and_longest_is_followed_through_a_crossing() -> None:
     assert found.most == 2
     made = import_clip(pictures(30), keypoints(people), Settings(SIZE))
     assert any("up to 2 people" in note and "30 of 30" in note for note in made.notes)
+
+
+def test_a_long_track_is_not_searched_for_its_last_frame() -> None:
+    class Unsearched(dict[int, np.ndarray]):
+        def __iter__(self) -> Iterator[int]:
+            pytest.fail("with each frame this takes longer")
+
+    assert tracking._Track(Unsearched({3: figure(20), 900: figure(21)})).last == 900
 
 
 def test_a_dancer_who_comes_back_elsewhere_begins_a_new_sequence() -> None:
@@ -259,6 +269,30 @@ def test_broken_time_stamps_do_not_fill_the_memory() -> None:
     clip = footage.Pictures(clip.path, [(t * 1e9, image) for t, image in clip.images], 3, 25)
     with pytest.raises(DataError, match="time stamps of its 3 frames span"):
         import_clip(clip, keypoints({t: [figure(40)] for t in range(3)}), Settings(SIZE))
+
+
+def test_a_clip_that_does_not_fit_into_memory_is_refused_before_it_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 pictures, and as many frames and poses of 32x64: 300 images of 6 KiB."""
+    plan = importing.plan(
+        importing.scan(pictures(100)), keypoints({t: [figure(40)] for t in range(100)}), Settings(SIZE, val_fraction=0)
+    )
+    monkeypatch.setattr(room, "available", lambda: 300 * 3 * 32 * 64)
+    assert levels(importing.read(plan)[0].splits["train"][0]) == list(range(100))
+    monkeypatch.setattr(room, "available", lambda: 300 * 3 * 32 * 64 - 1)
+    monkeypatch.setattr(footage.Again, "__iter__", lambda self: pytest.fail("it was read"))
+    with pytest.raises(VidcvaeError, match=r"clip\.mp4: 300 images of 32x64 at once need 0\.0 GiB of memory"):
+        importing.read(plan)
+
+
+def test_a_clip_that_has_fewer_frames_when_it_is_read_again_is_told() -> None:
+    plan = importing.plan(
+        importing.scan(pictures(40)), keypoints({t: [figure(40)] for t in range(40)}), Settings(SIZE, val_fraction=0)
+    )
+    shorter = replace(plan, scan=replace(plan.scan, pictures=pictures(39)))
+    with pytest.raises(DataError, match=r"clip\.mp4 has changed while it was read: it has fewer frames"):
+        importing.read(shorter)
 
 
 def test_pictures_that_change_their_size_end_the_clip() -> None:

@@ -222,6 +222,14 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "an id that is a list": ("k.json", [{**GOOD, "image_id": []}], "not the number of a frame"),
     "no such image": ("k.json", {"images": [{"id": 1}], "annotations": [GOOD]}, "0, which is none of the images"),
     "images without ids": ("k.json", {"images": [{}], "annotations": [GOOD]}, "image 0 has no id"),
+    "a width in fractions": (
+        "k.json", {"images": [{"id": 1, "width": 640.0, "height": 480}], "annotations": []},
+        r"width of image 0 is 640\.0, not a whole number of pixels",
+    ),
+    "no height": (
+        "k.json", {"images": [{"id": 1, "width": 640}], "annotations": []},
+        "height of image 0 is None, not a whole number of pixels",
+    ),
     "ids twice": ("k.json", {"images": [{"id": 1}] * 2, "annotations": []}, "image 1 has no id, or that of another"),
     "annotations are no list": ("k.json", {"annotations": 3}, "annotations is not a list"),
     "a crowd": ("k.json", [GOOD] * 101, "101th person of frame 0"),

@@ -85,7 +85,7 @@ def test_a_dancer_who_stays_at_the_back_is_not_enlarged_to_the_middle_of_the_roo
 
 
 def test_a_real_dancers_other_dances_keep_their_size(shared: Path) -> None:
-    data = pose_folder.read(shared / "data/dance", (32, 64))
+    data = pose_folder.stream(shared / "data/dance", (32, 64)).collect()
     wanted = retarget.figures(pose for s in data.split("train") for pose in s.tracks["pose"])
     for sequence in (*data.split("val"), data.split("test")[0]):
         assert (retarget.fit_poses(sequence.tracks["pose"], wanted).scale == 1).all()

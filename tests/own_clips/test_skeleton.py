@@ -39,7 +39,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_line_covers_what_it_should() -> None:
     """A slanted neck line: its ink is length x width, and lies within half a width of the line."""
     a, b = np.array([20.0, 20.0]), np.array([50.0, 44.0])
-    image = skeleton.draw({"neck": tuple(a), "mid_hip": tuple(b)}, (64, 128), limbs=(("neck", "mid_hip"),))
+    image = skeleton.draw({"neck": tuple(a), "mid_hip": tuple(b)}, (64, 128))
     assert image.shape == (3, 64, 128) and image.dtype == np.uint8
     ink = (255 - image[0].astype(float)) / 255  # blue takes away all red
     # the width is 64 / 64; Pillow draws slanted lines up to a pixel (here an eighth) narrower

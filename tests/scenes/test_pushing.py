@@ -132,7 +132,7 @@ def test_same_seed_same_bytes_and_clips_do_not_depend_on_their_number(data: Vide
 def test_written_folder_reads_back_exactly(tmp_path: Path) -> None:
     made = pushing.push(clips=2, val=1, test=0, frames=11, seed=0)
     pushing.write_folder(made, tmp_path / "pushes")
-    read = trajectories.read(tmp_path / "pushes", (64, 64))
+    read = trajectories.stream(tmp_path / "pushes", (64, 64)).collect()
     assert (read.name, read.kind, read.fps) == (made.name, "push", made.fps)
     for split in ("train", "validate"):
         for a, b in zip(made.split(split), read.split(split), strict=True):

@@ -288,13 +288,13 @@ def _read_pack(root: Path) -> None:
 def _read_pose_folder(root: Path) -> None:
     for problem in pose_folder.scan(root).listing.problems:
         str(problem)
-    pose_folder.read(root, SIZE)
+    pose_folder.stream(root, SIZE).collect()
 
 
 def _read_push_folder(root: Path) -> None:
     for error in trajectories.faults(root):
         str(error)
-    trajectories.read(root, SIZE)
+    trajectories.stream(root, SIZE).collect()
 
 
 def _read_records(root: Path) -> None:

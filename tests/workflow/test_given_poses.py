@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vidcvae.data import packed, pose_folder
+from vidcvae.errors import DataError
 from vidcvae.own_clips import recovery, skeleton
-from vidcvae.scenes import dancing
+from vidcvae.scenes import dancing, pushing
 from vidcvae.workflow import given_poses
 from vidcvae.workflow.generation import Files
 
@@ -27,6 +28,22 @@ def test_a_dataset_stands_for_its_longest_sequence(tmp_path: Path) -> None:
         poses, joints = given_poses.read(Files(poses=tmp_path / name), SIZE, lambda: 25)
         np.testing.assert_array_equal(poses, data.split("val")[0].tracks["pose"])
         assert joints is None
+
+
+def test_a_dataset_without_whole_poses_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    packed.write(pushing.push(1, 0, 0, 3, 0), tmp_path / "push")
+    pose_folder.write_folder(dancing.dance(12, 0, 0, 0, SIZE), tmp_path / "gap")
+    (tmp_path / "gap/train/train_label/7.png").unlink()
+    (tmp_path / "bare/train/train_img").mkdir(parents=True)
+    for name, message in (
+        ("push", "{} has no poses."),
+        ("gap", "{0}/train/train_img/7.png has no pose: {0}/train/train_label/7.png is missing."),
+        ("bare", "{}/train/train_label is missing."),
+    ):
+        with pytest.raises(DataError) as caught:
+            given_poses.read(Files(poses=tmp_path / name), SIZE, lambda: 25)
+        assert caught.value.message == message.format(tmp_path / name)
+        assert caught.value.hint
 
 
 def test_a_clip_is_shown_at_the_rate_of_the_model(tmp_path: Path) -> None:

@@ -92,22 +92,13 @@ def _by_numbers(path: Path) -> tuple[list[int], str]:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def read(root: Path, camera: str = "main", on_problem: OnProblem = stop_at_problem) -> Iterator[tuple[str, Sequence]]:
-    """Yield (split, clip). A clip is named after its file and its index in it: traj_0_to_255/17.
-
-    camera: "main" or "aux1".
-    on_problem: called for each unreadable record, which is then skipped; the default raises ``DataError``.
-    """
-    check_camera(camera)
-    for source in list_files(root):
-        for clip, _ in read_file(source.path, camera, on_problem):
-            yield source.split, clip
-
-
 def read_file(
     path: Path, camera: str = "main", on_problem: OnProblem = stop_at_problem
 ) -> Iterator[tuple[Sequence, int]]:
-    """The clips of one file, each with the byte offset of its record."""
+    """The clips of one file, each with the byte offset of its record. Clip 17 of traj_0_to_255 is traj_0_to_255/17.
+
+    on_problem: called for each unreadable record, which is then skipped; the default raises ``DataError``.
+    """
     for record in read_records(path, on_problem):
         name = f"{reading.label(path.stem)}/{record.index}"
         try:
@@ -170,7 +161,8 @@ def import_bair(
     Each source file is packed into a part first; the parts are then joined without copying. If the import was
     interrupted, the next call continues after the last finished part and reports the problems of earlier parts again.
     progress: in MiB of the source files.
-    Raises ``DataError`` if there is nothing to import, or if ``out`` holds something else.
+    Raises ``DataError`` if there is nothing to import, or if ``out`` holds a packed dataset; ``UsageError`` if ``out``
+    holds anything else but an unfinished import, or for an unknown camera.
     """
     check_camera(camera)
     sources = list_files(root)
@@ -190,7 +182,7 @@ def import_bair(
         advance(sizes[number])
     if not done:
         raise DataError(f"{root} has no readable clip.", "Fetch the data set again.")
-    clips = _join_parts(done, out, camera)
+    clips = _join_parts(done, out)
     shutil.rmtree(parts, ignore_errors=True)
     return clips
 
@@ -262,7 +254,7 @@ def _read_receipt(receipt: Path, identity: list[Any], part: Path) -> dict[str, A
     return None
 
 
-def _join_parts(parts: list[Path], out: Path, camera: str) -> int:
+def _join_parts(parts: list[Path], out: Path) -> int:
     """Join the parts: hard-link their data files into ``out``, then write one manifest for all of them."""
     splits: dict[str, list[Any]] = {}
     manifest: dict[str, Any] = {}

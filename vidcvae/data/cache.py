@@ -37,10 +37,17 @@ class Cached:
 
 
 def open_cached(stream: Stream, source: Path, folder: Path) -> VideoData:
-    """The dataset cached in ``folder``; if it is missing or damaged, it is written again from ``stream``."""
+    """The dataset cached in ``folder``; if it is missing or damaged, it is written again from ``stream``.
+
+    If it cannot be written, beside a read-only run for example, the images are decoded into memory.
+    """
     try:
         data = packed.open_packed(folder)
     except DataError:
+        try:
+            durable.check_writable(folder)
+        except DataError:
+            return stream.collect()
         for name in (packed.MANIFEST, MARK):
             durable.remove(folder / name)
         packed.write(stream, folder)

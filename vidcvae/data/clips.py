@@ -108,9 +108,10 @@ class Stream:
     def collect(self) -> VideoData:
         """Read all of it into memory. Raises ``VidcvaeError``, before anything is read, if it does not fit."""
         room.check(self, sum(self.counts))
-        splits: dict[str, tuple[Sequence, ...]] = {}
+        found: dict[str, list[Sequence]] = {}
         for split, sequence in self.sequences:
-            splits[split] = (*splits.get(split, ()), sequence)
+            found.setdefault(split, []).append(sequence)
+        splits = {split: tuple(sequences) for split, sequences in found.items()}
         return VideoData(self.name, self.kind, self.fps, self.source, splits, self.files_size)
 
 

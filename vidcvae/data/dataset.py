@@ -16,6 +16,7 @@ _LAYOUTS = """A dataset is a folder with one of
     {train,val}/{train,val}_{img,label}/N.png and test/test_{img,label}/K/N.png   (dance, the course's layout)
     {train,validate,test}/traj_A_to_B/K/N.png                                     (robot pushing, the course's layout)
     manifest.json                                                                 (packed: vidcvae dataset pack)"""
+_KINDS = {"packed": packed.is_packed, "dance": pose_folder.is_pose_folder, "push": trajectories.is_trajectory_folder}
 
 
 def layout(path: Path) -> str:
@@ -27,19 +28,15 @@ def layout(path: Path) -> str:
 
 
 def _layout(path: Path) -> str:
-    if packed.is_packed(path):
-        return "packed"
-    if pose_folder.is_pose_folder(path):
-        return "dance"
-    if trajectories.is_trajectory_folder(path):
-        return "push"
+    if kind := _kind(path):
+        return kind
     if not path.exists():
-        near = [folder.name for folder in path.parent.glob("*/") if _is_dataset(folder)]
+        near = [folder.name for folder in path.parent.glob("*/") if _kind(folder)]
         raise DataError(
             f"there is no dataset {path}.{did_you_mean(path.name, near)}",
             "Make one to try: vidcvae dataset synth dance -o my-dance",
         )
-    if path.is_dir() and _is_dataset(path.parent):
+    if path.is_dir() and _kind(path.parent):
         raise DataError(f"{path} is part of the dataset {path.parent}.", f"Name the dataset: {path.parent}")
     if records := bair.find_folder(path):
         raise DataError(
@@ -61,10 +58,9 @@ def _layout(path: Path) -> str:
     raise DataError(f"{path} is not in any known layout.", _LAYOUTS)
 
 
-def _is_dataset(folder: Path) -> bool:
-    return any(
-        is_one(folder) for is_one in (packed.is_packed, pose_folder.is_pose_folder, trajectories.is_trajectory_folder)
-    )
+def _kind(folder: Path) -> str:
+    """The layout of ``folder``, or "" if it is no dataset."""
+    return next((kind for kind, holds in _KINDS.items() if holds(folder)), "")
 
 
 def own_size(path: Path) -> tuple[int, int]:
@@ -99,8 +95,8 @@ def open_dataset(
 ) -> VideoData:
     """The dataset in the folder ``path``, in any layout, with frames of ``size`` (height, width) or its default size.
 
-    cache: folder where decoded images are kept in the packed form, so that they are decoded only once; None decodes
-        them into memory.
+    cache: folder where decoded images are kept in the packed form, so that they are decoded only once; None, or a
+        folder that cannot be written, decodes them into memory.
     Raises ``DataError`` that names the place if ``path`` is not a dataset, is damaged, or was packed at another size.
     """
     if layout(path) == "packed":

@@ -14,7 +14,7 @@ from vidcvae.config.schema import SIDES
 from vidcvae.errors import DataError, did_you_mean
 
 FILE = "dataset.toml"
-DEFAULT_FPS = 25.0
+DEFAULT_FPS = 25.0  # of a dance whose file does not say
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SplitFacts:
 @dataclass(frozen=True)
 class Facts:
     name: str
-    fps: float
+    fps: float | None  # None if the file does not say
     train: SplitFacts = SplitFacts()
     val: SplitFacts = SplitFacts()
     test: SplitFacts = SplitFacts()
@@ -41,7 +41,7 @@ _KEYS = {"train": ("starts", "unknown_poses"), "val": ("starts", "unknown_poses"
 
 
 def read_facts(root: Path) -> Facts:
-    """The facts of the dataset at ``root``; without a file: the folder's name, 25 frames per second, no size.
+    """The facts of the dataset at ``root``; without a file: the folder's name, no rate, no size.
 
     Raises ``DataError`` that names file and key for invalid TOML, unknown keys and wrong values.
     """
@@ -49,21 +49,21 @@ def read_facts(root: Path) -> Facts:
     try:
         table = reading.read_toml(path)
     except FileNotFoundError:
-        return Facts(_folder_name(root), DEFAULT_FPS)
+        return Facts(_folder_name(root), None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} is not a readable TOML file: {reason}.", "Mend it, or remove it.") from None
     for key in table.keys() - {*_OWN, *_KEYS}:
         raise _wrong(path, reading.label(key), f"is not known.{did_you_mean(key, (*_OWN, *_KEYS))}")
-    name, fps = table.get("name", _folder_name(root)), table.get("fps", DEFAULT_FPS)
+    name, fps = table.get("name", _folder_name(root)), table.get("fps")
     if not reading.is_name(name):
         raise _wrong(path, "name", "must be a text in quotes, on one line.")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= sys.float_info.max:
+    if fps is not None and (type(fps) not in (int, float) or not 0 < fps <= sys.float_info.max):
         raise _wrong(path, "fps", "must be a number above 0, in frames a second.")
     if (size := table.get("size")) is not None and not is_size(size):
         raise _wrong(path, "size", f"must be [height, width], multiples of 8 from {SIDES[0]} to {SIDES[-1]}.")
     splits = {split: _read_split(path, split, table.get(split, {})) for split in _KEYS}
-    return Facts(name, float(fps), **splits, size=(size[0], size[1]) if size else None)
+    return Facts(name, fps and float(fps), **splits, size=(size[0], size[1]) if size else None)
 
 
 def is_size(size: Any) -> bool:
@@ -78,7 +78,8 @@ def _folder_name(root: Path) -> str:
 def to_toml(facts: Facts) -> str:
     """The text that ``read_facts`` turns into the same facts."""
     lines = ["# Facts about this dataset that file names cannot tell.", f"name = {toml_value(facts.name)}"]
-    lines += [f"fps = {facts.fps}", *([f"size = {list(facts.size)}"] if facts.size else []), ""]
+    lines += [f"fps = {facts.fps}"] if facts.fps else []
+    lines += [*([f"size = {list(facts.size)}"] if facts.size else []), ""]
     for split, keys in _KEYS.items():
         values = {key: list(getattr(getattr(facts, split), key)) for key in keys}
         if any(values.values()):

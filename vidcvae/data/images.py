@@ -10,7 +10,7 @@ import io
 import itertools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,6 +135,22 @@ def pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The PNG at ``path`` as uint8 (3, H, W); raises ``DataError`` as ``open_image`` does."""
     return pixels(open_image(path), size)
+
+
+def open_alike(paths: Iterable[Path]) -> Iterator[Image.Image]:
+    """The PNGs of one sequence, decoded; raises ``DataError`` as ``open_image`` and ``check_size`` do."""
+    first: tuple[int, int] | None = None
+    for path in paths:
+        image = open_image(path)
+        first = first or image.size
+        check_size(path, image, first)
+        yield image
+
+
+def check_size(path: Path, image: Image.Image, first: tuple[int, int]) -> None:
+    """Raise ``DataError`` if an image has another width and height than the ``first`` of its sequence."""
+    if image.size != first:
+        raise DataError(f"{path} is {image.height}x{image.width}, but the images before it are {first[1]}x{first[0]}.")
 
 
 def encode_png(frame: np.ndarray) -> bytes:

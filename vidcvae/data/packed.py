@@ -72,7 +72,9 @@ def write(data: VideoData | Stream, out: Path, shard_bytes: int = SHARD_BYTES) -
                 raise DataError(f"sequence {sequence.name} of {data.source} differs in frame size from the rest.")
             splits.setdefault(split, []).append(_write_sequence(file, names[-1], sequence))
     if size is None:
-        raise DataError(f"{data.source} has no frames to pack.", "See what is there: vidcvae dataset inspect ROOT")
+        raise DataError(
+            f"{data.source} has no frames to pack.", f"See what is there: {typed('dataset', 'inspect', data.source)}"
+        )
     head = {"format": FORMAT, "version": VERSION, "name": data.name, "kind": data.kind, "fps": data.fps, "size": size}
     commit(out, {**head, "splits": splits})
     for path in out.iterdir():  # left by an interrupted pack that had more data files

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidcvae.errors import DataError, typed
 from vidcvae.progress import Progress, unreported
 from vidcvae.storage import durable
 
-__all__ = ["FolderScan", "is_pose_folder", "read", "scan", "stream", "write_folder"]
+__all__ = ["FolderScan", "is_pose_folder", "list_intact", "scan", "stream", "write_folder"]
 
 
 @dataclass
@@ -40,34 +41,27 @@ class FolderScan:
         return [p for p in self.listing.problems if not p.fault]
 
 
-def read(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
-) -> VideoData:
-    """The dataset at ``root`` in memory, every image resized to ``size`` (height, width).
+def stream(root: Path, size: tuple[int, int], progress: Progress = unreported) -> Stream:
+    """The dataset at ``root``, every image resized to ``size`` (height, width); sequences are decoded on demand.
 
-    splits: the splits to read; None reads all.
-    Raises ``DataError`` for the first fault, naming the file.
+    Raises ``DataError`` for the first fault, naming the file: for a fault in the layout here, for one inside a file
+    when its sequence is reached.
     """
-    return stream(root, size, splits, progress).collect()
+    listing = list_intact(root)
+    facts, stretches = listing.facts, listing.stretches
+    counts = tuple(len(s.frames) + len(s.poses) for s in stretches)
+    files_size = images.size_of(stretches[0].frames[0])
+    sequences = _decode(root, stretches, size, progress)
+    return Stream(facts.name, "dance", facts.fps or dataset_toml.DEFAULT_FPS, root, sequences, counts, size, files_size)
 
 
-def stream(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
-) -> Stream:
-    """As ``read``, but the sequences are decoded one at a time, on demand.
-
-    Faults in the layout are raised here, faults inside a file when its sequence is reached.
-    """
+def list_intact(root: Path) -> Listing:
+    """As ``list_files``, but raises ``DataError`` for the first fault."""
     listing = list_files(root)
     for problem in listing.problems:
         if problem.fault:
             raise DataError(str(problem), _inspect(root))
-    wanted = [s for s in listing.stretches if splits is None or s.split in splits]
-    facts = listing.facts
-    counts = tuple(len(s.frames) + len(s.poses) for s in wanted)
-    files_size = images.size_of(wanted[0].frames[0]) if wanted else None
-    sequences = _decode(root, wanted, size, progress)
-    return Stream(facts.name, "dance", facts.fps, root, sequences, counts, size, files_size)
+    return listing
 
 
 def scan(root: Path, progress: Progress = unreported) -> FolderScan:
@@ -86,7 +80,7 @@ def scan(root: Path, progress: Progress = unreported) -> FolderScan:
                     sizes[image.size] += 1
                     modes[image.mode] += 1
                     expected = expected or image.size
-                    _check_size(path, image.size, expected)
+                    images.check_size(path, image, expected)
                 except DataError as error:
                     listing.fault(path, error.message.removeprefix(f"{path} "))
                 done += 1
@@ -137,32 +131,20 @@ def _facts_of(data: VideoData) -> dataset_toml.Facts:
 def _decode(
     root: Path, stretches: list[Stretch], size: tuple[int, int], progress: Progress
 ) -> Iterator[tuple[str, Sequence]]:
-    total, done = sum(len(s.frames) + len(s.poses) for s in stretches), 0
+    total, done = sum(len(s.frames) + len(s.poses) for s in stretches), itertools.count(1)
 
     def arrays(paths: tuple[Path, ...]) -> np.ndarray:
-        nonlocal done
         out = np.empty((len(paths), 3, *size), np.uint8)
-        expected: tuple[int, int] | None = None
-        for row, path in enumerate(paths):
-            try:
-                image = images.open_image(path)
-                expected = expected or image.size
-                _check_size(path, image.size, expected)
-            except DataError as error:
-                raise DataError(error.message, error.hint or _inspect(root)) from None
-            out[row] = images.pixels(image, size)
-            done += 1
-            progress(done, total)
+        try:
+            for row, image in enumerate(images.open_alike(paths)):
+                out[row] = images.pixels(image, size)
+                progress(next(done), total)
+        except DataError as error:
+            raise DataError(error.message, error.hint or _inspect(root)) from None
         return out
 
     for s in stretches:
         yield s.split, Sequence(s.name, arrays(s.frames), {"pose": arrays(s.poses)}, s.unknown_poses)
-
-
-def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """Raise ``DataError`` if a file differs in size from those before it."""
-    if size != expected:
-        raise DataError(f"{path} is {size[1]}x{size[0]}, but the images before it are {expected[1]}x{expected[0]}.")
 
 
 def _inspect(root: Path) -> str:

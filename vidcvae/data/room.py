@@ -33,7 +33,8 @@ def check(stream: Stream, at_once: int, folder: Path | None = None) -> None:
     check_bytes(f"{stream.source}: {at_once:,} images of {height}x{width} at once", at_once * 3 * height * width, hint)
     if folder:
         count = sum(stream.counts)
-        disk = next(place for place in folder.absolute().parents if place.is_dir())
+        place = folder.absolute()
+        disk = next(near for near in (place, *place.parents) if near.is_dir())
         free = shutil.disk_usage(disk).free
         images = f"{stream.source}: {count:,} images of {height}x{width}"
         _check(images, count * 3 * height * width, free, f"disk in {disk}", hint)

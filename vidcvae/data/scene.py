@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from vidcvae.data.clips import Sequence
+from vidcvae.errors import DataError
 
 MOST_FRAMES = 256  # looked at, evenly spread over all sequences
 AROUND = 0.09  # of the frame's height: how far a body extends beyond the lines of its skeleton
@@ -29,9 +30,12 @@ def behind(sequences: Items[Sequence], in_use: Items[int]) -> Scene:
     """The empty scene: each pixel is its median over the frames whose skeleton is not near it.
 
     in_use: the number of frames to use of each sequence. A pixel that is never free gets the median of all frames.
+    Raises ``DataError`` if no frame has a known pose.
     """
     known = [(s, row) for s, end in zip(sequences, in_use, strict=True)
              for row in range(min(end, s.known)) if row not in s.unknown_poses]  # fmt: skip
+    if not known:
+        raise DataError("no training frame has a known pose.", "Train without the scene: --set model.scene=false")
     picked = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, MOST_FRAMES).round().astype(int))]
     frames = np.stack([s.frames[row] for s, row in picked])  # (N, 3, H, W)
     free = ~np.stack([_near_a_limb(s.tracks["pose"][row]) for s, row in picked])  # (N, H, W)

@@ -11,7 +11,7 @@ A clip may have any number of frames. The CSV files are optional.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from vidcvae import reading
 from vidcvae.data import images, numbered
-from vidcvae.data.clips import Sequence, Stream, VideoData
-from vidcvae.data.dataset_toml import FILE, read_facts
+from vidcvae.data.clips import Sequence, Stream
+from vidcvae.data.dataset_toml import read_facts
 from vidcvae.errors import DataError, counted, typed
 from vidcvae.progress import Progress, unreported
 
@@ -46,30 +46,21 @@ class Clip:
 
 def is_trajectory_folder(root: Path) -> bool:
     """Whether any split has a folder traj_A_to_B."""
-    return any(_GROUP.fullmatch(path.name) for split in SPLITS for path in (root / split).glob("traj_*_to_*"))
+    return any(_groups(root / split) for split in SPLITS)
 
 
-def read(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
-) -> VideoData:
-    """The dataset at ``root`` in memory, with frames resized to ``size`` (height, width).
+def stream(root: Path, size: tuple[int, int], progress: Progress = unreported) -> Stream:
+    """The dataset at ``root``, with frames resized to ``size`` (height, width); clips are decoded on demand.
 
-    splits: the splits to read; None reads all.
-    Raises ``DataError`` for the first fault, naming the file (and in a CSV the line).
+    Raises ``DataError`` for the first fault, naming the file (and in a CSV the line): for a fault in the layout here,
+    for one inside a file when its clip is reached.
     """
-    return stream(root, size, splits, progress).collect()
-
-
-def stream(
-    root: Path, size: tuple[int, int], splits: Collection[str] | None = None, progress: Progress = unreported
-) -> Stream:
-    """As ``read``, but the clips are decoded one at a time, on demand."""
-    clips = [clip for clip in list_clips(root) if splits is None or clip.split in splits]
+    clips = list_clips(root)
     facts = read_facts(root)
-    fps = facts.fps if (root / FILE).exists() else FPS
     counts = tuple(len(clip.frames) for clip in clips)
-    files_size = images.size_of(clips[0].frames[0]) if clips else None
-    return Stream(facts.name, "push", fps, root, _decode(root, clips, size, progress), counts, size, files_size)
+    files_size = images.size_of(clips[0].frames[0])
+    sequences = _decode(root, clips, size, progress)
+    return Stream(facts.name, "push", facts.fps or FPS, root, sequences, counts, size, files_size)
 
 
 def faults(root: Path, progress: Progress = unreported) -> list[DataError]:
@@ -100,13 +91,21 @@ def list_clips(root: Path) -> list[Clip]:
             f"{root} has no folder train/traj_A_to_B, validate/traj_A_to_B or test/traj_A_to_B.",
             "Make such a dataset: vidcvae dataset synth push -o FOLDER",
         )
-    return [_list_clip(split, folder) for split in SPLITS for folder in _clip_folders(root / split)]
+    clips = [_list_clip(split, folder) for split in SPLITS for folder in _clip_folders(root / split)]
+    if not clips:
+        empty = next(group for split in SPLITS for group in _groups(root / split))
+        raise DataError(f"{empty} has no clips.", f"A clip is a folder of PNG files, such as {empty / '0'}.")
+    return clips
+
+
+def _groups(split: Path) -> list[Path]:
+    """The folders traj_A_to_B of a split, by A and B."""
+    groups = [(match, path) for path in split.glob("traj_*_to_*") if (match := _GROUP.fullmatch(path.name))]
+    return [path for _, path in sorted(groups, key=lambda pair: (int(pair[0][1]), int(pair[0][2])))]
 
 
 def _clip_folders(split: Path) -> list[Path]:
-    groups = [(match, path) for path in split.glob("traj_*_to_*") if (match := _GROUP.fullmatch(path.name))]
-    groups.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2])))
-    return [folder for _, group in groups for _, folder in _numbered(group, "")]
+    return [folder for group in _groups(split) for _, folder in _numbered(group, "")]
 
 
 def _list_clip(split: str, folder: Path) -> Clip:
@@ -119,8 +118,10 @@ def _list_clip(split: str, folder: Path) -> Clip:
         )
     if not frames:
         raise DataError(f"{folder} has no frames: 0.png is missing.", "Remove the folder, or put its frames into it.")
-    for expected, (number, _) in enumerate(frames):
-        if number != expected:
+    for expected, (number, path) in enumerate(frames):
+        if number < expected:
+            raise DataError(f"{path} has the same number as {frames[expected - 1][1]}.", "Remove one of them.")
+        if number > expected:
             raise DataError(f"{folder} has a gap: {expected}.png is missing.", "A clip's frames are 0.png, 1.png, ...")
     tracks = {track: folder / file for track, file in TRACK_FILES.items() if (folder / file).exists()}
     return Clip(split, f"{folder.parent.name}/{folder.name}", tuple(path for _, path in frames), tracks)
@@ -136,19 +137,9 @@ def _numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
 
 def read_clip(clip: Clip, size: tuple[int, int] | None) -> Sequence:
     """Decode a clip; if ``size`` is None, frames keep their own."""
-    rows: list[np.ndarray] = []
-    expected: tuple[int, int] | None = None
-    for path in clip.frames:
-        image = images.open_image(path)
-        expected = expected or image.size
-        if image.size != expected:
-            raise DataError(
-                f"{path} is {image.height}x{image.width}, but the frames before it are {expected[1]}x{expected[0]}.",
-                "All frames of a clip have one size.",
-            )
-        rows.append(images.pixels(image, size or (image.height, image.width)))
-    tracks = {track: read_track(path, TRACK_COLUMNS[track], len(rows)) for track, path in clip.tracks.items()}
-    return Sequence(clip.name, np.stack(rows), tracks)
+    frames = [images.pixels(image, size or image.size[::-1]) for image in images.open_alike(clip.frames)]
+    tracks = {track: read_track(path, TRACK_COLUMNS[track], len(frames)) for track, path in clip.tracks.items()}
+    return Sequence(clip.name, np.stack(frames), tracks)
 
 
 def read_given(folder: Path, tracks: Mapping[str, Path], size: tuple[int, int]) -> Sequence:

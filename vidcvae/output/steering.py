@@ -6,6 +6,7 @@ import numpy as np
 
 from vidcvae.config import Config
 from vidcvae.data.clips import VideoData, condition_tracks
+from vidcvae.errors import DataError
 
 MEASURED = 64  # sequences of each split
 
@@ -14,17 +15,21 @@ class Steering:
     """The range of the dataset's actions (A), and the position (3) of an arm that a person moves.
 
     A model that is conditioned on positions needs one at each step. The effect of an action on the position is fitted
-    to the dataset by least squares.
+    to the dataset by least squares. Clips without tables are left out; ``DataError`` if no clip has them.
     """
 
     def __init__(self, data: VideoData, config: Config) -> None:
         self.source = config.data.condition == "source"
         self.tracks = condition_tracks(config.model.condition_kind)
-        measured = [s for sequences in data.splits.values() for s in sequences[:MEASURED]]
+        whole = ([s for s in sequences if s.tracks.keys() >= {*self.tracks}] for sequences in data.splits.values())
+        measured = [s for sequences in whole for s in sequences[:MEASURED]]
         self.limits: list[list[float]] = []
         self.position = np.zeros(0, np.float32)
         if not self.tracks:
             return
+        if not measured:
+            wanted = " and ".join(self.tracks)
+            raise DataError(f"{data.source} has no clip with {wanted}.", "Name data that have them: --data DATASET")
         actions = np.concatenate([s.tracks["action"][:-1] for s in measured]).astype(float)
         reach = np.quantile(actions, (0.02, 0.98), axis=0)
         self.limits = [[round(float(low), 4), round(float(high), 4)] for low, high in reach.T]

@@ -32,7 +32,7 @@ Frame = np.ndarray  # uint8 (3, H, W)
 Add = Callable[[Frame], None]
 Gaps = Literal["refuse", "fill", "skip"]
 
-MAX_GIF_PIXELS = 4 << 30  # pixels of a GIF of poses, which are all held in memory
+MAX_GIF_PIXELS = 4 << 30  # decoded from one GIF of poses, at its own size; a few kilobytes can declare terabytes
 KEPT_COLOURS, KEPT_SHARE = 64, 1e-3  # colours of a GIF that stay exact: their number, and least share of the pixels
 PALETTE_PIXELS = 400_000  # pixels, from all over the video, that determine a GIF's colours
 

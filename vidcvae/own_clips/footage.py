@@ -212,7 +212,7 @@ def _gif_frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
             if not file.read().rstrip(b"\0").endswith(b";"):
                 raise BrokenOff("the end of the file is missing")
         except Exception as error:  # Pillow's parsers raise whatever their unpacking met
-            broken = str(error)
+            broken = str(error) or type(error).__name__
     if broken:
         raise BrokenOff(broken)
 

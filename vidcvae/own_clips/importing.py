@@ -7,7 +7,6 @@ reads the clip again and makes the frames.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vidcvae.data import clips
+from vidcvae.data import clips, room
 from vidcvae.errors import DataError, counted
 from vidcvae.own_clips import skeleton, steady, tracking, window
 from vidcvae.own_clips.estimation import Estimator
@@ -111,31 +110,29 @@ def scan(pictures: Pictures, estimate: Estimator | None = None, progress: Progre
 def read(plan: Plan, progress: Progress = unreported) -> tuple[clips.VideoData, Image.Image]:
     """The dataset with the splits train, val and test, and a picture of the clip that shows the window.
 
-    Test is the longest sequence of val: its first frame and all its poses.
+    Test is the longest sequence of val: its first frame and all its poses. Raises ``VidcvaeError``, before the clip is
+    read, if the images do not fit into memory, and ``DataError`` if the clip has changed since ``scan``.
     """
     pictures, size = plan.scan.pictures, plan.fit.size
-    wanted = np.unique(np.concatenate([rows for runs in plan.runs.values() for _, rows in runs]))
+    each = [rows for runs in plan.runs.values() for _, rows in runs]
+    wanted = np.unique(np.concatenate(each))
     slots = {int(number): slot for slot, number in enumerate(wanted)}
-    middle, shown = int(wanted[len(wanted) // 2]), None
+    middle, shown, made = int(wanted[len(wanted) // 2]), None, 0
+    count = len(wanted) + 2 * sum(map(len, each))  # the clip's frames, and the frames and poses of each sequence
+    what = f"{pictures.path}: {count:,} images of {size[0]}x{size[1]} at once"
+    room.check_bytes(what, count * 3 * size[0] * size[1], room.SMALLER)
+    frames = np.empty((len(wanted), 3, *size), np.uint8)
     try:
-        # Frames are kept on disk, since a clip of minutes may not fit into memory
-        with tempfile.TemporaryFile() as file:
-            for number, (_, image) in zip(range(int(wanted[-1]) + 1), pictures.images, strict=False):
-                if number in slots:
-                    file.write(plan.fit.frame(image).data)
-                if number == middle:
-                    some = plan.joints[wanted[:: -(-len(wanted) // _SHOWN)]]
-                    shown = window.preview(image, plan.fit, plan.joints[number], some)
-                progress(number + 1, int(wanted[-1]) + 1)
-            if shown is None or file.tell() != len(wanted) * 3 * size[0] * size[1]:
-                raise BrokenOff("it has fewer frames")
-            file.flush()
-            frames = np.memmap(file, np.uint8, "r", shape=(len(wanted), 3, *size))
-    except OSError as error:
-        raise DataError(
-            f"cannot keep the frames of {pictures.path} in {tempfile.gettempdir()}: {error.strerror}.",
-            "Free some space, or name another folder in the environment variable TMPDIR.",
-        ) from None
+        for number, (_, image) in zip(range(int(wanted[-1]) + 1), pictures.images, strict=False):
+            if number in slots:
+                frames[slots[number]] = plan.fit.frame(image)
+                made += 1
+            if number == middle:
+                some = plan.joints[wanted[:: -(-len(wanted) // _SHOWN)]]
+                shown = window.preview(image, plan.fit, plan.joints[number], some)
+            progress(number + 1, int(wanted[-1]) + 1)
+        if shown is None or made < len(wanted):
+            raise BrokenOff("it has fewer frames")
     except BrokenOff as error:  # it did not on the first reading
         raise DataError(f"{pictures.path} has changed while it was read: {error}.", "Import it again.") from None
     splits = {
@@ -151,7 +148,7 @@ def read(plan: Plan, progress: Progress = unreported) -> tuple[clips.VideoData, 
 
 def _sequence(plan: Plan, frames: np.ndarray, name: str, rows: np.ndarray) -> clips.Sequence:
     drawn = np.stack([skeleton.draw(points, plan.fit.size) for points in plan.fit.points(plan.joints[rows])])
-    return clips.Sequence(name, np.asarray(frames), {"pose": drawn})
+    return clips.Sequence(name, frames, {"pose": drawn})
 
 
 def _by(size: tuple[int, int]) -> str:

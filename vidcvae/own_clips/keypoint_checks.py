@@ -71,9 +71,9 @@ def as_items(value: Any, path: Path, where: str, most: int = MAX_NUMBER) -> list
     return value
 
 
-def as_frame_number(value: Any, path: Path, where: str) -> int:
+def as_number(value: Any, path: Path, where: str, what: str = "the number of a frame") -> int:
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
-        raise wrong(path, where, f"is {reading.shown(value)}, not the number of a frame")
+        raise wrong(path, where, f"is {reading.shown(value)}, not {what}")
     return value
 
 

@@ -30,8 +30,8 @@ from vidcvae.own_clips.keypoint_checks import (
     Keypoints,
     Person,
     add_person,
-    as_frame_number,
     as_items,
+    as_number,
     as_person,
     as_points,
     found_points,
@@ -160,7 +160,7 @@ def _read_coco(path: Path, value: Any, form: str, min_score: float) -> Keypoints
         image_id = record["image_id"]
         if numbers is None:
             number = numbered.last_number(Path(image_id).stem) if isinstance(image_id, str) else image_id
-            number = as_frame_number(number, path, f"image_id of {where}")
+            number = as_number(number, path, f"image_id of {where}")
         elif not isinstance(image_id, str | int) or image_id not in numbers:
             raise wrong(path, f"image_id of {where}", f"is {reading.shown(image_id)}, which is none of the images")
         else:
@@ -190,9 +190,10 @@ def _coco_images(path: Path, images: Any) -> tuple[dict[Any, int] | None, tuple[
             raise wrong(path, where, "has no id, or that of another image")
         file_name = record.get("file_name")
         names[key] = numbered.last_number(Path(file_name).stem) if isinstance(file_name, str) else None
-        side = record.get("width"), record.get("height")
+        side, what = (record.get("width"), record.get("height")), "a whole number of pixels"
         if side != (None, None):
-            sizes.add((as_frame_number(side[0], path, f"width of {where}"), as_frame_number(side[1], path, where)))
+            width = as_number(side[0], path, f"width of {where}", what)
+            sizes.add((width, as_number(side[1], path, f"height of {where}", what)))
     if None in names.values() or len(set(names.values())) < len(names):
         ids = list(names)
         names = {key: rank for rank, key in enumerate(sorted(ids) if all(type(k) is int for k in ids) else ids)}

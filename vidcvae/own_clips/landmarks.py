@@ -27,8 +27,8 @@ from vidcvae.own_clips.keypoint_checks import (
     Keypoints,
     Person,
     add_person,
-    as_frame_number,
     as_items,
+    as_number,
     as_person,
     as_points,
     read_file,
@@ -66,7 +66,7 @@ def read_json(path: Path, value: Any, min_score: float) -> Keypoints:
         if isinstance(entry, dict):
             key = next((key for key in _FRAME_COLUMNS if key in entry), None)
             if key:
-                numbered, number = True, as_frame_number(entry[key], path, f"{key} of entry {index}")
+                numbered, number = True, as_number(entry[key], path, f"{key} of entry {index}")
             entry = next((entry[key] for key in KEYS if key in entry), entry)  # noqa: PLW2901
             if isinstance(entry, dict):
                 raise wrong(path, where, f"has none of {', '.join(KEYS)}")
@@ -200,7 +200,7 @@ def _landmark_row(text: str) -> int | None:
 def _frame(text: str, path: Path, where: str) -> int:
     text = text.strip().removesuffix(".0")  # pandas writes it if the column has had gaps
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else text
-    return as_frame_number(number, path, f"the frame in {where}")
+    return as_number(number, path, f"the frame in {where}")
 
 
 def _value(text: str, path: Path, where: str) -> float:

@@ -7,7 +7,7 @@ The joints are those of OpenPose's BODY_25.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -49,11 +49,7 @@ _SUPERSAMPLING = 8
 PIECES = 6  # of one colour each, along a limb
 
 
-def draw(
-    joints: Mapping[str, Point] | np.ndarray,
-    size: tuple[int, int],
-    limbs: Sequence[tuple[str, str]] = LIMBS,
-) -> np.ndarray:
+def draw(joints: Mapping[str, Point] | np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The skeleton as uint8 (3, H, W) on white.
 
     joints: (x, y) in pixels of the image, by name, or an array (25, 2) in the order of ``JOINTS``. A limb is not
@@ -67,7 +63,7 @@ def draw(
     image = Image.new("RGB", (width * scale, height * scale), "white")
     pen = ImageDraw.Draw(image)
     thickness = max(1, round(height / 64 * scale))
-    wanted = [(start, end) for start, end in limbs if start in joints and end in joints]
+    wanted = [(start, end) for start, end in LIMBS if start in joints and end in joints]
     ends = np.array([[joints[start], joints[end]] for start, end in wanted], float).reshape(-1, 2, 2)
     # points far outside would overflow Pillow's integers, and are not visible anyway
     points = _between(np.clip(ends, -4 * max(size), 8 * max(size)) * scale, PIECES + 1).tolist()

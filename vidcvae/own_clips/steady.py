@@ -220,7 +220,7 @@ class _First:
                 break
         light = self.changes[inside, 4:]
         before = (grey.ravel()[self.places] - self.values)[inside]
-        before = np.abs(before - light @ np.linalg.lstsq(light, before)[0])
+        before = np.abs(before - light @ np.linalg.lstsq(light, before, rcond=None)[0])
         mismatch = np.array([np.median(before), np.median(left[inside])]) / np.median(self.slopes[inside])
         noise = max(0.25, float((left[fits] ** 2).mean()))
         unsure = math.sqrt(_SHARED * noise * np.trace(np.linalg.inv(normal)[:4, :4]))

@@ -20,13 +20,14 @@ _ALIKE = 0.5  # of the dancer's size: the least size of a track that can be the 
 
 @dataclass
 class _Track:
-    """One person in the frames where they were found."""
+    """One person in the frames where they were found, in order."""
 
     seen: dict[int, Person] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
-        return max(self.seen)
+        frame: int = next(reversed(self.seen))
+        return frame
 
     @property
     def weight(self) -> float:
@@ -132,15 +133,10 @@ def smooth(poses: Poses, frames: int) -> Poses:
         track = joints[run].reshape(len(run), -1)
         known = np.isfinite(track)
         padded = [np.pad(values, ((radius, radius), (0, 0))) for values in (np.where(known, track, 0), known)]
-        total, weight = (np.einsum("k,knv->nv", bell, _windows(values, len(bell))) for values in padded)
+        windows = (np.lib.stride_tricks.sliding_window_view(values, len(bell), axis=0) for values in padded)
+        total, weight = (np.einsum("k,nvk->nv", bell, values) for values in windows)
         joints[run] = np.where(known, total / np.maximum(weight, 1e-12), np.nan).reshape(-1, 25, 2)
     return Poses(joints, poses.take, poses.most)
-
-
-def _windows(values: np.ndarray, length: int) -> np.ndarray:
-    """Sliding windows of ``values`` (N, V) as (length, N - length + 1, V)."""
-    rows = len(values) - length + 1
-    return np.stack([values[k : k + rows] for k in range(length)])
 
 
 def unbroken(take: np.ndarray) -> list[np.ndarray]:

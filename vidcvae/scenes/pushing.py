@@ -19,6 +19,7 @@ import numpy as np
 
 from vidcvae.data import dataset_toml, images, trajectories
 from vidcvae.data.clips import Sequence, VideoData
+from vidcvae.data.room import check_bytes
 from vidcvae.errors import UsageError
 from vidcvae.progress import Progress, unreported
 from vidcvae.rng import seed_of
@@ -62,7 +63,8 @@ def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Prog
 
     Row t of "action" causes frame t+1, and row t of "position" shows in frame t:
     position[t+1] = position[t] + action[t, :3]. The same arguments give the same bytes.
-    Raises ``UsageError`` for a count below 0, no clips at all, or fewer than 2 frames.
+    Raises ``UsageError`` for a count below 0, no clips at all, or fewer than 2 frames, and ``VidcvaeError`` if the
+    images do not fit into memory.
     """
     counts = (clips, val, test)
     if min(counts) < 0 or not any(counts) or frames < 2:
@@ -70,6 +72,9 @@ def push(clips: int, val: int, test: int, frames: int, seed: int, progress: Prog
             f"cannot make {clips} + {val} + {test} clips of {frames} frames.",
             "Ask for at least one clip, of at least 2 frames.",
         )
+    count = sum(counts) * frames
+    hint = "Ask for fewer clips, or shorter ones: --clips 256 --frames 30"
+    check_bytes(f"{count:,} drawn images of {SIZE}x{SIZE}", count * 3 * SIZE * SIZE, hint)
     table = draw_table(np.random.default_rng(seed_of(seed, "push/table")))
     splits: dict[str, tuple[Sequence, ...]] = {}
     for split, count in zip(SPLITS, counts, strict=True):

@@ -53,8 +53,8 @@ def open_dataset(
     """The dataset at ``path``, of any layout, with frames of ``size`` (height, width), or of its own size if None.
 
     path: a folder, or "synthetic:dance" or "synthetic:push" for data drawn in memory.
-    cache: a folder for the decoded images in packed form, so that they are decoded only once; None decodes them into
-        memory.
+    cache: a folder for the decoded images in packed form, so that they are decoded only once; None, or a folder that
+        cannot be written, decodes them into memory.
     Raises ``DataError`` that names the place if ``path`` is not a dataset, is damaged, or was packed at another size.
     """
     if path == "synthetic:dance":

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidcvae.data import dataset, images, packed, pose_listing
+from vidcvae.data import dataset, images, packed, pose_folder
+from vidcvae.errors import DataError
 from vidcvae.output import video
 from vidcvae.own_clips import importing, limbs, recovery, retarget, skeleton
 from vidcvae.workflow import own_clip
@@ -37,21 +38,26 @@ def read(
     assert files.poses
     if is_clip(files):
         return _of_clip(files, size, fps(), voice)
-    if files.poses.is_dir() and (packed.is_packed(files.poses) or pose_listing.is_pose_folder(files.poses)):
+    if files.poses.is_dir() and (packed.is_packed(files.poses) or pose_folder.is_pose_folder(files.poses)):
         return _of_dataset(files.poses, size, voice), None
     with voice.progress("reading the poses") as advance:
         return video.read_poses(files.poses, size, advance, gaps="fill" if files.fill else "refuse"), None
 
 
 def _of_dataset(path: Path, size: tuple[int, int], voice: Voice) -> np.ndarray:
-    """The poses of the dataset's longest sequence."""
+    """The poses of the dataset's longest sequence; raises ``DataError`` if it has none, or a fault."""
     if packed.is_packed(path):
         data = packed.open_packed(path)
+        named = [
+            (s.tracks["pose"], f"{split} {s.name}")
+            for split, those in data.splits.items() for s in those if "pose" in s.tracks
+        ]  # fmt: skip
+        if not named:
+            raise DataError(f"{path} has no poses.", "Name a dataset of a dance.")
         dataset.check_packed_size(data, size, "name the folder of image files that it was packed from")
-        named = [(s.tracks["pose"], f"{split} {s.name}") for split, those in data.splits.items() for s in those]
         poses, name = max(named, key=lambda pair: len(pair[0]))
     else:
-        longest = max(pose_listing.list_files(path).stretches, key=lambda s: len(s.poses))
+        longest = max(pose_folder.list_intact(path).stretches, key=lambda s: len(s.poses))
         poses, name = np.stack([images.read_image(p, size) for p in longest.poses]), f"{longest.split} {longest.name}"
     voice.note(f"{path}: using the poses of its longest sequence, {name}")
     return np.asarray(poses)

@@ -70,7 +70,7 @@ def open_data(loaded: Loaded, given: str | None, voice: Voice = SILENT) -> Video
     path = given or data_of(loaded)
     if given is None:
         voice.note(f"no --data given: using {path}, which the model was trained on")
-    voice.detail(f"data: {path}, decoded images are kept in {loaded.run.cache if loaded.run else 'memory'}")
+    voice.detail(f"data: {path}, cache of decoded images: {loaded.run.cache if loaded.run else 'none'}")
     return _read(loaded, given, voice)
 
 
