@@ -60,6 +60,16 @@ def made_by(cli: Cli, command: str, folder: Path) -> list[np.ndarray]:
     return [images.read_image(path, images.size_of(path)) for path in sorted(folder.iterdir())]  # type: ignore[arg-type]
 
 
+def test_clips_without_a_table_of_actions_are_not_offered(place: Path, tmp_path: Path) -> None:
+    session = open_session(place / "runs/push-svg-fp", tmp_path / "played", precision="float32")
+    (split, first), *others = session.sequences
+    splits = {**session.data.splits, split: (replace(first, tracks={}), *session.data.split(split)[1:])}
+    again = Session(session.loaded, replace(session.data, splits=splits), tmp_path / "played")
+    assert [s.name for _, s in again.sequences] == [s.name for _, s in others]
+    for one in (session, again):
+        one.close()
+
+
 @pytest.mark.parametrize("run", ["dance-001", "push-svg-fp", "push-svg-lp"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_played_sequence_is_what_generate_makes(

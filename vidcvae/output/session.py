@@ -58,16 +58,20 @@ class Session:
     made: dict[str, Path] = field(default_factory=dict)  # videos that the page may download, by name
 
     def __post_init__(self) -> None:
-        self.dance = self.loaded.config.model.condition_kind == "pose"
-        past = self.loaded.config.training.past
+        kind = self.loaded.config.model.condition_kind
+        self.dance = kind == "pose"
+        past, tracks = self.loaded.config.training.past, set(clips.condition_tracks(kind))
         self.sequences = [
             (split, s)
             for split in ("poses", "val", "validate", "test", "train")
             for s in self.data.splits.get(split, ())
-            if len(s) >= past and s.condition_length > past
+            if len(s) >= past and s.condition_length > past and tracks <= s.tracks.keys()
         ]
         if not self.sequences:
-            raise DataError(f"{self.data.source} has no sequence that is long enough.", "Name other data: --data")
+            raise DataError(
+                f"{self.data.source} has no sequence that is long enough and has what the model is given.",
+                "Name other data: --data FOLDER",
+            )
         self.size = self.loaded.config.data.frame_size
         self._run = FreeRun(self.loaded.model, self.loaded.dtype)
         self._beside: FreeRun | None = None
