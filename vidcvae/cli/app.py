@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -109,6 +110,9 @@ def main() -> None:
     except Exception as error:
         if _interrupts:  # an interrupted import can end in any error
             _leave()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+            ui.fail("cannot write the output: the disk is full.", "Free some space, or write to another place.")
+            sys.exit(DataError.exit_code)
         ui.fail(f"unexpected {type(error).__name__}: {error}", f"This is a bug in vidcvae. Details: {_log(error)}")
         sys.exit(EXIT_FAILURE)
     finally:

@@ -71,14 +71,17 @@ def show(file: File, json: command.Json = False) -> None:
 
 @app.command()
 def verify(file: File, json: command.Json = False) -> None:
-    """Verify a checkpoint: its checksums, and that its model can be built and loaded.
+    """Verify a checkpoint: its checksums, and that its model can be built and loaded. Of a run, verify all of them.
 
     Examples:
       vidcvae checkpoint verify runs/course-001
     """
     from vidcvae.models.loading import load_model
+    from vidcvae.storage import checkpoint
 
     loaded = load_model(file)
+    for path in [] if file.is_file() or loaded.run is None else loaded.run.checkpoints.glob("*.safetensors"):
+        checkpoint.read(path)  # a run may hold others than the one that is loaded
     model, step = loaded.config.model.name, loaded.meta.step
     if json:
         ui.emit({"path": str(loaded.path), "ok": True, "model": model, "step": step, "digest": loaded.digest})

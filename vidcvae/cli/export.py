@@ -8,6 +8,7 @@ from typing import Annotated
 
 from vidcvae.cli import command, trained, ui
 from vidcvae.cli.command import option
+from vidcvae.config import schema
 from vidcvae.errors import counted
 
 
@@ -37,6 +38,7 @@ def export(
     trained.check_file(output, ".csv")
     if gifs:
         trained.check_new_folder(gifs)
+    from vidcvae.data import sizes
     from vidcvae.output import generation, submission, video
     from vidcvae.workflow import opening
 
@@ -58,6 +60,8 @@ def export(
     for target, frames in zip(targets, videos, strict=False):
         video.save(target, frames, dataset.fps)
     rows = sum(map(len, videos))
+    if dataset.size != schema.LAB_SIZE:
+        ui.note(f"frames are {sizes.text(dataset.size)}; the course's Kaggle file has {sizes.text(schema.LAB_SIZE)}")
     if json:
         about = {"output": str(output), "rows": rows, "sequences": names, "latent": latent}
         ui.emit({**about, "gifs": [*map(str, targets)]})

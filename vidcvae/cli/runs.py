@@ -155,7 +155,10 @@ def rm(
             files = upkeep.own_files(run)
             show(f"{run.path}: {counted(len(files), 'file')}, {_size(at_glance.disk_use(files))}")
         if json or not sys.stdin.isatty():
-            raise UsageError("nothing was removed: nobody can be asked.", "To remove them without asking, add --yes")
+            raise UsageError(
+                "nothing was removed: the input is not a terminal, so nobody can be asked.",
+                "To remove them without asking, add --yes",
+            )
         if not typer.confirm("Remove them permanently?"):
             ui.say("nothing was removed")
             return

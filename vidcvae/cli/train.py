@@ -132,6 +132,11 @@ def train(
     if dry_run:
         _show_plan(prepared, json)
         return
+    if not (preset or config or model or set_ or epochs or max_minutes or PROJECT_FILE.exists()):
+        screen.note(
+            "no preset named: this is the lab's model with its defaults, which trains for hours. For a first result: "
+            "--preset anchor-cpu --max-minutes 3"
+        )
     name = preset or (config.stem if config else resolved.model.name)
     with contextlib.ExitStack() as stack:
         if play:

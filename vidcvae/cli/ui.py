@@ -43,6 +43,13 @@ class _Console(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without messages if nobody reads them any more (``train 2>&1 | head``); results end the command."""
+        if not self.stderr:
+            super().on_broken_pipe()
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
     def print(self, *objects: Any, **settings: Any) -> None:
         super().print(*(plain(it) if isinstance(it, str) else it for it in objects), **settings)
 

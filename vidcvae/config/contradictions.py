@@ -25,7 +25,10 @@ def contradictions(config: Config) -> Iterator[str]:
             "score. 0 means whole sequences."
         )
     if config.kl.start > config.kl.stop and config.kl.type != "none":
-        yield f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb."
+        yield (
+            f"kl.start ({config.kl.start:g}) is above kl.stop ({config.kl.stop:g}): beta must climb. "
+            f"Use --set kl.start={config.kl.stop / 10:g}."
+        )
     if config.teacher_forcing.floor > config.teacher_forcing.ratio:
         yield "teacher_forcing.floor is above teacher_forcing.ratio: the ratio can only fall."
     if t.batch_size % t.accumulate:

@@ -186,7 +186,7 @@ def gather(
 
     Raises ``UsageError`` with all problems of the first stage that fails.
     """
-    layers = [read_toml(path) for path in files(config)]
+    layers = {path: read_toml(path) for path in files(config)}
     set_options = {
         section: values
         for section, table in (options or {}).items()
@@ -200,7 +200,22 @@ def gather(
             problems.append(error)
     if problems:
         raise UsageError("\n  ".join(error.message for error in problems), problems[0].hint)
-    return resolve_with_preset(preset, [*layers, set_options, *parsed])
+    try:
+        return resolve_with_preset(preset, [*layers.values(), set_options, *parsed])
+    except UsageError as error:
+        for path, table in layers.items():
+            error.message = _with_place(error.message, path, table)
+        raise
+
+
+def _with_place(message: str, path: Path, table: Mapping[str, Any]) -> str:
+    """``message`` with ``path`` added to each of its problems that the file has by itself."""
+    try:
+        resolve(table)
+    except UsageError as alone:
+        for line in alone.message.splitlines()[1:]:
+            message = message.replace(line, f"{line} (in {path})")
+    return message
 
 
 # Models that need other defaults than those for dance

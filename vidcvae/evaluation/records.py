@@ -245,6 +245,18 @@ def selection_warning(named: Sequence[tuple[str, Record]]) -> str:
     )
 
 
+def protocol_warning(named: Sequence[tuple[str, Record]]) -> str:
+    """The warning that some scores cannot be compared with the first one; empty if all can."""
+    unlike_first = {name: found for name, record in named[1:] if (found := differences(named[0][1], record))}
+    if not unlike_first:
+        return ""
+    fields = ", ".join(dict.fromkeys(key for found in unlike_first.values() for key in found))
+    return (
+        f"the scores of {_names([*unlike_first])} cannot be compared with that of {named[0][0]}: they were not taken "
+        f"by the same protocol ({fields} differ)."
+    )
+
+
 # --- beside the training frames of the nearest poses ------------------------------------------------
 
 

@@ -284,7 +284,9 @@ def _measures(report: Report) -> Table:
         scores = [summary["copy_last_past"]["psnr"]] if push else [summary[key] for key in copied]
         numbers = [_number(summary["mean"], 4), _number(summary["motion"], 4), *(_number(score, 2) for score in scores)]
         rows.append([split, summary["sequences"], summary["frames"], conditions, *numbers])
-    return Table("\nmeasures (copy, nearest pose: the PSNR in dB of repeating a frame)", columns, rows)
+    repeated = "copy" if push else "copy, nearest pose"
+    heading = f"\nmeasures (mean, motion: of values in 0..1; {repeated}: the PSNR in dB of repeating a frame)"
+    return Table(heading, columns, rows)
 
 
 def _files(report: Report) -> Table:

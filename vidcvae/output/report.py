@@ -103,6 +103,8 @@ def _lead(report: Report) -> str:
     """The best score in words, and whether it beats a still picture."""
     if not report.scored:
         return "None of these runs has a score yet."
+    if _incomparable(report):
+        return "The scores of these runs were not taken by the same protocol, so they cannot be compared."
     label, best = _best_first(report)[0]
     protocol, alone = best["protocol"], len(report.entries) == 1
     given = "one given frame" if protocol["past"] == 1 else f"{protocol['past']} given frames"
@@ -143,7 +145,7 @@ def _scores(report: Report) -> dict[str, Any]:
         [label, *(column.cell(column.value(record)) for column in SHOWN), records.selection_text(record)]
         for label, record in best_first
     ]
-    if rows:
+    if rows and not _incomparable(report):
         copied = COLUMNS["psnr"].cell(_baseline(best_first[0][1]))
         rows.append(["copy of a given frame", copied, *[""] * len(SHOWN)])
         if nearest := best_first[0][1].get("baseline_nearest_pose_psnr"):
@@ -157,6 +159,10 @@ def _scores(report: Report) -> dict[str, Any]:
     }
 
 
+def _incomparable(report: Report) -> str:
+    return records.protocol_warning(report.scored) if report.scored else ""
+
+
 def _best_first(report: Report) -> list[tuple[str, Record]]:
     return sorted(report.scored, key=lambda pair: -float(pair[1]["psnr_mean"]))
 
@@ -164,7 +170,10 @@ def _best_first(report: Report) -> list[tuple[str, Record]]:
 def _notes(report: Report) -> list[str]:
     best_first = _best_first(report)
     # The lead already compares the best run with the nearest pose
-    warnings = records.selection_warning(best_first), records.nearest_pose_warning(best_first[1:])
+    warnings = (
+        *((_incomparable(report),) if _incomparable(report) else (records.selection_warning(best_first),)),
+        records.nearest_pose_warning(best_first[1:]),
+    )
     return [
         *filter(None, warnings),
         *(f"{label}: {note}" for label, entry in report.named() for note in entry.notes),
@@ -180,8 +189,9 @@ def _psnr_chart(report: Report) -> Chart | None:
             lines.append(Line(report.labels[index], range(past, past + len(curve)), curve, index, "fine"))
     if not lines:
         return None
-    baseline = [_baseline(report.scored[0][1])] * 2
-    lines.append(Line("copy of a given frame, mean", [lines[0].x[0], lines[0].x[-1]], baseline, -1, "dashed"))
+    if not _incomparable(report):
+        baseline = [_baseline(report.scored[0][1])] * 2
+        lines.append(Line("copy of a given frame, mean", [lines[0].x[0], lines[0].x[-1]], baseline, -1, "dashed"))
     return Chart("PSNR of each frame of the free run", "frame", (Panel("PSNR (dB)", tuple(lines)),))
 
 

@@ -12,6 +12,7 @@ from vidcvae.evaluation.records import Record
 from vidcvae.output.table import Table
 
 COLLAPSED_NATS = 0.01  # KL per dimension of z and frame, below which the posterior is practically the prior
+USES_ACTIONS = 0.05  # dB: the least loss with the actions of other clips that counts
 MOST_STEPS, MOST_SEQUENCES = 30, 12  # if there are more frames or sequences, only the means are shown
 
 _COPIED = {
@@ -32,7 +33,8 @@ def summary(record: Record, checkpoint: Path) -> Iterator[str | Table]:
     yield f"still pixels ({record['share_still']:.1%}): {record['still_pixels']}"
     if nearest := record.get("nearest_pose"):
         source = f" of {nearest['searched']} of {nearest['dataset']}" if nearest["searched"] else ""
-        yield f"nearest pose{source}: {records.nearest_pose_text(record) or nearest['reason']}"
+        beaten = records.nearest_pose_text(record)
+        yield f"nearest pose{source}: {f'the model {beaten}' if beaten else nearest['reason']}"
     yield from _latent(record)
     if len(record["psnr_per_frame"]) <= MOST_STEPS:
         yield _frames(record, columns)
@@ -41,13 +43,21 @@ def summary(record: Record, checkpoint: Path) -> Iterator[str | Table]:
         rows = [(s["name"], s["psnr_mean"], s["ssim_mean"]) for s in sequences]
         yield Table("", ("sequence", "PSNR (dB)", "SSIM"), rows)
     if "listening_gap_psnr" in record:
-        yield f"does it use actions? With those of other clips it loses {record['listening_gap_psnr']:.2f} dB"
+        lost = record["listening_gap_psnr"]
+        answer = "the model uses actions" if lost >= USES_ACTIONS else "the model does not use actions"
+        yield f"{answer}: with those of other clips it loses {lost + 0.0:.2f} dB"
     yield f"{checkpoint}, {_protocol(record['protocol'])}"
 
 
 def remarks(record: Record) -> list[str]:
     """What the numbers mean, where a reader may miss it."""
     texts = []
+    past = record["protocol"]["past"]
+    key, frame = ("last_past", "last given") if past > 1 else ("first", "first")
+    if record["psnr_mean"] < (copied := record[f"baseline_copy_{key}_psnr"]):
+        texts.append(
+            f"the model ({record['psnr_mean']:.2f} dB) is worse than repeating the {frame} frame ({copied:.2f} dB)"
+        )
     if not record["active_units"]:
         collapsed = record["kl"] < COLLAPSED_NATS * record["latent_dimensions"]
         state = (

@@ -27,6 +27,8 @@ BY_IMPORTANCE = (
     *("epoch", "beta", "|grad|", "forced"),
 )
 
+LITTLE = 0.5  # dB; a smaller gain over a repeated frame is reported as hardly any
+
 # The longest value to expect in a column, in characters, so that its width does not change; else 6
 LONGEST = {"KL": 9, "beta": 8, "lr": 7, "|grad|": 8, "clips/s": 8, "val PSNR": 8, "best": 8}
 
@@ -181,7 +183,7 @@ def validation(event: Event) -> str:
 
 
 def outcome(ended: Outcome) -> tuple[str, str]:
-    """The result of a training, and a warning if the model is worse than a trivial baseline (else empty)."""
+    """The result of a training, and a warning if the model is hardly better than a trivial baseline (else empty)."""
     last = ended.validation_minutes
     validated = f", then {last:.1f} of validation" if last >= 0.05 else ""
     psnr = f", val PSNR {ended.scores['psnr_zero']:.2f} dB" if ended.scores else ""
@@ -189,10 +191,11 @@ def outcome(ended: Outcome) -> tuple[str, str]:
     if not ended.scores:
         return result, ""
     copied, frame = baseline(ended.scores)
-    if (score := ended.scores["psnr_zero"]) >= copied:
+    if (score := ended.scores["psnr_zero"]) >= copied + LITTLE:
         return result, ""
+    how = "hardly better" if score >= copied else "worse"
     return result, (
-        f"the model ({score:.2f} dB) is worse than repeating the {frame} frame ({copied:.2f} dB): "
+        f"the model ({score:.2f} dB) is {how} than repeating the {frame} frame ({copied:.2f} dB): "
         f"it has not learnt the motion yet. Train it for longer, or check its videos before you use it."
     )
 

@@ -56,7 +56,9 @@ def load_json(path: Path) -> Any:
     try:
         return reading.parse_json(read_file(path))
     except ValueError as error:
-        raise DataError(f"{path} is not readable JSON ({error}).", "Write it again; it may be cut off.") from None
+        raise DataError(
+            f"{path} is not readable JSON ({error}).", "Correct it, or write it again: it may be cut off."
+        ) from None
 
 
 def wrong(path: Path, where: str, what: str) -> DataError:

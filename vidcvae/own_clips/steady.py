@@ -102,7 +102,7 @@ class Camera:
         if self._mismatch[1] > _GAIN * self._mismatch[0]:
             return Motion(False, IN_VAIN)
         pixels = max(1, round(self._moved))
-        return Motion(True, f"the camera moved by up to {pixels} pixel{'s' * (pixels > 1)}; it is held still")
+        return Motion(True, f"the camera moved by up to {pixels} pixel{'s' * (pixels > 1)}; this motion is removed")
 
     def window(self, matrices: np.ndarray) -> Box:
         """The largest part of the steady picture that every picture covers, without black bars at the sides.

@@ -222,7 +222,8 @@ def must_be_new(folder: Path, ours: Callable[[str], bool] = lambda name: False, 
     ours: takes the final name of a file. otherwise: words for the message that say what the folder may hold instead.
     """
     if folder.exists() and not (folder.is_dir() and all(ours(target_name(path)) for path in folder.iterdir())):
-        raise UsageError(f"{folder} is not an empty folder{otherwise}.", "Choose a folder that is new or empty.")
+        what = f"not an empty folder{otherwise}" if folder.is_dir() else "a file, not a folder"
+        raise UsageError(f"{folder} is {what}.", "Choose a folder that is new or empty.")
 
 
 def check_writable(path: Path) -> None:

@@ -41,7 +41,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises ``DataError`` with the line number if the file is damaged elsewhere.
     """
     if not path.exists():
-        raise DataError(f"there is no history {path}.", "Train first: vidcvae train")
+        raise DataError(f"there is no history {path}.", "Train first: vidcvae train DATASET")
     return _records(path, None)[0]
 
 

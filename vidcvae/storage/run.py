@@ -145,16 +145,20 @@ def find_run(path: Path | None) -> RunFolder:
     if path is None:
         runs = [RunFolder(p.parent) for p in ROOT.glob("*/config.toml") if is_run(p.parent)]
         if not runs:
-            raise DataError("there is no run yet under runs.", "Train one: vidcvae train")
+            raise DataError(
+                "there is no run yet under runs.",
+                "Train one, on a synthetic dance: vidcvae train --preset anchor-cpu --max-minutes 3",
+            )
         trained = [run for run in runs if has_checkpoint(run)]
         return max(trained or runs, key=lambda run: run.config.stat().st_mtime_ns)
     for folder in (path, ROOT / path):
         if (folder / "config.toml").is_file():
             return RunFolder(folder)
     names = [p.parent.name for p in ROOT.glob("*/config.toml")]
+    missing = f"there is no run {path}." if not path.exists() else f"{path} is not a run folder: it has no config.toml."
     raise DataError(
-        f"{path} is not a run folder: it has no config.toml.{did_you_mean(path.name, names)}",
-        f"Runs here: {', '.join(sorted(names)) or 'none yet; train one with vidcvae train'}",
+        f"{missing}{did_you_mean(path.name, names)}",
+        f"Runs here: {', '.join(sorted(names)) or 'none yet; train one with vidcvae train DATASET'}",
     )
 
 

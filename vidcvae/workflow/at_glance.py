@@ -72,7 +72,10 @@ def find(given: Sequence[Path] | None, started: bool = True) -> list[RunFolder]:
         elif given:
             places.add(find_run(place).path)
         else:
-            raise DataError(f"there is no run yet under {ROOT}.", "Train one: vidcvae train")
+            raise DataError(
+                f"there is no run yet under {ROOT}.",
+                "Train one, on a synthetic dance: vidcvae train --preset anchor-cpu --max-minutes 3",
+            )
 
     def age(path: Path) -> int:
         run = RunFolder(path)

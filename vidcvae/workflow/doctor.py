@@ -201,7 +201,7 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, f"{importlib.metadata.version(name)} ({use})")
         except importlib.metadata.PackageNotFoundError:
             says = f"needed for {use} only."
-            yield Finding(name, "not installed", "good", says, f"pip install 'vidcvae[{extra}]'")
+            yield Finding(name, "not installed", "note", says, f"pip install 'vidcvae[{extra}]'")
 
 
 def _data() -> Iterator[Finding]:
@@ -224,4 +224,4 @@ def _data() -> Iterator[Finding]:
         yield Finding("data", ", ".join(datasets))
     else:
         says = "there is no dataset in this folder; without one, train uses a synthetic dance."
-        yield Finding("data", "none here", "good", says, "vidcvae dataset synth dance -o my-dance")
+        yield Finding("data", "none here", "note", says, "vidcvae dataset synth dance -o my-dance")

@@ -19,7 +19,7 @@ from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data import dataset_toml, images, packed, pose_folder
 from vidcvae.data.clips import VideoData
-from vidcvae.errors import UsageError, an, counted, typed
+from vidcvae.errors import DataError, UsageError, an, counted, typed
 from vidcvae.own_clips import estimation, footage, importing, keypoints, landmarks
 from vidcvae.own_clips.keypoint_checks import Keypoints
 from vidcvae.storage import durable
@@ -53,14 +53,17 @@ class Clip:
     settings: importing.Settings = field(default_factory=importing.Settings)
 
     def check(self) -> None:
-        """Raise ``UsageError`` unless the joints come from exactly one source, and the options fit together."""
-        if (self.keypoints is None) != self.estimate:
-            missing = f"{self.source}: the joints in each frame are missing."
-            raise UsageError(
-                "--keypoints and --estimate exclude each other." if self.estimate else missing,
-                "Find them with --estimate (pip install 'vidcvae[pose]'), or name a pose estimator's output: "
-                "--keypoints FILE, which is COCO JSON, an OpenPose folder, or MediaPipe landmarks.",
-            )
+        """Raise ``VidcvaeError`` unless the clip exists, its joints have exactly one source, and the options fit."""
+        hint = (
+            "Find them with --estimate (pip install 'vidcvae[pose]'), or name a pose estimator's output: "
+            "--keypoints FILE, which is COCO JSON, an OpenPose folder, or MediaPipe landmarks."
+        )
+        if self.keypoints and self.estimate:
+            raise UsageError("--keypoints and --estimate exclude each other.", hint)
+        if not self.source.exists():
+            raise DataError(f"there is no clip {self.source}.", "Check its name and its folder.")
+        if not (self.keypoints or self.estimate):
+            raise UsageError(f"{self.source}: the joints in each frame are missing.", hint)
         if self.save_keypoints and not self.estimate:
             raise UsageError("--save-keypoints needs --estimate, which is missing.", "Add --estimate, or leave it out.")
         if self.settings.fps is not None and not 0 < self.settings.fps <= 1000:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from vidcvae.data import cache
-from vidcvae.errors import UsageError
+from vidcvae.errors import UsageError, counted
 from vidcvae.storage import durable, lock, upkeep
-from vidcvae.storage.run import ROOT, RunFolder, find_run, was_made
+from vidcvae.storage.run import ROOT, RunFolder, find_run, runs_in, was_made
 from vidcvae.workflow.at_glance import disk_use
 from vidcvae.workflow.voice import SILENT, Voice
 
@@ -62,6 +62,11 @@ def prune(folders: Sequence[RunFolder], remove: bool, voice: Voice = SILENT) -> 
 
 def removable(path: Path) -> RunFolder:
     """The run with this name; raises ``VidcvaeError`` if it must not be removed."""
+    for folder in (path, ROOT / path):
+        if inside := [] if was_made(folder) else runs_in(folder):
+            raise UsageError(
+                f"{folder} holds {counted(len(inside), 'run')}.", f"Remove them: vidcvae runs rm {folder}/*"
+            )
     # find_run needs a config, which a run that failed to start lacks
     place = next((place for place in (path, ROOT / path) if was_made(place)), None) or find_run(path).path
     if place.is_symlink() or not was_made(place):
