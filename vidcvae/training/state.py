@@ -110,7 +110,7 @@ class TrainingState:
             self.progress = Progress.from_json(saved.meta.progress)
         except torch.OutOfMemoryError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = reading.label((str(error).splitlines() or [""])[0][:200])
             raise DataError(f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).", hint) from None
 
