@@ -156,7 +156,7 @@ class Ranks:
 
     def must_agree(self, **values: Any) -> None:
         """Exit on all ranks, with a ``UsageError`` on rank 0, unless every value (plain data) is the same on all."""
-        of_ranks = self.gather(values)
+        of_ranks = self.gather({name: json.dumps(value) for name, value in values.items()})  # as text nan equals nan
         unequal = next((name for name in values if any(other[name] != of_ranks[0][name] for other in of_ranks)), None)
         if unequal and not self.main:
             raise SystemExit(EXIT_USAGE)

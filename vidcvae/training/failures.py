@@ -51,6 +51,8 @@ def non_finite(
     clips: list[dict[str, Any]],
     losses: dict[str, Any],
     ranks: Ranks,
+    config: Config,
+    dtype: torch.dtype,
 ) -> NonFiniteError:
     """``error`` with a remedy. Writes the batch, with the ``losses_of`` every rank, to RUN/non-finite.json."""
     path = run.path / "non-finite.json"
@@ -66,11 +68,14 @@ def non_finite(
             "clips": [clip | {"losses": losses} for clip, losses in zip(clips, alone, strict=True)],
         }
         durable.write_json(path, record)
+    remedies = [f"a lower learning rate (--lr {config.optimizer.lr / 3:.2g})"]
+    if config.kl.type != "none" and weights.beta < 0.001 and config.kl.stop >= 0.01:
+        remedies.append("a higher first beta (--set kl.start=0.01)")
+    if dtype != torch.float32:
+        remedies.append("--set training.precision=float32")
     return NonFiniteError(
         f"{error.message} at step {step}; no weight was updated, and {_kept(run)}. {path} describes the batch.",
-        f"Try a lower learning rate (--lr {weights.lr / 3:.2g})"
-        + (", a higher first beta (--set kl.start=0.01)" if weights.beta < 0.001 else "")
-        + ", or --set training.precision=float32.",
+        f"Try {', or '.join(remedies)}.",
     )
 
 

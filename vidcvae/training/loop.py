@@ -7,7 +7,7 @@ CPU if the number of threads is the same (``threads``), on a GPU with ``training
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -95,7 +95,7 @@ class _Training:
     ranks: Ranks
     requests: Requests = field(default_factory=Requests)
     pending: PendingRequests = field(default_factory=PendingRequests)
-    _unchecked: list[tuple[int, list[Place], Tensor, Scheduled]] = field(default_factory=list)
+    _unchecked: list[tuple[int, list[Place], Tensor, Scheduled, Tensor | None]] = field(default_factory=list)
     _before_epoch_end: int | None = None  # size of the history while an epoch is being finished
 
     # --- 1. set up ---------------------------------------------------------------------------------
@@ -108,8 +108,9 @@ class _Training:
         model = build_model(config)
         if self.weights:
             load_weights(model, self.weights, self.run.path)
+        self.empty = batches.empty_scene(config, self.data)
         if not self.resume:
-            batches.show_scene(model, config, self.data.split("train"))
+            batches.show_scene(model, self.empty)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.arithmetic = settled(model, config, self.device, self.ranks, self.run, self.resume)
         self.dtype = self.arithmetic.dtype
@@ -138,8 +139,8 @@ class _Training:
                 self._require_agreement()
                 while self.progress.epochs < self.config.training.epochs and not self._out_of_time():
                     self._epoch()
-                if self.progress.saved_step != self.progress.step:
-                    self._finish_epoch()  # the time ran out within an epoch
+                if self.progress.epoch.count or self.progress.saved_step != self.progress.step:
+                    self._finish_epoch()  # the time ran out within an epoch, or before its validation ended
             except _StopRequested:
                 raise self._stopped() from None
             finally:
@@ -176,7 +177,7 @@ class _Training:
             }
         )
         self.report({"kind": "detail", "text": self.arithmetic.description()})
-        for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
+        for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data, self.empty)):
             self.report({"kind": "warning", "text": text})
 
     def _require_agreement(self) -> None:
@@ -228,7 +229,7 @@ class _Training:
             raise self._non_finite(error, places, batch, draws, weights) from None
         if self.state.replay:
             self.state.replay.add(self.ranks.all_rows(ends), places, frames)
-        self._unchecked.append((progress.step, places, mask, weights))
+        self._unchecked.append((progress.step, places, mask, weights, batch.start))
         progress.step += 1
         if progress.step % train.log_every == 0:
             self._check()
@@ -255,6 +256,7 @@ class _Training:
     # --- 3. after an epoch: validate, save -----------------------------------------------------------
 
     def _finish_epoch(self) -> None:
+        self._check()  # the history has no place for a NaN
         progress, every = self.progress, self.config.validation.every
         self._before_epoch_end = self.history.size if self.ranks.main else None
         if progress.epoch.count:
@@ -279,7 +281,6 @@ class _Training:
                 raise _StopRequested
             self.report({"kind": "validating", "done": done, "total": total})
 
-        self._check()
         config, sequences = self.config, self.data.split("val")
         self.ranks.share_buffers(self.state.model)
         tables: validation.Tables = {}
@@ -298,7 +299,7 @@ class _Training:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
         self._record({"kind": "validation", **self.pace.at(step), **scores})
-        self.pace.begin_window()  # so that the next clips/s does not include the validation
+        self.pace.begin_window(step)  # so that the next clips/s does not include the validation
         return best
 
     def _save(self, best: bool = False) -> None:
@@ -343,9 +344,9 @@ class _Training:
         try:
             self.engine.check()
         except NonFiniteError as error:
-            step, places, mask, weights = self._unchecked[-self.engine.late]
+            step, places, mask, weights, start = self._unchecked[-self.engine.late]
             self.progress.step = step
-            batch = self.batches.cut(places[self.batches.mine], mask.shape[1] + 1)
+            batch = replace(self.batches.cut(places[self.batches.mine], mask.shape[1] + 1), start=start)
             raise self._non_finite(error, places, batch, self.batches.draws(step, mask), weights) from None
         self._unchecked.clear()
 
@@ -354,7 +355,8 @@ class _Training:
     ) -> NonFiniteError:
         clips = [{"sequence": self.batches.sequences[p.sequence].name, "start": p.first} for p in places]
         losses = failures.losses_of(self.state, batch, draws, self.config, weights, self.dtype)
-        return failures.non_finite(error, self.run, self.progress.step, weights, clips, losses, self.ranks)
+        step, config = self.progress.step, self.config
+        return failures.non_finite(error, self.run, step, weights, clips, losses, self.ranks, config, self.dtype)
 
     # --- 5. clock, signals, history -----------------------------------------------------------------
 
@@ -368,7 +370,8 @@ class _Training:
 
     def _agree(self) -> None:
         """Share the requests of every rank and rank 0's clock, so that all ranks decide alike."""
-        save, self.requests.save = self.requests.save, False
+        if save := self.requests.save:  # not cleared otherwise: a signal may come in between
+            self.requests.save = False
         minutes = self.pace.minutes() if self.ranks.main else 0.0
         stop, any_save, self.pending.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
         self.pending.stop = int(stop) or None
