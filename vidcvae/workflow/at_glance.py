@@ -114,7 +114,7 @@ def overview(run: RunFolder) -> Overview:
 
 
 def is_finished(config: Config, meta: checkpoint.CheckpointMeta) -> bool:
-    """Whether a checkpoint with the metadata ``meta`` has had all its epochs, or its minutes and the last validation."""
+    """Whether a checkpoint with metadata ``meta`` has had all its epochs, or its minutes and the last validation."""
     limit = config.training.max_minutes
     in_epoch = bool((meta.progress or {}).get("epoch", {}).get("count"))
     return meta.epoch >= config.training.epochs or (0 < limit <= (meta.minutes or 0.0) and not in_epoch)
