@@ -60,3 +60,17 @@ def test_many_frames_are_sampled_over_all_of_them() -> None:
     _, early = walked(count=300)
     late_stones, late = walked(count=900, wall=1)
     assert np.array_equal(scene.behind([early, late], [300, 900]).picture, late_stones)
+
+
+def test_near_a_limb_is_a_square_around_every_dark_pixel() -> None:
+    """Against every pixel of the square in turn, up to the edges; 0.09 of a height of 30 is a reach of 3."""
+    random = np.random.default_rng(0)
+    pose = np.full((3, 30, 41), 255, np.uint8)
+    pose[:, random.integers(0, 30, 6), random.integers(0, 41, 6)] = [[0], [250], [255]]  # one dark channel is enough
+    pose[:, 0, 0] = 239
+    pose[:, 29, 20] = 240  # paper
+    near = np.zeros((30, 41), bool)
+    for y, x in np.argwhere((pose < 240).any(0)):
+        near[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4] = True
+    assert near.any() and not near.all()
+    assert np.array_equal(scene._near_a_limb(pose), near)

@@ -139,7 +139,7 @@ def test_metadata_of_a_checkpoint(tmp_path: Path, path: list[str], value: Any) -
 def test_a_position_in_training_that_is_none(tmp_path: Path, alter: Callable[[Any], object]) -> None:
     header, data = split_checkpoint(checkpoint_file())
     meta = json.loads(header["__metadata__"]["vidcvae"])
-    meta["progress"] = state.Progress().to_json()
+    meta["progress"] = state.Position().to_json()
     alter(meta)
     header["__metadata__"]["vidcvae"] = json.dumps(meta)
     (tmp_path / "x.safetensors").write_bytes(sealed(header, data))

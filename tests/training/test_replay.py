@@ -11,13 +11,16 @@ import torch
 from vidcvae import config as settings
 from vidcvae.config import Config
 from vidcvae.data.clips import Place, VideoData
-from vidcvae.errors import Stopped
+from vidcvae.errors import DataError, Stopped
 from vidcvae.models import build_model, objectives
 from vidcvae.models.interface import at
+from vidcvae.storage.checkpoint import Checkpoint, CheckpointMeta
 from vidcvae.training.loop import train
 from vidcvae.training.replay import CAPACITY, Replay
+from vidcvae.training.state import new_state
 from vidcvae.training.step import clip_terms, draw
 
+from .conftest import tiny_config
 from .test_loop import KillAt, fingerprint, last, new_run
 
 ENDS = (20, 20)
@@ -194,3 +197,12 @@ def test_remembered_frames_are_rounded() -> None:
     replay = Replay((8, 8), "cpu")
     replay.add(torch.tensor([0.501, 0.998, 1.2, -0.1])[:, None, None, None].expand(4, 3, 8, 8), [Place(0, 0)] * 4, 4)
     assert replay.frames[:4, 0, 0, 0].tolist() == [128, 254, 255, 0]  # 127.755 and 254.49
+
+
+def test_damaged_places_are_told_in_words() -> None:
+    config = tiny_config(training={"replay": 0.5})
+    state = new_state(build_model(config), config)
+    tensors = state.tensors() | {"replay.places": torch.zeros(CAPACITY, 0, dtype=torch.int64)}
+    meta = CheckpointMeta(progress=state.progress.to_json())
+    with pytest.raises(DataError, match=r"x\.safetensors does not fit this run \(IndexError"):
+        state.restore(Checkpoint(Path("x.safetensors"), tensors, meta, ""))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import vidcvae
@@ -41,7 +42,7 @@ def test_the_anchor_of_a_clip_is_the_scene_moved_as_the_clip_is() -> None:
     data, made = dance(), config()
     train = data.split("train")
     model = build_model(made)
-    batches.show_scene(model, made, train)
+    batches.show_scene(model, batches.empty_scene(made, data))
     wanted = scene.behind(train, [len(s) for s in train]).picture
     found = Batches(made, train, run_length(made, data), new_state(model, made), ALONE)
     places, batch = found.of(0, 3)
@@ -67,15 +68,37 @@ def test_a_run_keeps_its_scene_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert first.meta.step == second.meta.step == 4
 
 
+def doubts(config: settings.Config, data: VideoData) -> list[str]:
+    return batches.warnings(config, data, batches.empty_scene(config, data))
+
+
 def test_a_background_that_changes_is_told_of() -> None:
     """20 frames of a room whose colours are the other way round beside 40: a third of what is seen is no scene."""
     data = dance()
-    assert batches.warnings(config(), data) == []
+    assert doubts(config(), data) == []
     (first, *_), other = data.split("train"), config()
     dark = Sequence("dark", 255 - first.frames[:20], {"pose": first.tracks["pose"][:20]})
     rooms = replace(data, splits={**data.splits, "train": (first, dark)})
-    (text,) = batches.warnings(other, rooms)
+    (text,) = doubts(other, rooms)
     assert re.search(r"only 6\d% of the background of .* stays the same", text) and text.endswith(
         "--set model.scene=false"
     )
-    assert batches.warnings(settings.with_values(other, {"model": {"scene": False}}), rooms) == []
+    assert doubts(settings.with_values(other, {"model": {"scene": False}}), rooms) == []
+
+
+def test_the_scene_is_computed_once_in_a_start_and_the_doubt_told_in_a_resume_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a minute for large frames."""
+    data, behind, calls = dance(), scene.behind, []
+    (first, *_) = data.split("train")
+    dark = Sequence("dark", 255 - first.frames, {"pose": first.tracks["pose"]})
+    rooms = replace(data, splits={**data.splits, "train": (first, dark)})
+    monkeypatch.setattr(scene, "behind", lambda *arguments: calls.append(1) or behind(*arguments))
+    events: list[dict[str, Any]] = []
+    vidcvae.train(config(epochs=1), rooms, tmp_path / "run", report=events.append)
+    assert len(calls) == 1
+    vidcvae.resume(tmp_path / "run", rooms, more_epochs=1, report=events.append)
+    told = [event["text"] for event in events if event["kind"] == "warning"]
+    assert ["model.scene needs one room and a fixed camera" in text for text in told].count(True) == 2
+    assert len(calls) == 2

@@ -65,6 +65,16 @@ def test_a_beta_that_never_arrives_is_warned_of() -> None:
     assert ["starts at exactly 0" in text for text in schedules.warnings(config, Length(70, 3))] == [True]
 
 
+@pytest.mark.parametrize(("kl", "key"), [({"type": "none", "stop": 0.0}, "kl.stop"), ({"start": 0.0}, "kl.start")])
+def test_the_remedy_for_a_beta_of_zero_changes_it(kl: dict[str, object], key: str) -> None:
+    """A constant beta is ``kl.stop``; ``kl.start`` has no effect on it."""
+    config = settings.resolve({"kl": kl})
+    (text,) = [text for text in schedules.warnings(config, Length(70, 3)) if "starts at exactly 0" in text]
+    assert text.endswith(f"Use --set {key}=0.01.")
+    changed = settings.resolve({"kl": kl}, settings.read_override(f"{key}=0.01"))
+    assert schedules.beta(changed.kl, Length(70, 3), 0) == 0.01
+
+
 def test_a_beta_that_arrives_is_not_warned_of() -> None:
     """Within an epoch too, where it moves every iteration; and 1 is not 0, nor is a mean KL too weak to hold."""
     for kl in (

@@ -19,7 +19,7 @@ from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks
 from vidcvae.training.replay import Replay
 from vidcvae.training.schedules import Length
-from vidcvae.training.state import Progress, TrainingState
+from vidcvae.training.state import Position, TrainingState
 
 
 class Latent(nn.Module):
@@ -57,7 +57,7 @@ def numbered(*lengths: int) -> tuple[Sequence, ...]:
 def make(
     config: Config, sequences: tuple[Sequence, ...], length: Length | None = None, ranks: Ranks = ALONE
 ) -> Batches:
-    state = TrainingState(Latent(), None, {}, Progress())  # type: ignore[arg-type]
+    state = TrainingState(Latent(), None, {}, Position())  # type: ignore[arg-type]
     data = VideoData("n", "dance", 25, None, {"train": sequences})  # type: ignore[arg-type]
     return Batches(config, sequences, length or run_length(config, data), state, ranks)
 

@@ -51,10 +51,19 @@ def test_fewer_threads_are_taken_when_another_program_comes_and_more_when_it_has
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_a_run_that_begins_within_a_trial_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", range(1, TRIAL))
+def test_a_run_that_is_resumed_within_a_trial_goes_on_with_it(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """It decides like the uninterrupted run if it has timed both numbers twice: the first time of each is ignored."""
+    whole = [2, 1, 2, 1, 2, 1]
     watched = Threads(2, free=True)
-    same = {4: 1.0, 2: 1.0, 1: 0.1}
-    assert set(run(watched, 2 * EVERY + 1, 3 * EVERY, same, monkeypatch)) == {2}
+    assert run(watched, 2 * EVERY + at, 3 * EVERY, {2: 1.0, 1: 1.0}, monkeypatch)[: TRIAL - at] == whole[at:]
+    assert watched.number == 2
+    watched = Threads(2, free=True)
+    assert run(watched, 2 * EVERY + at, 2 * EVERY + TRIAL, {2: 1.0, 1: 0.1}, monkeypatch) == whole[at:]
+    assert watched.number == (1 if at <= 2 else 2)
+
+
+def test_nothing_is_tried_unless_threads_may_change() -> None:
     assert Threads(2, free=False)._neighbour(2) == 0
 
 

@@ -214,7 +214,7 @@ MODELS: dict[str, type[Model]] = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    path: str = setting("", "dataset folder, packed dataset, or synthetic:dance")
+    path: str = setting("", "dataset folder, packed dataset, synthetic:dance or synthetic:push")
     size: FrameSize = setting(
         "auto",
         "frame height and width, multiples of 8; auto: the dataset's size, or 32x64 if it does not give one",
@@ -253,7 +253,12 @@ class LossConfig:
         "squared error, half absolute and half squared error, or the logarithm of each frame's squared error (PSNR)",
     )
     motion: float = setting(0.0, "extra weight of pixels that differ from the previous true frame", low=0)
-    smoothing: float = setting(0.3, "weight of the smoothing term mse(prediction - reference, x_t - x_{t-1})", low=0)
+    smoothing: float = setting(
+        0.3,
+        "weight of the smoothing term: squared error of the predicted change (prediction minus the frame that the "
+        "model was given) against the true change x_t - x_{t-1}",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

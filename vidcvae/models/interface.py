@@ -40,8 +40,11 @@ class VideoModel(nn.Module, ABC):
         """S* for frames of H x W."""
 
     @abstractmethod
-    def encode_frames(self, frames: Tensor) -> Code:
-        """frames (B, T, 3, H, W) in 0..1 -> codes, first axes B, T."""
+    def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> Code:
+        """frames (B, T, 3, H, W) in 0..1 -> codes, first axes B, T.
+
+        level (B, T): of the noise on the frames, for models that are told it.
+        """
 
     @abstractmethod
     def encode_condition(self, condition: Tensor | None, like: Tensor) -> Code:

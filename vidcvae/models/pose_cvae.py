@@ -100,7 +100,7 @@ class PoseCvae(VideoModel):
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         return self.config.latent_channels, height, width
 
-    def encode_frames(self, frames: Tensor) -> Code:
+    def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> Code:
         """(B, T, 3, H, W) -> (B, T, F, H, W)"""
         return over_frames(self.frame_encoder, frames)
 

@@ -262,7 +262,7 @@ class Svg(VideoModel):
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         return (self.latent_dim,)
 
-    def encode_frames(self, frames: Tensor) -> SvgCode:
+    def encode_frames(self, frames: Tensor, level: Tensor | None = None) -> SvgCode:
         """frames (B, T, 3, 64, 64) -> h (B, T, g) and four skips (B, T, C, H, W)."""
         return self._over_time(self.encoder, frames)
 

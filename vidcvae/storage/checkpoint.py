@@ -45,7 +45,7 @@ class CheckpointMeta:
     step: int = 0
     epoch: int = 0  # number of finished epochs
     scores: dict[str, float] = field(default_factory=dict)  # of the last validation
-    progress: dict[str, Any] | None = None  # ``training.state.Progress``; without it, training cannot be resumed
+    progress: dict[str, Any] | None = None  # ``training.state.Position``; without it, training cannot be resumed
     validation: dict[str, Any] | None = None  # ``training.validation.counted``: the data and number of validations
     history_size: int | None = None  # bytes of history.jsonl when it was saved
     imported_from: str | None = None  # the name of the course's file

@@ -18,6 +18,7 @@ from vidcvae.config import AnchorCvaeConfig, Config
 from vidcvae.data import clips, resident, sampler, scene
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.data.resident import Resident
+from vidcvae.data.scene import Scene
 from vidcvae.errors import DataError
 from vidcvae.evaluation import free_run
 from vidcvae.models.interface import VideoModel
@@ -60,21 +61,27 @@ def clips_of_epoch(config: Config, data: VideoData) -> int:
     return len(sampler.epoch_order(data.split("train"), config.data, config.training, config.training.epochs))
 
 
-def warnings(config: Config, data: VideoData) -> list[str]:
-    """Probable mistakes in the settings for these data, each with its remedy."""
+def empty_scene(config: Config, data: VideoData) -> Scene | None:
+    """The empty scene of the training split, for a model that mixes its frames with one. Large frames take seconds."""
+    if not (isinstance(config.model, AnchorCvaeConfig) and config.model.scene):
+        return None
+    train = data.split("train")
+    return scene.behind(train, _in_use(config, train))
+
+
+def warnings(config: Config, data: VideoData, empty: Scene | None = None) -> list[str]:
+    """Probable mistakes in the settings for these data, each with its remedy. empty: from ``empty_scene``."""
     texts, batch, clips = [], config.training.batch_size, clips_of_epoch(config, data)
     if batch > clips and (not config.training.steps_per_epoch or config.data.sampling == "windows"):
         texts.append(
             f"training.batch_size ({batch}) is larger than the {clips} clips of an epoch, so every batch repeats some "
             f"of them. Use --batch-size {clips} or less."
         )
-    if isinstance(config.model, AnchorCvaeConfig) and config.model.scene:
-        still = scene.behind(train := data.split("train"), _in_use(config, train)).still
-        if still < LEAST_STILL:
-            texts.append(
-                f"model.scene needs one room and a fixed camera, but only {still:.0%} of the background of "
-                f"{data.source} stays the same. The first frame is the better anchor: --set model.scene=false"
-            )
+    if empty and empty.still < LEAST_STILL:
+        texts.append(
+            f"model.scene needs one room and a fixed camera, but only {empty.still:.0%} of the background of "
+            f"{data.source} stays the same. The first frame is the better anchor: --set model.scene=false"
+        )
     if config.validation.every and not data.has_split("val"):
         texts.append(
             f"{data.source} has no val split: nothing is validated, and the last checkpoint counts as the best. "
@@ -83,10 +90,10 @@ def warnings(config: Config, data: VideoData) -> list[str]:
     return texts
 
 
-def show_scene(model: VideoModel, config: Config, sequences: tuple[clips.Sequence, ...]) -> None:
-    """Give the empty scene of the training split to a model that mixes its frames with one."""
-    if model.scene is not None:
-        model.scene.copy_(clips.to_unit(torch.from_numpy(scene.behind(sequences, _in_use(config, sequences)).picture)))
+def show_scene(model: VideoModel, empty: Scene | None) -> None:
+    """Give the empty scene to a model that mixes its frames with one."""
+    if model.scene is not None and empty:
+        model.scene.copy_(clips.to_unit(torch.from_numpy(empty.picture)))
 
 
 def _in_use(config: Config, sequences: tuple[clips.Sequence, ...]) -> list[int]:

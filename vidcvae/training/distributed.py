@@ -67,7 +67,7 @@ class Ranks:
             return
         tensors = [p.grad for p in parameters if p.grad is not None] + list(terms.values())
         sums = torch.cat([t.reshape(-1) for t in tensors])
-        with _together():
+        with _raising_peer_lost():
             dist.all_reduce(sums)
         sums /= self.world
         parts = sums.split([t.numel() for t in tensors])
@@ -82,14 +82,14 @@ class Ranks:
         if self.world == 1:
             return rows
         parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.world)]
-        with _together():
+        with _raising_peer_lost():
             dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Take over rank 0's buffers: the running statistics, which each rank has computed for itself."""
         if self.world > 1:
-            with _together():
+            with _raising_peer_lost():
                 for buffer in model.buffers():
                     dist.broadcast(buffer, 0)
 
@@ -100,7 +100,7 @@ class Ranks:
         if self.world == 1:
             return list(numbers)
         maxima = torch.tensor(numbers, dtype=torch.float64)
-        with _together():
+        with _raising_peer_lost():
             dist.all_reduce(maxima, dist.ReduceOp.MAX, group=self._control)
         return maxima.tolist()
 
@@ -111,7 +111,7 @@ class Ranks:
         text = json.dumps(value).encode()
         text = text.ljust(int(self.largest(len(text))[0]))  # JSON ignores trailing spaces
         parts = [torch.empty(len(text), dtype=torch.uint8) for _ in range(self.world)]
-        with _together():
+        with _raising_peer_lost():
             dist.all_gather(parts, torch.frombuffer(bytearray(text), dtype=torch.uint8), group=self._control)
         return [json.loads(part.numpy().tobytes()) for part in parts]
 
@@ -156,7 +156,7 @@ class Ranks:
 
     def must_agree(self, **values: Any) -> None:
         """Exit on all ranks, with a ``UsageError`` on rank 0, unless every value (plain data) is the same on all."""
-        of_ranks = self.gather(values)
+        of_ranks = self.gather({name: json.dumps(value) for name, value in values.items()})  # as text nan equals nan
         unequal = next((name for name in values if any(other[name] != of_ranks[0][name] for other in of_ranks)), None)
         if unequal and not self.main:
             raise SystemExit(EXIT_USAGE)
@@ -203,7 +203,7 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
+def _raising_peer_lost() -> Iterator[None]:
     """Raise ``PeerLost`` if a collective operation fails because another rank has ended."""
     try:
         yield
@@ -319,7 +319,7 @@ class _Mean(torch.autograd.Function):
 
 def _averaged(x: Tensor) -> Tensor:
     sums = x.clone(memory_format=torch.contiguous_format)
-    with _together():
+    with _raising_peer_lost():
         dist.all_reduce(sums)
     return sums / dist.get_world_size()
 

@@ -60,14 +60,14 @@ class Engine:
         graphed = self.device.type == "cuda" and config.training.cuda_graph != "off" and not unfit_for_graphs(config)
         self.run: Callable[..., Any] = Graphed(self._step) if graphed else self._step
 
-    def step(self, batch: ClipBatch, draws: Draws, weights: Scheduled) -> tuple[Terms, Tensor]:
+    def step(self, batch: ClipBatch, draws: Draws, scheduled: Scheduled) -> tuple[Terms, Tensor]:
         """The terms and last frames that ``training_step`` returns.
 
         Raises ``NonFiniteError``, unless deferred to ``check``.
         """
         if not self.deferred:
-            return training_step(self.state, batch, draws, self.config, weights, self.dtype, self.ranks)
-        numbers = torch.tensor([weights.beta, weights.lr, 1 - ema_memory(self.state, self.config.training.ema)])
+            return training_step(self.state, batch, draws, self.config, scheduled, self.dtype, self.ranks)
+        numbers = torch.tensor([scheduled.beta, scheduled.lr, 1 - ema_memory(self.state, self.config.training.ema)])
         inputs = map_tensors((_parts(batch), _parts(draws), numbers), lambda x: to_device(x, self.device))
         values, ends = self.run(*inputs)
         self.steps += 1

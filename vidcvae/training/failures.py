@@ -24,7 +24,7 @@ from vidcvae.training.step import Draws, Scheduled, gradients
 
 
 def losses_of(
-    state: TrainingState, batch: ClipBatch, draws: Draws, config: Config, weights: Scheduled, dtype: torch.dtype
+    state: TrainingState, batch: ClipBatch, draws: Draws, config: Config, scheduled: Scheduled, dtype: torch.dtype
 ) -> dict[str, Any]:
     """This rank's losses and gradient norm, of all its clips together and of each one alone, ready for JSON.
 
@@ -34,7 +34,7 @@ def losses_of(
     undivided = replace(config, training=replace(config.training, accumulate=1))
 
     def losses(batch: ClipBatch, draws: Draws, config: Config) -> dict[str, float | str]:
-        terms, _ = gradients(state, batch, draws, config, weights, dtype)
+        terms, _ = gradients(state, batch, draws, config, scheduled, dtype)
         values = {name: float(value) for name, value in terms.items()}
         return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
 
@@ -47,10 +47,12 @@ def non_finite(
     error: NonFiniteError,
     run: RunFolder,
     step: int,
-    weights: Scheduled,
+    scheduled: Scheduled,
     clips: list[dict[str, Any]],
     losses: dict[str, Any],
     ranks: Ranks,
+    config: Config,
+    dtype: torch.dtype,
 ) -> NonFiniteError:
     """``error`` with a remedy. Writes the batch, with the ``losses_of`` every rank, to RUN/non-finite.json."""
     path = run.path / "non-finite.json"
@@ -60,17 +62,20 @@ def non_finite(
         record = {
             "step": step,
             "problem": error.message,
-            "beta": weights.beta,
-            "lr": weights.lr,
+            "beta": scheduled.beta,
+            "lr": scheduled.lr,
             "ranks": [rank["losses"] for rank in of_ranks],
             "clips": [clip | {"losses": losses} for clip, losses in zip(clips, alone, strict=True)],
         }
         durable.write_json(path, record)
+    remedies = [f"a lower learning rate (--lr {config.optimizer.lr / 3:.2g})"]
+    if config.kl.type != "none" and scheduled.beta < 0.001 and config.kl.stop >= 0.01:
+        remedies.append("a higher first beta (--set kl.start=0.01)")
+    if dtype != torch.float32:
+        remedies.append("--set training.precision=float32")
     return NonFiniteError(
         f"{error.message} at step {step}; no weight was updated, and {_kept(run)}. {path} describes the batch.",
-        f"Try a lower learning rate (--lr {weights.lr / 3:.2g})"
-        + (", a higher first beta (--set kl.start=0.01)" if weights.beta < 0.001 else "")
-        + ", or --set training.precision=float32.",
+        f"Try {', or '.join(remedies)}.",
     )
 
 

@@ -7,7 +7,7 @@ CPU if the number of threads is the same (``threads``), on a GPU with ``training
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ from vidcvae.training.batches import Batches, run_length
 from vidcvae.training.distributed import ALONE, Ranks, share_statistics
 from vidcvae.training.engine import Engine, deterministic
 from vidcvae.training.pace import Pace
-from vidcvae.training.signals import PendingRequests, Report, Requests, exit_code, listening
-from vidcvae.training.state import Meter, Progress, new_state
+from vidcvae.training.signals import Report, Requests, exit_code, listening
+from vidcvae.training.state import Meter, Position, new_state
 from vidcvae.training.step import Draws, Scheduled, forcing_mask
 from vidcvae.training.threads import Threads, may_change
 from vidcvae.training.timing import settled
@@ -94,8 +94,9 @@ class _Training:
     weights: dict[str, Tensor] | None
     ranks: Ranks
     requests: Requests = field(default_factory=Requests)
-    pending: PendingRequests = field(default_factory=PendingRequests)
-    _unchecked: list[tuple[int, list[Place], Tensor, Scheduled]] = field(default_factory=list)
+    pending: Requests = field(default_factory=Requests)  # what all ranks have agreed on
+    minutes: float = 0.0  # on rank 0's clock, when the ranks last agreed
+    _unchecked: list[tuple[int, list[Place], Tensor, Scheduled, Tensor | None]] = field(default_factory=list)
     _before_epoch_end: int | None = None  # size of the history while an epoch is being finished
 
     # --- 1. set up ---------------------------------------------------------------------------------
@@ -108,8 +109,9 @@ class _Training:
         model = build_model(config)
         if self.weights:
             load_weights(model, self.weights, self.run.path)
+        self.empty = batches.empty_scene(config, self.data)
         if not self.resume:
-            batches.show_scene(model, config, self.data.split("train"))
+            batches.show_scene(model, self.empty)
         model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.arithmetic = settled(model, config, self.device, self.ranks, self.run, self.resume)
         self.dtype = self.arithmetic.dtype
@@ -138,8 +140,8 @@ class _Training:
                 self._require_agreement()
                 while self.progress.epochs < self.config.training.epochs and not self._out_of_time():
                     self._epoch()
-                if self.progress.saved_step != self.progress.step:
-                    self._finish_epoch()  # the time ran out within an epoch
+                if self.progress.epoch.count or self.progress.saved_step != self.progress.step:
+                    self._finish_epoch()  # the time ran out within an epoch, or before its validation ended
             except _StopRequested:
                 raise self._stopped() from None
             finally:
@@ -176,7 +178,7 @@ class _Training:
             }
         )
         self.report({"kind": "detail", "text": self.arithmetic.description()})
-        for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data)):
+        for text in (*schedules.warnings(self.config, length), *batches.warnings(self.config, self.data, self.empty)):
             self.report({"kind": "warning", "text": text})
 
     def _require_agreement(self) -> None:
@@ -204,31 +206,33 @@ class _Training:
         self._finish_epoch()
 
     def _step(self) -> None:
-        config, progress, train = self.config, self.progress, self.config.training
+        config, progress = self.config, self.progress
+        train, forcing = config.training, config.teacher_forcing
         # 1. the schedules
-        at = schedules.scheduled_step(progress.step, self.length, self.pending.minutes, train.max_minutes)
-        epoch = self.length.epoch(at)
-        weights = Scheduled(
-            schedules.beta(config.kl, self.length, at), schedules.learning_rate(config, self.length, at)
+        scheduled_step = schedules.scheduled_step(progress.step, self.length, self.minutes, train.max_minutes)
+        scheduled_epoch = self.length.epoch(scheduled_step)
+        scheduled = Scheduled(
+            schedules.beta(config.kl, self.length, scheduled_step),
+            schedules.learning_rate(config, self.length, scheduled_step),
         )
-        ratio = schedules.teacher_forcing_ratio(config.teacher_forcing, epoch)
+        ratio = schedules.teacher_forcing_ratio(forcing, scheduled_epoch)
         # 2. the batch, its random draws, and which previous frames are the truth
-        frames = schedules.clip_length(train, self.length, at)
+        frames = schedules.clip_length(train, self.length, scheduled_step)
         places, batch = self.batches.of(progress.step, frames)
         mask = forcing_mask(
-            config.teacher_forcing, ratio, len(places), frames - 1, train.past, train.seed, epoch, progress.step
+            forcing, ratio, len(places), frames - 1, train.past, train.seed, scheduled_epoch, progress.step
         )
         draws = self.batches.draws(progress.step, mask)
         # 3. the update
         self.state.model.train()
         try:
             with self.threads.step(progress.step):
-                terms, ends = self.engine.step(batch, draws, weights)
+                terms, ends = self.engine.step(batch, draws, scheduled)
         except NonFiniteError as error:
-            raise self._non_finite(error, places, batch, draws, weights) from None
+            raise self._non_finite(error, places, batch, draws, scheduled) from None
         if self.state.replay:
             self.state.replay.add(self.ranks.all_rows(ends), places, frames)
-        self._unchecked.append((progress.step, places, mask, weights))
+        self._unchecked.append((progress.step, places, mask, scheduled, batch.start))
         progress.step += 1
         if progress.step % train.log_every == 0:
             self._check()
@@ -236,10 +240,10 @@ class _Training:
         drawn = self.batches.draws_latents(progress.step - 1)
         numbers: dict[str, Tensor | float] = {
             **{name: term for name, term in terms.items() if drawn or not name.startswith("kl")},
-            "beta": weights.beta,
+            "beta": scheduled.beta,
             "teacher_forcing": ratio,
             "forced": float(mask[:, train.past :].ne(0).float().mean()) if frames - 1 > train.past else 1.0,
-            "lr": weights.lr,
+            "lr": scheduled.lr,
             "predicted": float(frames - 1),
         }
         progress.window.add(numbers)
@@ -255,6 +259,7 @@ class _Training:
     # --- 3. after an epoch: validate, save -----------------------------------------------------------
 
     def _finish_epoch(self) -> None:
+        self._check()  # the history has no place for a NaN
         progress, every = self.progress, self.config.validation.every
         self._before_epoch_end = self.history.size if self.ranks.main else None
         if progress.epoch.count:
@@ -279,7 +284,6 @@ class _Training:
                 raise _StopRequested
             self.report({"kind": "validating", "done": done, "total": total})
 
-        self._check()
         config, sequences = self.config, self.data.split("val")
         self.ranks.share_buffers(self.state.model)
         tables: validation.Tables = {}
@@ -298,7 +302,7 @@ class _Training:
             self.progress.best = score
         self.validated = validation.counted(self.validated, self.data, config)
         self._record({"kind": "validation", **self.pace.at(step), **scores})
-        self.pace.begin_window()  # so that the next clips/s does not include the validation
+        self.pace.begin_window(step)  # so that the next clips/s does not include the validation
         return best
 
     def _save(self, best: bool = False) -> None:
@@ -343,34 +347,36 @@ class _Training:
         try:
             self.engine.check()
         except NonFiniteError as error:
-            step, places, mask, weights = self._unchecked[-self.engine.late]
+            step, places, mask, scheduled, start = self._unchecked[-self.engine.late]
             self.progress.step = step
-            batch = self.batches.cut(places[self.batches.mine], mask.shape[1] + 1)
-            raise self._non_finite(error, places, batch, self.batches.draws(step, mask), weights) from None
+            batch = replace(self.batches.cut(places[self.batches.mine], mask.shape[1] + 1), start=start)
+            raise self._non_finite(error, places, batch, self.batches.draws(step, mask), scheduled) from None
         self._unchecked.clear()
 
     def _non_finite(
-        self, error: NonFiniteError, places: list[Place], batch: ClipBatch, draws: Draws, weights: Scheduled
+        self, error: NonFiniteError, places: list[Place], batch: ClipBatch, draws: Draws, scheduled: Scheduled
     ) -> NonFiniteError:
         clips = [{"sequence": self.batches.sequences[p.sequence].name, "start": p.first} for p in places]
-        losses = failures.losses_of(self.state, batch, draws, self.config, weights, self.dtype)
-        return failures.non_finite(error, self.run, self.progress.step, weights, clips, losses, self.ranks)
+        losses = failures.losses_of(self.state, batch, draws, self.config, scheduled, self.dtype)
+        step, config = self.progress.step, self.config
+        return failures.non_finite(error, self.run, step, scheduled, clips, losses, self.ranks, config, self.dtype)
 
     # --- 5. clock, signals, history -----------------------------------------------------------------
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> Position:
         return self.state.progress
 
     def _out_of_time(self) -> bool:
         budget = self.config.training.max_minutes
-        return bool(budget) and self.pending.minutes >= budget
+        return bool(budget) and self.minutes >= budget
 
     def _agree(self) -> None:
         """Share the requests of every rank and rank 0's clock, so that all ranks decide alike."""
-        save, self.requests.save = self.requests.save, False
+        if save := self.requests.save:  # not cleared otherwise: a signal may come in between
+            self.requests.save = False
         minutes = self.pace.minutes() if self.ranks.main else 0.0
-        stop, any_save, self.pending.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
+        stop, any_save, self.minutes = self.ranks.largest(self.requests.stop or 0, save, minutes)
         self.pending.stop = int(stop) or None
         self.pending.save |= bool(any_save)
 

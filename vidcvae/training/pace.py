@@ -28,7 +28,7 @@ class Pace:
         self._losses_at = 0.0
         self._from: tuple[int, float] | None = None  # the end of the first step, which may include compilation
         self._warned = not config.training.max_minutes
-        self._window_began = self.began
+        self._window = step, self.began
 
     def minutes(self) -> float:
         """Minutes of training over all resumes, without a validation after the time budget is used up."""
@@ -43,9 +43,9 @@ class Pace:
         finally:
             self.last_validation += (time.monotonic() - before) / 60
 
-    def begin_window(self) -> None:
-        """Start to measure the clips/s of the next ``record`` of kind "step"."""
-        self._window_began = time.monotonic()
+    def begin_window(self, step: int) -> None:
+        """Start to measure the clips/s of the next ``record`` of kind "step", after ``step`` steps."""
+        self._window = step, time.monotonic()
 
     def at(self, step: int) -> dict[str, Any]:
         """The position of a record after ``step`` steps."""
@@ -56,9 +56,9 @@ class Pace:
         record = {"kind": kind, **self.at(step), **meter.means()}
         record["minutes"] = self.minutes()
         if kind == "step":
-            seconds = time.monotonic() - self._window_began
-            record["clips_per_second"] = meter.count * self.config.training.batch_size / seconds
-            self.begin_window()
+            first, since = self._window
+            self.begin_window(step)
+            record["clips_per_second"] = (step - first) * self.config.training.batch_size / (self._window[1] - since)
         return record
 
     def after_step(self, step: int, numbers: Mapping[str, Tensor | float]) -> dict[str, Any]:

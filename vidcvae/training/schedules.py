@@ -121,7 +121,7 @@ def warnings(config: Config, length: Length) -> list[str]:
     if kl.reduction == "sum" and beta(kl, length, 0) == 0:
         texts.append(
             "beta starts at exactly 0, so nothing limits the posterior's logvar, which may diverge to NaN. "
-            "Use --set kl.start=0.01."
+            f"Use --set kl.{'stop' if kl.type == 'none' else 'start'}=0.01."
         )
     return texts
 

@@ -18,27 +18,18 @@ Report = Callable[[dict[str, Any]], None]
 LAST_WORDS = 0.5  # seconds that the screen gets to show the last message
 
 
+@dataclass
 class Requests:
     """The requests of signals: ``stop`` is the number of the signal or None, ``save`` requests a checkpoint."""
 
-    def __init__(self) -> None:
-        self.stop: int | None = None
-        self.save = False
+    stop: int | None = None
+    save: bool = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if number in _STOPS:
             self.stop = number
         else:
             self.save = True
-
-
-@dataclass
-class PendingRequests:
-    """The requests that all ranks have agreed on, and the minutes on rank 0's clock."""
-
-    stop: int | None = None
-    save: bool = False
-    minutes: float = 0.0
 
 
 # SIGBREAK exists on Windows: Ctrl-Break, and the only one of these that a process can send to another there

@@ -51,11 +51,11 @@ class Meter:
 
 
 @dataclass
-class Progress:
+class Position:
     """The position of a training.
 
-    step, epochs: the finished ones; an epoch is finished after its validation. saved_step: that of the newest
-    checkpoint. minutes: training time over all resumes. best: the best score so far. scores: the newest ones.
+    step, epochs: how many are finished (an epoch only after its validation). saved_step: that of the newest checkpoint.
+    minutes: training time over all resumes. best: the best score so far. scores: the newest ones.
     window, epoch: the means for the next "step" and the next "epoch" line of the history.
     """
 
@@ -73,8 +73,8 @@ class Progress:
         return plain | {"window": self.window.saved(), "epoch": self.epoch.saved()}
 
     @staticmethod
-    def from_json(saved: dict[str, Any]) -> Progress:
-        return Progress(**saved | {name: Meter(**saved[name]) for name in ("window", "epoch")})
+    def from_json(saved: dict[str, Any]) -> Position:
+        return Position(**saved | {name: Meter(**saved[name]) for name in ("window", "epoch")})
 
 
 @dataclass
@@ -85,7 +85,7 @@ class TrainingState:
     model: VideoModel
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]
-    progress: Progress
+    progress: Position
     replay: Replay | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,10 +107,10 @@ class TrainingState:
             )
         try:
             self._take_over(saved)
-            self.progress = Progress.from_json(saved.meta.progress)
+            self.progress = Position.from_json(saved.meta.progress)
         except torch.OutOfMemoryError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = reading.label((str(error).splitlines() or [""])[0][:200])
             raise DataError(f"{saved.path} does not fit this run ({type(error).__name__}: {reason}).", hint) from None
 
@@ -149,7 +149,7 @@ def new_state(model: VideoModel, config: Config) -> TrainingState:
     )
     ema = {name: p.detach().clone() for name, p in model.named_parameters()} if config.training.ema else {}
     replay = Replay(config.data.frame_size, str(model.device)) if config.training.replay else None
-    return TrainingState(model, optimizer, ema, Progress(), replay)
+    return TrainingState(model, optimizer, ema, Position(), replay)
 
 
 def ema_memory(state: TrainingState, decay: float) -> float:

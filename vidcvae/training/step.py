@@ -45,7 +45,8 @@ class Draws:
 
     eps: (B, T-1, S*). mask: (B, T-1) from ``forcing_mask``.
     pattern: for each step, what the mask is for all clips: "truth", "own" or "mixed"; known on the CPU.
-    noise: (B, T-1, 3, H, W), scaled, added to the previous frames; level: its (B, T-1).
+    noise: (B, T-1, 3, H, W), scaled, added to the previous frames; level: (B, T-1), the standard deviation
+        of that noise.
     keep: (B,), 0 for clips whose z is the prior's mean; for the others the weight of their KL, with mean 1 over the
         whole batch, so that its parts may be averaged.
     """
@@ -105,7 +106,7 @@ def training_step(
     batch: ClipBatch,
     draws: Draws,
     config: Config,
-    weights: Scheduled,
+    scheduled: Scheduled,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
     check: Callable[[Terms], float | Tensor] | None = None,
@@ -117,15 +118,15 @@ def training_step(
 
     Returns the terms with their ``total`` and ``grad_norm``, and the last predicted frame of each clip.
     """
-    terms, last = gradients(state, batch, draws, config, weights, dtype, ranks)
+    terms, last = gradients(state, batch, draws, config, scheduled, dtype, ranks)
     finite = (check or must_be_finite)(terms)
     for group in state.optimizer.param_groups:
         if isinstance(group["lr"], Tensor):  # on the GPU, where a graph reads it
-            group["lr"].copy_(cast(Tensor, weights.lr))
+            group["lr"].copy_(cast(Tensor, scheduled.lr))
         else:
-            group["lr"] = weights.lr
+            group["lr"] = scheduled.lr
     state.optimizer.step()
-    share = 1 - ema_memory(state, config.training.ema) if weights.ema is None else weights.ema
+    share = 1 - ema_memory(state, config.training.ema) if scheduled.ema is None else scheduled.ema
     update_ema(state, share * finite)
     return terms, last
 
@@ -135,7 +136,7 @@ def gradients(
     batch: ClipBatch,
     draws: Draws,
     config: Config,
-    weights: Scheduled,
+    scheduled: Scheduled,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> tuple[Terms, Tensor]:
@@ -166,7 +167,7 @@ def gradients(
     state.optimizer.zero_grad(set_to_none=True)
     for part in slices:
         part_terms, end = of_part(part, kl_of_batch)
-        part_terms["total"] = objectives.total(part_terms, weights.beta, config.loss.smoothing)
+        part_terms["total"] = objectives.total(part_terms, scheduled.beta, config.loss.smoothing)
         (part_terms["total"] / parts).backward()
         ends.append(end)
         for name, value in part_terms.items():
@@ -203,7 +204,7 @@ def clip_terms(
         input_codes = at(codes, slice(0, -1))
     else:
         noisy = inputs if draws.noise is None else inputs + draws.noise
-        input_codes = _encode(model, noisy, draws.level)
+        input_codes = model.encode_frames(noisy, draws.level)
     condition_codes = model.encode_condition(None if condition is None else condition[:, 1:], truth)
     posterior = model.posterior(at(codes, slice(1, None)), condition_codes)
     z = reparameterize(*posterior, draws.eps)
@@ -213,10 +214,7 @@ def clip_terms(
         prediction, prior = model.forced(state, input_codes, condition_codes, z)
         reference = inputs
     else:
-        predictions: list[Tensor] = []
-        references: list[Tensor] = []
-        mus: list[Tensor] = []
-        logvars: list[Tensor] = []
+        steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # prediction, reference, mu, logvar
         last, advance = inputs[:, 0], partial(_advance, model, keep)
         if config.training.checkpoint_activations:
             advance = partial(checkpoint, advance, use_reentrant=False, preserve_rng_state=False)
@@ -227,15 +225,13 @@ def clip_terms(
                 last, previous = inputs[:, t], at(input_codes, t)
             elif share == "mixed":
                 last = shares[:, t] * inputs[:, t] + (1 - shares[:, t]) * last
-            references.append(last)
+            reference = last
             noise = None if draws.noise is None or previous is not None else draws.noise[:, t]
             level = None if draws.level is None else draws.level[:, t]
             last, (mu, logvar), state = advance(state, last, previous, noise, level, at(condition_codes, t), z[:, t])
-            predictions.append(last)
-            mus.append(mu)
-            logvars.append(logvar)
-        prediction, reference = torch.stack(predictions, 1), torch.stack(references, 1)
-        prior = torch.stack(mus, 1), torch.stack(logvars, 1)
+            steps.append((last, reference, mu, logvar))
+        prediction, reference, mu, logvar = (torch.stack(each, 1) for each in zip(*steps, strict=True))
+        prior = mu, logvar
 
     kl = objectives.kl_per_frame(posterior, prior, config.kl.reduction, keep)  # (T-1,)
     terms = {  # the KL first: if its logvar overflows, so does the prediction, and the error names the first bad term
@@ -253,11 +249,6 @@ def clip_terms(
     return terms, prediction[:, -1].detach()
 
 
-def _encode(model: VideoModel, frames: Tensor, level: Tensor | None) -> Code:
-    """Codes of (B, T, 3, H, W); a model that is trained with noise also gets its level (B, T)."""
-    return model.encode_frames(frames) if level is None else model.encode_frames(frames, level)  # type: ignore[call-arg]
-
-
 def _advance(
     model: VideoModel,
     keep: Tensor | None,
@@ -272,7 +263,7 @@ def _advance(
     """The next frame, its prior and the new state. ``previous`` None: encode ``last``, the previous frame."""
     if previous is None:
         seen = last if noise is None else last + noise
-        previous = at(_encode(model, seen[:, None], None if level is None else level[:, None]), 0)
+        previous = at(model.encode_frames(seen[:, None], None if level is None else level[:, None]), 0)
     prior, state = model.prior(state, previous, condition)
     if keep is not None:
         z = torch.where(keep.view(-1, *[1] * (z.dim() - 1)) > 0, z, full(prior[0]))

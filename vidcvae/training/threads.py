@@ -1,7 +1,9 @@
 """Adjust the number of threads of a run with precision auto while it trains, as other programs come and go.
 
 A trial is six steps of the training itself, alternately with the current number of threads and with another one. Trials
-come at fixed steps, so that on a quiet machine a resumed run equals an uninterrupted one.
+come at fixed steps, so that on a quiet machine a resumed run equals an uninterrupted one. A run that is resumed within
+a trial goes on with it. It has timed fewer steps then, so it may decide otherwise, and makes no change if it has timed
+a number only once.
 """
 
 from __future__ import annotations
@@ -33,7 +35,6 @@ class Threads:
         self.number, self.free = number, free
         self.change = ""  # a sentence, if the last step ended a trial that changed the number
         self._counts = sorted({number, *thread_counts(torch.get_num_threads())})
-        self._rival = 0
         self._seconds: dict[int, list[float]] = {}
 
     @contextlib.contextmanager
@@ -41,19 +42,19 @@ class Threads:
         """A context that computes step ``step`` of the training."""
         at, self.change = step % EVERY, ""
         if at == 0:
-            self._rival, self._seconds = self._neighbour(step // EVERY), {}
-        trial = bool(self._rival) and at < TRIAL
-        number = self._rival if trial and at % 2 else self.number
+            self._seconds = {}
+        rival = self._neighbour(step // EVERY) if at < TRIAL else 0
+        number = rival if rival and at % 2 else self.number
         torch.set_num_threads(number)
         began = time.perf_counter()
         try:
             yield
         finally:
             torch.set_num_threads(self.number)
-        if trial:
+        if rival:
             self._seconds.setdefault(number, []).append(time.perf_counter() - began)
-            if at == TRIAL - 1:
-                self._decide()
+            if at == TRIAL - 1 and all(len(self._seconds.get(n, ())) > 1 for n in (rival, self.number)):
+                self._decide(rival)
 
     def _neighbour(self, trial: int) -> int:
         """Alternately the next lower and the next higher number; 0: no trial. At step 0 all were just measured."""
@@ -63,11 +64,11 @@ class Threads:
         neighbours = self._counts[max(i - 1, 0) : i] + self._counts[i + 1 : i + 2]
         return neighbours[trial % len(neighbours)] if neighbours else 0
 
-    def _decide(self) -> None:
+    def _decide(self, rival: int) -> None:
         """Take the rival if it is faster. The first step of each is ignored: libraries choose their kernels in it."""
         best = {number: min(seconds[1:]) for number, seconds in self._seconds.items()}
-        if best[self._rival] < MARGIN * best[self.number]:
-            old, self.number = self.number, self._rival
+        if best[rival] < MARGIN * best[self.number]:
+            old, self.number = self.number, rival
             self.change = (
                 f"threads: {self.number} from now on: {best[self.number]:.3g} s a step, {best[old]:.3g} with {old}"
             )

@@ -25,7 +25,7 @@ from vidcvae.training.state import new_state
 from vidcvae.training.step import Scheduled, draw, gradients
 
 MOST_CLIPS, FAST = 8, 0.05  # if a step of the fewest clips takes less than FAST seconds, more clips are timed
-WEIGHTS = Scheduled(0.01, 1e-4)
+SCHEDULED = Scheduled(0.01, 1e-4)
 
 
 def settled(
@@ -75,7 +75,7 @@ def _step(model: VideoModel, config: Config, device: str, clips: int, dtype: tor
     config = replace(config, training=replace(config.training, accumulate=1))  # ``clips`` are one part of a batch
     batch, eps, mask = made_up(model, config, device, clips, config.training.past + 1)
     state, draws = new_state(model, config), draw(eps, mask)
-    return lambda: gradients(state, batch, draws, config, WEIGHTS, dtype)
+    return lambda: gradients(state, batch, draws, config, SCHEDULED, dtype)
 
 
 def made_up(

@@ -117,9 +117,10 @@ def overview(run: RunFolder) -> Overview:
 
 
 def is_finished(config: Config, meta: checkpoint.CheckpointMeta) -> bool:
-    """Whether a checkpoint with the metadata ``meta`` has had all its epochs or minutes."""
+    """Whether a checkpoint with metadata ``meta`` has had all its epochs, or its minutes and the last validation."""
     limit = config.training.max_minutes
-    return meta.epoch >= config.training.epochs or (limit > 0 and (meta.minutes or 0.0) >= limit)
+    in_epoch = bool((meta.progress or {}).get("epoch", {}).get("count"))
+    return meta.epoch >= config.training.epochs or (0 < limit <= (meta.minutes or 0.0) and not in_epoch)
 
 
 def with_history(given: Sequence[Path] | None, voice: Voice = SILENT) -> list[RunFolder]:

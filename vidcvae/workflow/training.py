@@ -29,6 +29,7 @@ from vidcvae.training import batches, distributed, host_memory, loop, schedules
 from vidcvae.training.distributed import Ranks
 from vidcvae.training.loop import Outcome
 from vidcvae.training.schedules import Length
+from vidcvae.workflow.at_glance import is_finished
 from vidcvae.workflow.datasets import check_kind, open_dataset, sized
 
 
@@ -47,16 +48,20 @@ class Audience(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training whose input is checked, before anything is written. doubts: warnings about probable mistakes."""
+    """A training whose input is checked, before anything is written."""
 
     config: Config
     data: VideoData
     device: str
     initial: Loaded | None
     length: Length
-    doubts: tuple[str, ...]
     tensorboard: bool
     ranks: Ranks
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Warnings about probable mistakes. They may take seconds to find; a training tells them as it begins."""
+        return _doubts(self.config, self.data, self.length)
 
 
 def prepare(
@@ -90,22 +95,33 @@ def prepare(
             audience.note(resized)
     audience.detail(f"data: {data.source} ({data.kind}){kept}")
     audience.detail(f"device: {device} (training.device: {config.training.device}), {torch.get_num_threads()} threads")
-    length, doubts = length_and_doubts(config, data, device, ranks.world)
+    length = _checked_length(config, data, device, ranks.world)
     initial = loading.load_model(init, weights="raw") if init else None
     if initial:
         loading.check_fit(config, initial.model.state_dict(), initial.path)
-    return Prepared(config, data, device, initial, length, doubts, tensorboard, ranks)
+    return Prepared(config, data, device, initial, length, tensorboard, ranks)
 
 
-def length_and_doubts(config: Config, data: VideoData, device: str, world: int = 1) -> tuple[Length, tuple[str, ...]]:
-    """The length of a training, and warnings about probable mistakes.
+def length_and_doubts(config: Config, data: VideoData, device: str) -> tuple[Length, tuple[str, ...]]:
+    """The length of a training in one process, and warnings about probable mistakes; raises as ``prepare`` does."""
+    length = _checked_length(config, data, device)
+    return length, _doubts(config, data, length)
+
+
+def _checked_length(config: Config, data: VideoData, device: str, world: int = 1) -> Length:
+    """The length of a training.
 
     Raises ``DataError`` as ``batches.run_length`` does, and ``VidcvaeError`` if a CPU training needs too much memory.
     """
     length = batches.run_length(config, data)
     if device == "cpu":
         host_memory.must_suffice(config, world, batches.clips_of_epoch(config, data))
-    return length, (*schedules.warnings(config, length), *batches.warnings(config, data))
+    return length
+
+
+def _doubts(config: Config, data: VideoData, length: Length) -> tuple[str, ...]:
+    data_doubts = batches.warnings(config, data, batches.empty_scene(config, data))
+    return (*schedules.warnings(config, length), *data_doubts)
 
 
 def start(prepared: Prepared, audience: Audience, *, name: str, path: Path | None = None) -> RunFolder:
@@ -219,8 +235,8 @@ def resume(
         config = settings.with_values(config, {"training": changes, "data": {"path": place}})
         ranks = ranks or distributed.join(config)
         audience.tell_failures()
-        timed_out = bool(config.training.max_minutes and minutes >= config.training.max_minutes)
-        _check_length(folder, config, epochs, timed_out and "epochs" in lengths)
+        out_of_minutes = bool(config.training.max_minutes and minutes >= config.training.max_minutes)
+        _check_length(folder, config, epochs, out_of_minutes and "epochs" in lengths)
         may_be_other_data = moved_to or data
         data = data or _read_data(config, folder.cache, ranks, audience)
         if saved and may_be_other_data:
@@ -233,8 +249,8 @@ def resume(
             audience.note(f"changed: {_listed(changed)}{follow}")
         if config != in_file and ranks.main:
             durable.write_text(folder.config, settings.to_toml(config))
-        finished = epochs >= config.training.epochs
-        if finished or timed_out:
+        if saved and is_finished(config, saved.meta):
+            finished = epochs >= config.training.epochs
             spent = counted(epochs, "epoch") if finished else f"{config.training.max_minutes:g} minutes"
             audience.note(f"{folder.path} is finished: it has had its {spent}.")
             option = "--more-epochs" if finished else "--more-minutes"
