@@ -63,6 +63,15 @@ def test_check_names_all_problems_at_once(cli: Cli) -> None:
     assert unreadable.code == 2 and "'lr'" in unreadable.err and "'kl.ratio'" in unreadable.err
 
 
+def test_a_wrong_setting_is_told_with_its_file(cli: Cli, tiny_dance: Path) -> None:
+    """A forgotten vidcvae.toml spoils every command in its folder; --set is not in it."""
+    Path("vidcvae.toml").write_text("[kl]\nrattio = 1\n")
+    done = cli("train", tiny_dance, "--dry-run", "--set", "kl.cycels=2")
+    assert done.code == 2
+    assert "unknown key kl.rattio. Did you mean 'ratio'? (in vidcvae.toml)" in done.err
+    assert "unknown key kl.cycels. Did you mean 'cycles'?\n" in done.err
+
+
 def test_check_says_good_and_warns_of_what_is_not_meant(cli: Cli) -> None:
     done = cli("config", "check", "--preset", "course", "--set", "kl.cycles=10", "--set", "kl.ratio=1.0")
     assert done.code == 0 and "good: course (pose-cvae, 70 epochs)" in done.out

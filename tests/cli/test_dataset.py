@@ -106,7 +106,7 @@ WRONG: dict[str, tuple[list[str], type[VidcvaeError], str]] = {
     "size 0": (["pack", "{folder}", "{tmp}/out", "--size", "0x64"], UsageError, "multiples of 8, from 8"),
     "out not empty": (["pack", "{folder}", "{tmp}"], UsageError, "is not an empty folder, nor half a pack"),
     "synth not empty": (["synth", "dance", "{tmp}"], UsageError, "is not an empty folder"),
-    "out is a file": (["synth", "push", "{tmp}/a.gif"], UsageError, "is not an empty folder"),
+    "out is a file": (["synth", "push", "{tmp}/a.gif"], UsageError, "is a file, not a folder"),
 }
 
 

@@ -167,7 +167,7 @@ def test_train_shows_the_defaults_of_the_settings_without_torch() -> None:
     told = " ".join(CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "300"}).output.split())
     for text in (
         "Clips per step. [default: 2,",
-        "training clips. [default: 70,",
+        "side by side. [default: 70,",
         "[default: 0.001,",
         "[default: auto,",
     ):

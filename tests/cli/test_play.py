@@ -50,7 +50,7 @@ def test_without_a_run_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.
     found = cli("play", "--no-browser")
     assert found.code == 4 and "there is no run yet" in found.err and "vidcvae play --yes" in found.err
     found = cli("play", "nowhere", "--no-browser")
-    assert found.code == 4 and "nowhere is not a run folder" in found.err
+    assert found.code == 4 and "there is no run nowhere" in found.err
 
 
 def test_the_newest_run_is_played_until_ctrl_c(place: Path) -> None:

@@ -72,7 +72,7 @@ def test_evaluate_prints_both_psnrs_the_samples_and_whether_it_listens(cli: Cli)
     assert code == 0, err
     for words in ("PSNR per frame (dB)", "PSNR per channel (dB)", "mean of 2", "best of 2", "posterior", "last given"):
         assert words in out
-    assert "does it use actions? With those of other clips it loses" in out
+    assert "with those of other clips it loses" in out
     assert "validate, 2 given -> 3 predicted, z: prior, 2 samples, seed 0" in out
     assert "condition: actions+positions (source), actions own" in out
 

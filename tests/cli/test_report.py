@@ -54,6 +54,19 @@ def test_a_report_of_two_runs(cli: Cli, runs: list[str], monkeypatch: pytest.Mon
     assert "<h2>Latents</h2>" in page, "what was measured meanwhile is shown"
 
 
+def test_scores_of_other_data_are_shown_and_said_to_be_incomparable(cli: Cli, runs: list[str]) -> None:
+    assert (
+        cli("dataset", "synth", "dance", "-o", "other", "--frames", 30, "--val", 9, "--test", 0, "--size", "16x16").code
+        == 0
+    )
+    assert cli("train", "other", *TINY, "--epochs", 1, "--run", "runs/other").code == 0
+    done = cli("report", runs[0], "runs/other", "--no-videos", "-o", "r.html")
+    assert done.code == 0, done.err
+    page = Path("r.html").read_text()
+    assert "were not taken by the same protocol, so they cannot be compared" in page and "data_digest" in page
+    assert "copy of a given frame" not in page and "The best," not in page
+
+
 def test_a_drift_of_other_data_at_the_same_path_is_measured_again(cli: Cli, runs: list[str]) -> None:
     assert cli("report", runs[0], "--drift", "--no-videos", "-o", "r.html").code == 0
     kept = Path(runs[0], "scores/val-drift.json")
@@ -117,7 +130,7 @@ def test_what_is_missing_is_told_on_the_page(cli: Cli, runs: list[str]) -> None:
     ("arguments", "code", "says"),
     [
         (["-o", "r.pdf"], 2, "r.pdf does not end in .html"),
-        (["nowhere", "-o", "r.html"], 4, "nowhere is not a run folder"),
+        (["nowhere", "-o", "r.html"], 4, "there is no run nowhere"),
         (["-o", "r.html"], 4, "there is no run yet"),
     ],
 )

@@ -360,6 +360,22 @@ def test_every_file_that_vidcvae_writes_into_a_run_is_known_as_its_own(
     assert cli("runs", "rm", "r", "--yes").err == "" and not Path("r").exists()
 
 
+def test_a_folder_of_runs_is_not_mistaken_for_one(cli: Cli, place: Path) -> None:
+    shutil.copytree("runs/long-001", "runs/kl/a")
+    refused = cli("runs", "rm", "kl", "--yes")
+    assert refused.code == 2 and "runs/kl holds 1 run." in refused.err
+    assert "vidcvae runs rm runs/kl/*" in refused.err and Path("runs/kl/a/config.toml").exists()
+
+
+def test_every_checkpoint_of_a_run_is_verified(cli: Cli, place: Path) -> None:
+    """Not only the one that other commands would load."""
+    assert cli("checkpoint", "verify", "long-001").code == 0
+    old = sorted(Path("runs/long-001/checkpoints").glob("step-*.safetensors"))[0]
+    old.write_bytes(old.read_bytes()[:-100])
+    done = cli("checkpoint", "verify", "long-001")
+    assert done.code == 4 and f"{old} is damaged" in done.err
+
+
 def test_the_newest_run_is_the_newest_with_a_checkpoint(cli: Cli, place: Path) -> None:
     failed = failed_start("failed-001")
     os.utime(failed / "config.toml", (1 << 31, 1 << 31))

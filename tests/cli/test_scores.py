@@ -195,7 +195,9 @@ def test_what_a_model_only_remembers_is_told(runs: Path, cli: Cli, tiny_dance: P
     remembered = (
         "does not beat repeating the training frame of the nearest pose: it does no better than memorising would"
     )
-    assert f"frames of train of {_scores('a-0')['nearest_pose']['dataset']}: {remembered}" in " ".join(text.split())
+    assert f"frames of train of {_scores('a-0')['nearest_pose']['dataset']}: the model {remembered}" in " ".join(
+        text.split()
+    )
     assert "its sequence is under 8 of 255" in " ".join(text.split())
     done = cli("compare", "a-0", "--json")
     assert json.loads(done.out)["warnings"] == [f"a-0 {remembered}."] and f"a-0 {remembered}" in done.err
@@ -286,7 +288,7 @@ def test_a_library_user_has_the_scores_of_the_commands_without_a_word(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("compare", "nowhere"), 4, "nowhere is not a run folder"),
+        (("compare", "nowhere"), 4, "there is no run nowhere"),
         (("compare", "x.json"), 4, "there is no score record x.json"),
         (("compare", "a-0", "--sort", "psrn"), 2, "Did you mean 'psnr'"),
         (("compare", "a-0", "--json", "--markdown"), 2, "exclude each other"),

@@ -48,7 +48,7 @@ def test_quiet_says_results_only_and_verbose_what_was_decided(cli: Cli, tiny_dan
 
 def test_errors_are_said_however_quiet(cli: Cli) -> None:
     done = cli("--quiet", "evaluate", "nowhere")
-    assert done.code == 4 and done.err.startswith("error: nowhere is not a run folder")
+    assert done.code == 4 and done.err.startswith("error: there is no run nowhere")
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_wrong_places_are_named(source: Path, tmp_path: Path) -> None:
         bair.import_bair(source, tmp_path / "out", "man")
     with pytest.raises(UsageError, match="bair is not an empty folder, nor half an import"):
         bair.import_bair(source, source)
-    with pytest.raises(UsageError, match="is not an empty folder, nor half an import"):
+    with pytest.raises(UsageError, match="is a file, not a folder"):
         bair.import_bair(source, train_file(source))
     bair.import_bair(source, tmp_path / "out")
     with pytest.raises(DataError, match="out already holds a packed dataset"):

@@ -125,7 +125,7 @@ def test_nothing_else_is_overwritten(tmp_path: Path, pack: Path) -> None:
         packed.write(make(), tmp_path / "thesis")
     with pytest.raises(UsageError, match="already holds a packed dataset"):
         packed.write(make(1), pack)
-    with pytest.raises(UsageError, match=r"manifest\.json is not an empty folder"):
+    with pytest.raises(UsageError, match=r"manifest\.json is a file, not a folder"):
         packed.write(make(), pack / "manifest.json")
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["thesis.tex"]
     packed.open_packed(pack, verify=True)

@@ -46,7 +46,7 @@ def test_the_background_stands_still_unless_it_is_left_as_it_is(hold: bool) -> N
     plan, frames = made(hold)
     varies = frames[:, 4:14, 80:120].std(0).mean()
     assert (varies < 2) == hold and (varies > 8) == (not hold)
-    assert any("it is held still" in note for note in plan.notes) == hold
+    assert any("this motion is removed" in note for note in plan.notes) == hold
 
 
 def test_joints_and_window_follow_the_pictures() -> None:

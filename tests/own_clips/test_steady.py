@@ -98,7 +98,7 @@ def test_a_hand_s_motion_is_recovered_behind_somebody_who_walks_while_the_light_
     assert max(errors) < 0.1
     corners = np.array([[x, y, 1] for x in (0, WIDTH) for y in (0, HEIGHT)])
     moved = max(np.linalg.norm(corners @ (motion[:2] - np.eye(2, 3)).T, axis=1).max() for motion in motions)
-    assert camera.motion() == (True, f"the camera moved by up to {moved:.0f} pixels; it is held still")
+    assert camera.motion() == (True, f"the camera moved by up to {moved:.0f} pixels; this motion is removed")
 
 
 def test_a_size_that_is_no_multiple_of_the_reduced_one_makes_no_drift_of_its_own() -> None:
@@ -137,7 +137,7 @@ def test_a_single_jolt_and_a_flash_are_bridged() -> None:
     greys[7], greys[8] = np.full_like(greys[0], 255), np.full_like(greys[0], 250)
     camera, matrices = followed(greys)
     assert max(map(error, matrices, motions)) < 0.1
-    assert camera.motion() == (True, "the camera moved by up to 20 pixels; it is held still")
+    assert camera.motion() == (True, "the camera moved by up to 20 pixels; this motion is removed")
 
 
 # --- what cannot be held still ---------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_a_pan_is_refused() -> None:
 
 def test_less_than_a_tenth_of_the_picture_is_no_pan() -> None:
     camera, _ = followed([filmed(similarity(1, 0, -2.4 * k, 0)) for k in range(26)])
-    assert camera.motion() == (True, "the camera moved by up to 60 pixels; it is held still")
+    assert camera.motion() == (True, "the camera moved by up to 60 pixels; this motion is removed")
 
 
 @pytest.mark.parametrize("seed", range(4))

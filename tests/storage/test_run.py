@@ -44,7 +44,7 @@ def test_the_newest_run_is_found_by_default_and_others_by_name() -> None:
 def test_no_run_and_no_checkpoint_say_what_to_do() -> None:
     with pytest.raises(DataError, match="no run yet") as caught:
         find_run(None)
-    assert caught.value.hint == "Train one: vidcvae train"
+    assert caught.value.hint == "Train one, on a synthetic dance: vidcvae train --preset anchor-cpu --max-minutes 3"
     run = create_run("x")
     run.config.write_text("")
     with pytest.raises(DataError, match="no checkpoint yet"):

@@ -60,9 +60,9 @@ class Clip:
         )
         if self.keypoints and self.estimate:
             raise UsageError("--keypoints and --estimate exclude each other.", hint)
-        if not self.source.exists():
-            raise DataError(f"there is no clip {self.source}.", "Check its name and its folder.")
         if not (self.keypoints or self.estimate):
+            if not self.source.exists():
+                raise DataError(f"there is no {self.kind} {self.source}.", "Check its name and its folder.")
             raise UsageError(f"{self.source}: the joints in each frame are missing.", hint)
         if self.save_keypoints and not self.estimate:
             raise UsageError("--save-keypoints needs --estimate, which is missing.", "Add --estimate, or leave it out.")

@@ -60,6 +60,14 @@ def test_a_long_run_that_cannot_be_is_refused_before_the_score(monkeypatch: pyte
     assert code == 2 and "--long 3 is less than two passes" in err and "--long 13 or more" in err
 
 
+def test_a_model_worse_than_a_repeated_frame_is_said_to_be(place: Path) -> None:
+    _, out, err = run("evaluate", "--data", place / "data")
+    lines = out.splitlines()
+    psnr = float(next(line for line in lines if line.startswith("PSNR per frame (dB)")).split()[4])
+    copied = float(next(line for line in lines if line.startswith("first frame")).split()[2])
+    assert (psnr < copied) == (f"the model ({psnr:.2f} dB) is worse than repeating the first frame" in err)
+
+
 def test_evaluate_for_a_person(place: Path) -> None:
     code, out, _ = run("evaluate", "runs/tiny-001", "--data", "data", "--frames", "4")
     assert code == 0
