@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from dataclasses import fields
@@ -149,3 +150,13 @@ def test_explain_knows_every_key_and_every_section(cli: Cli) -> None:
 def test_explain_means_the_nearest(cli: Cli, wrong: str, right: str) -> None:
     done = cli("config", "explain", wrong)
     assert done.code == 2 and f"Did you mean '{right}'?" in done.err
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer looks before the command does; root may read everything, so the system's answer is replaced."""
+    Path("mine.toml").write_text("[kl]\nratio = 0.5\n")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **more: str(path) != "mine.toml" and real(path, mode, **more))
+    done = cli("config", "check", "mine.toml")
+    assert done.code == 2 and done.err.startswith("error: FILE: ") and "is not readable." in done.err
+    assert len(done.err.splitlines()) == 1 and "Usage" not in done.err

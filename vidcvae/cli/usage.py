@@ -60,12 +60,15 @@ def of_command(group: Any, ctx: typer.Context, name: str) -> UsageError:
 
 
 def of_value(error: typer.BadParameter, arguments: Sequence[str]) -> UsageError | None:
-    """The error of a value that is not a number, or is out of range; None for other errors."""
+    """The error of a value that is not a number, is out of range, or is refused by Typer; None for other errors."""
     parameter: Any = getattr(error, "param", None)
     ranged, whole = _RANGE.search(error.message), "valid integer" in error.message
-    if parameter is None or not (ranged or whole or "valid number" in error.message):
+    if parameter is None:
         return None
     title = _title(parameter)
+    if not (ranged or whole or "valid number" in error.message):
+        known = isinstance(error, typer.BadParameter) and error.message
+        return UsageError(f"{title}: {error.message.rstrip('.')}.") if known else None
     value = _value(parameter.opts, arguments)
     if ranged:
         must, example = f"at {'least' if ranged[1] == 'greater' else 'most'} {ranged[2]}", ranged[2]

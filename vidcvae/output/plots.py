@@ -252,7 +252,7 @@ def drift_chart(named: Sequence[tuple[str, Drift]]) -> Chart:
         )
         text = f"{label}restarted every {drift.every} frames: mean {np.mean(fresh):.2f} dB"
         above.append(Line(text, known, fresh, 2 * index + 1, "fine"))
-        slope = f"{label}{drift.gap_slope_per_100:+.2f} dB per 100 frames"
+        slope = f"{label}{round(drift.gap_slope_per_100, 2) + 0.0:+.2f} dB per 100 frames"  # -0.0 is 0.0
         below.append(Line(f"{label}restarted - from frame 0", known, gaps, 2 * index, "faint"))
         below.append(Line(slope, *_fit(known, gaps), 2 * index, "dashed"))
     title = "Drift"
