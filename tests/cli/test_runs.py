@@ -351,9 +351,8 @@ def test_rm_removes_a_run_and_leaves_what_is_not_its_own(
 def test_every_file_that_vidcvae_writes_into_a_run_is_known_as_its_own(
     cli: Cli, workplace: Path, tiny_dance: Path
 ) -> None:
-    options = [*TINY, "--precision", "auto", "--tensorboard", "--run", "r"]
-    for line in (["train", tiny_dance, *options], ["evaluate", "r"], ["evaluate", "r", "--latent", "all"],
-                 ["report", "r", "--drift", "--no-videos"], ["resume", "r", "--more-epochs", "1"]):  # fmt: skip
+    options = [*TINY, "--precision", "auto", "--epochs", "1", "--tensorboard", "--run", "r"]
+    for line in (["train", tiny_dance, *options], ["report", "r", "--drift", "--no-videos"]):
         assert (done := cli(*line)).code == 0, done.err
     assert {"precision.json", "tensorboard", "scores"} <= {path.name for path in Path("r").iterdir()}
     assert upkeep.foreign(RunFolder(Path("r"))) == []

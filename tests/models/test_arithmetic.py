@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(arithmetic, "_nothing_else_runs", lambda: True)
     monkeypatch.setattr(arithmetic, "has_bf16", lambda: True)
-    with arithmetic.threads(1):
+    with arithmetic.using_threads(1):
         yield tmp_path / "vidcvae" / "speed.json"
 
 
@@ -115,7 +115,7 @@ def test_what_is_kept_says_the_precision_beside_other_programs_but_not_the_threa
     """Two threads of a quiet machine would be several times slower than one beside another program."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    with arithmetic.threads(2):
+    with arithmetic.using_threads(2):
         times = {2: 0.002, 1: 0.004}
         bf16_faster: Steps = lambda dtype: (  # noqa: E731
             lambda: time.sleep(times[torch.get_num_threads()] * (1 if dtype == torch.bfloat16 else 2))

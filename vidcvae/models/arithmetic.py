@@ -100,7 +100,7 @@ def chosen(wanted: str, device: str, about: Mapping[str, Any], step_in: Callable
     names = [known.precision] if known else ["float32", "bf16"][: 1 + has_bf16()]
     steps = {name: step_in(PRECISIONS[name]) for name in names}
     precision, number, seconds = names[0], most, known.seconds if known else {}
-    with threads():
+    with using_threads():
         if len(steps) > 1:
             # While other programs run, only the processor time of one thread is meaningful
             if not quiet:
@@ -177,7 +177,7 @@ def _with_threads(n: int, step: Step) -> Step:
 
 
 @contextlib.contextmanager
-def threads(number: int = 0) -> Iterator[None]:
+def using_threads(number: int = 0) -> Iterator[None]:
     """Use ``number`` threads (0: as before) in this block, and restore the previous number after it."""
     before = torch.get_num_threads()
     try:

@@ -45,7 +45,7 @@ def measure_latency(
     batch, eps, _ = made_up(model, config, device, videos, length)
     batch = batch.unit()
     seconds: list[float] = []
-    with arithmetic.threads(chosen.threads):
+    with arithmetic.using_threads(chosen.threads):
         for done in range(repeats):
             run = rollout(
                 model,

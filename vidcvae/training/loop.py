@@ -20,7 +20,7 @@ from vidcvae.config.schema import error_name, kl_unit
 from vidcvae.data.clips import ClipBatch, Place, VideoData
 from vidcvae.errors import NonFiniteError, Stopped, typed
 from vidcvae.models import build_model
-from vidcvae.models.arithmetic import threads
+from vidcvae.models.arithmetic import using_threads
 from vidcvae.models.loading import load_weights, pick_device
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import Checkpoint
@@ -134,7 +134,7 @@ class _Training:
     # --- 2. the loop -------------------------------------------------------------------------------
 
     def run_to_the_end(self) -> Outcome:
-        with listening(self.report) as self.requests, threads(self.threads.number):
+        with listening(self.report) as self.requests, using_threads(self.threads.number):
             try:
                 self._announce()
                 self._require_agreement()
