@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 from vidcvae import config as settings
 from vidcvae.data import pose_folder
 from vidcvae.models import build_model
+from vidcvae.output.live import Server
+from vidcvae.output.session import Session
 from vidcvae.scenes import dancing, pushing
 from vidcvae.storage import checkpoint, durable
 from vidcvae.storage.checkpoint import CheckpointMeta
@@ -60,6 +63,21 @@ def make_run(path: Path, model: dict[str, Any], data: dict[str, Any], training: 
 def environment(place: Path) -> dict[str, str]:
     """Of a process that keeps nothing at this user's home."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
+
+
+@contextlib.contextmanager
+def serving(session: Session) -> Iterator[Server]:
+    """The server of the live page, in a thread of this process, at ``/a-secret/``."""
+    with contextlib.closing(session):
+        server = Server(session, "a-secret", 0)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
 @contextlib.contextmanager

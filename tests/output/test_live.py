@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.live_runs import make_dance
+from tests.live_runs import make_dance, serving
 from tests.output.test_session import unpack
 from vidcvae.errors import DataError
 from vidcvae.output.live import MOST_JSON, Server
@@ -23,15 +22,8 @@ from vidcvae.workflow.play import open_session, secret_of
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("place")
-    session = open_session(make_dance(place).path, place / "played", precision="float32")
-    server = Server(session, "a-secret", 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    session.close()
+    with serving(open_session(make_dance(place).path, place / "played", precision="float32")) as server:
+        yield server
 
 
 def ask(server: Server, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, Any]:

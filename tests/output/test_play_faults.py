@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.live_runs import make_dance
+from tests.live_runs import make_dance, serving
 from tests.output import browser
 from tests.output.test_play_page import again, frame, joints, stopped, wait, window
 from vidcvae.output import recording
@@ -28,14 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("place")
     session = open_session(make_dance(place).path, place / "played", precision="float32")
     session.data = replace(session.data, fps=200.0)  # too fast for a GIF
-    server = Server(session, "a-secret", 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    session.close()
+    with serving(session) as server:
+        yield server
 
 
 @pytest.fixture

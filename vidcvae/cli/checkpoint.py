@@ -80,7 +80,7 @@ def verify(file: File, json: command.Json = False) -> None:
     from vidcvae.storage import checkpoint
 
     loaded = load_model(file)
-    for path in [] if file.is_file() or loaded.run is None else loaded.run.checkpoints.glob("*.safetensors"):
+    for path in [] if file.is_file() or loaded.run is None else sorted(loaded.run.checkpoints.glob("*.safetensors")):
         checkpoint.read(path)  # a run may hold others than the one that is loaded
     model, step = loaded.config.model.name, loaded.meta.step
     if json:
