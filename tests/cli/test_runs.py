@@ -368,7 +368,9 @@ def test_a_folder_of_runs_is_not_mistaken_for_one(cli: Cli, place: Path) -> None
 
 def test_every_checkpoint_of_a_run_is_verified(cli: Cli, place: Path) -> None:
     """Not only the one that other commands would load."""
-    assert cli("checkpoint", "verify", "long-001").code == 0
+    done = cli("checkpoint", "verify", "long-001")
+    assert done.code == 0
+    assert all(f"{path}: good" in done.out for path in Path("runs/long-001/checkpoints").glob("*.safetensors"))
     old = sorted(Path("runs/long-001/checkpoints").glob("step-*.safetensors"))[0]
     old.write_bytes(old.read_bytes()[:-100])
     done = cli("checkpoint", "verify", "long-001")

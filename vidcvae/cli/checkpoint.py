@@ -71,7 +71,9 @@ def show(file: File, json: command.Json = False) -> None:
 
 @app.command()
 def verify(file: File, json: command.Json = False) -> None:
-    """Verify a checkpoint: its checksums, and that its model can be built and loaded. Of a run, verify all of them.
+    """Verify a checkpoint: its checksums, and that its model can be built and loaded.
+
+    For a run, this is done with its best checkpoint; of the others, the checksums are verified.
 
     Examples:
       vidcvae checkpoint verify runs/course-001
@@ -80,10 +82,14 @@ def verify(file: File, json: command.Json = False) -> None:
     from vidcvae.storage import checkpoint
 
     loaded = load_model(file)
-    for path in [] if file.is_file() or loaded.run is None else sorted(loaded.run.checkpoints.glob("*.safetensors")):
-        checkpoint.read(path)  # a run may hold others than the one that is loaded
+    in_run = [] if file.is_file() or loaded.run is None else sorted(loaded.run.checkpoints.glob("*.safetensors"))
+    others = [path for path in in_run if path != loaded.path]
+    for path in others:
+        checkpoint.read(path)
     model, step = loaded.config.model.name, loaded.meta.step
     if json:
         ui.emit({"path": str(loaded.path), "ok": True, "model": model, "step": step, "digest": loaded.digest})
     else:
         ui.say(f"{loaded.path}: good ({model}, step {step}, digest {loaded.digest[:16]})")
+        for path in others:
+            ui.say(f"{path}: good")
